@@ -1,0 +1,60 @@
+"""One exception per failure a caller can act on.
+
+Every message says what was wrong, what was expected and what to do. The command line prints the
+message and exits with `exit_code`; the endpoint answers with `http_status`.
+"""
+
+
+class CaloganError(Exception):
+    """Base of all errors that are the caller's to mend, not a bug of this package."""
+
+    exit_code = 1
+    http_status = 500
+
+
+class RequestError(CaloganError):
+    """A request for showers cannot be met: impossible energy, number, seed or precision."""
+
+    exit_code = 2
+    http_status = 422
+
+
+class ConfigError(CaloganError):
+    """A configuration has an unknown key or an impossible value."""
+
+    exit_code = 2
+
+
+class EventsError(CaloganError):
+    """A file of showers is missing, damaged or not in a known layout, or cannot be written."""
+
+    exit_code = 2
+
+
+class ModelError(CaloganError):
+    """A model is not there, is damaged, or does not have the precision asked for."""
+
+    exit_code = 2
+    http_status = 404
+
+
+class TrainingError(CaloganError):
+    """Training met a state it cannot go on from, such as a loss that is not a number."""
+
+
+class QuantizationError(CaloganError):
+    """A network could not be quantized, or what came back is not int8."""
+
+
+class GateError(CaloganError):
+    """A report did not pass its physics gates."""
+
+    exit_code = 3
+    http_status = 409
+
+
+class ServiceError(CaloganError):
+    """A server this command needs (endpoint, MLflow, Ray) does not answer as expected."""
+
+    exit_code = 4
+    http_status = 503

@@ -1,0 +1,94 @@
+"""Where a thing that was written came from: code, versions, machine, seed, inputs."""
+
+import functools
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+from calogan import __version__
+
+_PACKAGES = ("numpy", "tensorflow", "keras", "neural-compressor-tf", "ray", "mlflow")
+# The flags that decide how fast int8 arithmetic runs, as Linux names them, best first.
+_ISA_FLAGS = {
+    "amx_int8": "AMX_INT8",
+    "avx512_vnni": "AVX512_VNNI",
+    "avx_vnni": "AVX_VNNI",
+    "avx512_bf16": "AVX512_BF16",
+    "avx512f": "AVX512F",
+    "avx2": "AVX2",
+}
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def git_commit() -> str:
+    """Return the commit of the checkout this package runs from, or 'unknown' outside one."""
+    try:
+        answer = subprocess.run(  # noqa: S603 - fixed arguments
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return answer.stdout.strip() or "unknown"
+
+
+@functools.cache
+def cpu() -> dict[str, str]:
+    """Return the model of this machine's CPU and those of its features that matter here."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    first = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines[:40])}
+    flags = set(first.get("flags", "").split())
+    isa = [name for flag, name in _ISA_FLAGS.items() if flag in flags]
+    return {
+        "model": first.get("model name", platform.processor() or "unknown"),
+        "isa": " ".join(isa) or "unknown",
+    }
+
+
+def header(*, seed: int | None = None, inputs: Iterable[Path] = ()) -> dict[str, str]:
+    """Describe the origin of a result; the same code, machine, seed and inputs give the same header.
+
+    It holds no time and no path, so that a file which carries it is reproducible byte for byte.
+
+    Args:
+        seed: the seed the result was made with, if it has one.
+        inputs: files the result was made from; their names and SHA-256 are recorded.
+    """
+    versions = {name: _version(name) for name in _PACKAGES}
+    fields = {
+        "calogan_version": __version__,
+        "git_commit": git_commit(),
+        "python": platform.python_version(),
+        "versions": json.dumps({name: value for name, value in versions.items() if value}),
+        "cpu_model": cpu()["model"],
+        "cpu_isa": cpu()["isa"],
+    }
+    if seed is not None:
+        fields["seed"] = str(seed)
+    hashes = {path.name: sha256(path) for path in inputs}
+    if hashes:
+        fields["inputs_sha256"] = json.dumps(hashes)
+    return fields
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
