@@ -29,6 +29,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest(text: str) -> str:
+    """Return the SHA-256 of a text as hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 @functools.cache
 def git_commit() -> str:
     """Return the commit of the checkout this package runs from, or 'unknown' outside one."""

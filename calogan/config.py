@@ -1,0 +1,141 @@
+"""What a run of the pipeline is made of: one frozen record per step, read from TOML and checked once."""
+
+import os
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from calogan.errors import ConfigError
+
+
+class _Step(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(_Step):
+    """Which showers a model is made of and judged by.
+
+    Attributes:
+        path: HDF5 file of Geant4 showers; empty for the sample that comes with the package.
+        train, validation, calibration, test: shares of the showers, by identity; they add up to 1.
+            Weights see train only, the choice of the best epoch validation, INC calibration, reports test.
+    """
+
+    path: str = ""
+    train: float = Field(0.6, gt=0)
+    validation: float = Field(0.08, gt=0)
+    calibration: float = Field(0.07, gt=0)
+    test: float = Field(0.25, gt=0)
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """Share of each part by name."""
+        return {"train": self.train, "validation": self.validation, "calibration": self.calibration, "test": self.test}
+
+
+class Network(_Step):
+    """The generator.
+
+    Attributes:
+        family: `lean` or `rehm2021`.
+        width: channels of the convolutions of `lean`.
+    """
+
+    family: Literal["lean", "rehm2021"] = "lean"
+    width: int = Field(32, ge=8, le=256, multiple_of=2)
+
+
+class Training(_Step):
+    """How the generator is trained; the published constants are in `training`.
+
+    Attributes:
+        flow_epochs, shape_epochs: epochs of likelihood pre-training (`lean` only) of its two parts.
+        warmup_epochs: epochs that train the discriminator alone, before it may move the generator.
+        adversarial_epochs: epochs of adversarial training with the published losses.
+        batch_size: showers per step.
+        flow_rate, shape_rate: learning rates of the pre-training.
+        generator_rate, discriminator_rate: learning rates of Adam; published 5e-4 and 1e-4.
+        seed: seed of weights, shuffling and noise.
+    """
+
+    flow_epochs: int = Field(30, ge=0)
+    shape_epochs: int = Field(40, ge=0)
+    warmup_epochs: int = Field(1, ge=0)
+    adversarial_epochs: int = Field(1, ge=0)
+    batch_size: int = Field(64, ge=2)
+    flow_rate: float = Field(1e-3, gt=0)
+    shape_rate: float = Field(2e-3, gt=0)
+    generator_rate: float = Field(5e-4, gt=0)
+    discriminator_rate: float = Field(1e-4, gt=0)
+    seed: int = Field(1, ge=0)
+
+
+class Quantization(_Step):
+    """One Intel Neural Compressor configuration.
+
+    Attributes:
+        calibration_showers: how many showers of the calibration split are used.
+        granularity: one scale per output channel of a convolution, or one per tensor.
+        algorithm: how the range of activations is found.
+    """
+
+    calibration_showers: int = Field(64, ge=1)
+    granularity: Literal["per_channel", "per_tensor"] = "per_channel"
+    algorithm: Literal["minmax", "kl"] = "minmax"
+
+
+class Benchmark(_Step):
+    """How speed is measured.
+
+    Attributes:
+        batch_size: showers per call.
+        repetitions: interleaved rounds of all precisions.
+    """
+
+    batch_size: int = Field(128, ge=1)
+    repetitions: int = Field(7, ge=1)
+
+
+class Config(_Step):
+    """All steps; a section left out of the file has its defaults."""
+
+    name: str = "calogan-lean"
+    data: Data = Data()
+    network: Network = Network()
+    training: Training = Training()
+    quantization: Quantization = Quantization()
+    benchmark: Benchmark = Benchmark()
+
+
+def packaged_configs() -> list[str]:
+    """Names of the configurations that come with the package."""
+    folder = Path(str(resources.files("calogan") / "configs"))
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def load_config(name_or_path: str | os.PathLike[str]) -> Config:
+    """Read a configuration by its packaged name, such as `tiny`, or from a TOML file.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown key or an impossible value.
+    """
+    text = os.fspath(name_or_path)
+    if text in packaged_configs():
+        path = Path(str(resources.files("calogan") / "configs" / f"{text}.toml"))
+    else:
+        path = Path(text)
+    if not path.is_file():
+        raise ConfigError(f"no configuration {text!r}: give a TOML file or one of {', '.join(packaged_configs())}")
+    try:
+        config = Config.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not TOML ({error})") from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ConfigError(f"{path}: {problems}") from error
+    if abs(sum(config.data.fractions.values()) - 1) > 1e-6:
+        raise ConfigError(f"{path}: the shares of [data] add up to {sum(config.data.fractions.values()):g}; expected 1")
+    return config

@@ -1,0 +1,85 @@
+"""Freeze a trained generator into graphs that need no Python: operations and constants only."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from calogan import bundle, provenance
+from calogan.bundle import Bundle
+from calogan.config import Config, Network
+from calogan.events import Events
+from calogan.geometry import CLIC
+from calogan.networks.families import build_generator
+
+
+def freeze(weights: Path, config: Config, showers: Events, folder: Path, *, inputs: tuple[Path, ...] = ()) -> Bundle:
+    """Write a trained generator as a model folder with its float32 network.
+
+    Args:
+        weights: file of the generator's weights.
+        config: what it was trained with.
+        showers: the training split; its energies set the range the model answers for.
+        folder: where to write; made if it is not there.
+        inputs: files the model was made from, for the provenance.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = build_generator(config.network)
+    model.load_weights(weights)
+    model.save_weights(folder / bundle.WEIGHTS)
+    n_features = model.network.input_shape[-1]
+    write_graph(folder / "prepare.pb", _prepare, model, energy=(), latent=(model.latent_size,))
+    write_graph(folder / "network.float32.pb", _network, model, features=(n_features,))
+    context = (CLIC.layers,) if model.cell_noise else ()
+    noise = {"noise": CLIC.shape} if model.cell_noise else {}
+    write_graph(folder / "finish.pb", _finish, model, outputs=CLIC.shape, context=context, **noise)
+    return bundle.write(
+        folder,
+        Bundle(
+            name=config.name,
+            family=config.network.family,
+            width=config.network.width,
+            latent_size=model.latent_size,
+            cell_noise=model.cell_noise,
+            energy_range=(float(np.floor(showers.energy.min())), float(np.ceil(showers.energy.max()))),
+            network_files={"float32": "network.float32.pb", "bfloat16": "network.float32.pb"},
+            quantization={},
+            header=provenance.header(seed=config.training.seed, inputs=inputs),
+            sha256={},
+        ),
+    )
+
+
+def load_network(folder: Path, model: Bundle) -> Any:
+    """Return the trained Keras model of the part that is quantized."""
+    generator = build_generator(Network(family=model.family, width=model.width))
+    generator.load_weights(folder / bundle.WEIGHTS)
+    return generator
+
+
+def _prepare(model: Any, energy: tf.Tensor, latent: tf.Tensor) -> dict[str, tf.Tensor]:
+    features, context = model.prepare(energy, latent)
+    return {"features": features, "context": context}
+
+
+def _network(model: Any, features: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"outputs": model.network(features, training=False)}
+
+
+def _finish(model: Any, outputs: tf.Tensor, context: tf.Tensor, noise: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+    return {"showers": model.finish(outputs, context, noise)}
+
+
+def write_graph(path: Path, function: Any, model: Any, **shapes: tuple[int, ...]) -> None:
+    """Freeze function(model, **inputs) -> {name: output}; inputs and outputs are nodes of their names."""
+    specs = {name: tf.TensorSpec((None, *shape), tf.float32, name=name) for name, shape in shapes.items()}
+
+    @tf.function(input_signature=list(specs.values()))
+    def traced(*tensors: tf.Tensor) -> list[tf.Tensor]:
+        outputs = function(model, **dict(zip(specs, tensors, strict=True)))
+        return [tf.identity(tensor, name=f"out_{name}") for name, tensor in outputs.items()]
+
+    frozen = convert_variables_to_constants_v2(traced.get_concrete_function(), lower_control_flow=True)
+    path.write_bytes(frozen.graph.as_graph_def().SerializeToString(deterministic=True))

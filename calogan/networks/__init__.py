@@ -1,0 +1,1 @@
+"""Generator and discriminator families, written in `keras.ops`, so for any backend of Keras."""

@@ -1,0 +1,130 @@
+"""The energies of the 25 layers, drawn in float32: a conditional normalizing flow.
+
+Quantization never touches this part, so int8 cannot move the sampling fraction or the longitudinal
+profile. The layers' energies are written as the sampling fraction and, layer after layer, the share taken
+of what is left (stick breaking), centred and scaled as a function of Ep, and mapped to independent normal
+numbers by affine couplings (Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", 2017, eq. 7-8).
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+from numpy.typing import NDArray
+
+Tensor = Any
+SIZE = 25
+_SHARE_MIN = 1e-5
+_DEGREE = 4  # terms of the polynomial in log Ep that centres and scales
+_LOG_EP_CENTRE, _LOG_EP_WIDTH = float(np.log(100.0)), 1.5
+_SCALE_MAX = 1.5
+
+
+def log_energy(energy: Tensor) -> Tensor:
+    """The condition: log Ep shifted and scaled to order one, shape (n, 1), of Ep in GeV, shape (n,)."""
+    return ((ops.log(energy) - _LOG_EP_CENTRE) / _LOG_EP_WIDTH)[:, None]
+
+
+def to_sticks(layer_energies: NDArray[np.float32], energy: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Write layer energies as free numbers.
+
+    Args:
+        layer_energies: energy of each layer, shape (n, 25), GeV.
+        energy: primary energies, shape (n,), GeV.
+
+    Returns:
+        shape (n, 25): logit of the share of what is left for the layers 0 to 23, then log(ECAL / Ep).
+    """
+    e = np.asarray(layer_energies, dtype=np.float64)
+    left = np.cumsum(e[:, ::-1], axis=1)[:, ::-1]
+    share = np.clip(e[:, :-1] / np.maximum(left[:, :-1], 1e-12), _SHARE_MIN, 1 - _SHARE_MIN)
+    total = np.log(np.maximum(left[:, 0], 1e-9) / energy)
+    return np.concatenate([np.log(share / (1 - share)), total[:, None]], axis=1)
+
+
+class LayerFlow(keras.Model):
+    """Conditional flow between normal numbers and the energies of the layers."""
+
+    def __init__(self, *, couplings: int = 6, width: int = 32) -> None:
+        super().__init__(name="layer_flow")
+        self.centre = self.add_weight(name="centre", shape=(_DEGREE, SIZE), initializer="zeros", trainable=False)
+        self.spread = self.add_weight(name="spread", shape=(_DEGREE, SIZE), initializer="zeros", trainable=False)
+        self.mix = self.add_weight(name="mix", shape=(SIZE, SIZE), initializer="identity", trainable=False)
+        self.unmix = self.add_weight(name="unmix", shape=(SIZE, SIZE), initializer="identity", trainable=False)
+        order = np.random.Generator(np.random.Philox(key=0))
+        self.orders = [order.permutation(SIZE) for _ in range(couplings)]
+        self.half = SIZE // 2
+        self.blocks = [_coupling(self.half, SIZE - self.half, width, name=f"coupling_{k}") for k in range(couplings)]
+
+    def fit_scale(self, sticks: NDArray[np.float64], energy: NDArray[np.float32]) -> None:
+        """Fit centre and spread as polynomials of log Ep, and the axes without correlation, to `to_sticks` of a sample."""
+        basis = np.vander(np.asarray(log_energy(energy))[:, 0], _DEGREE, increasing=True)
+        centre = np.linalg.lstsq(basis, sticks, rcond=None)[0]
+        residual = np.log(np.abs(sticks - basis @ centre) + 1e-3)
+        spread = np.linalg.lstsq(basis, residual, rcond=None)[0]
+        spread[0] += 0.635  # E[log|g|] of a standard normal g is -0.635
+        scaled = (sticks - basis @ centre) / np.exp(basis @ spread)
+        variance, axes = np.linalg.eigh(np.cov(scaled, rowvar=False))
+        width = np.sqrt(np.maximum(variance, 1e-4))
+        self.centre.assign(centre)
+        self.spread.assign(spread)
+        self.mix.assign(axes / width)
+        self.unmix.assign((axes * width).T)
+
+    def normalise(self, sticks: Tensor, condition: Tensor) -> Tensor:
+        """Centre, scale and decorrelate sticks, shape (n, 25), for conditions of shape (n, 1)."""
+        centre, spread = self._scale(condition)
+        return ops.matmul((sticks - centre) / spread, self.mix)
+
+    def log_likelihood(self, scaled: Tensor, condition: Tensor) -> Tensor:
+        """Log density, shape (n,), of centred and scaled sticks, shape (n, 25)."""
+        x, log_det = scaled, 0.0
+        for order, block in zip(self.orders, self.blocks, strict=True):
+            x = ops.take(x, order, axis=1)
+            fixed, moved = x[:, : self.half], x[:, self.half :]
+            scale, shift = _scale_shift(block, fixed, condition)
+            x = ops.concatenate([fixed, moved * ops.exp(scale) + shift], axis=1)
+            log_det = log_det + ops.sum(scale, axis=1)
+        return log_det - 0.5 * ops.sum(ops.square(x), axis=1) - 0.5 * SIZE * float(np.log(2 * np.pi))
+
+    def call(self, normal: Tensor, condition: Tensor) -> Tensor:
+        """Draw centred and scaled sticks, shape (n, 25), of standard normal numbers, shape (n, 25)."""
+        x = normal
+        for order, block in zip(reversed(self.orders), reversed(self.blocks), strict=True):
+            fixed, moved = x[:, : self.half], x[:, self.half :]
+            scale, shift = _scale_shift(block, fixed, condition)
+            x = ops.concatenate([fixed, (moved - shift) * ops.exp(-scale)], axis=1)
+            x = ops.take(x, np.argsort(order), axis=1)
+        return x
+
+    def layer_energies(self, scaled: Tensor, condition: Tensor, energy: Tensor) -> Tensor:
+        """Energies of the layers, shape (n, 25), GeV, of centred and scaled sticks."""
+        centre, spread = self._scale(condition)
+        sticks = ops.matmul(scaled, self.unmix) * spread + centre
+        # log share = log sigmoid(s_l) + sum of log(1 - sigmoid(s_k)) over the layers before it
+        logit = ops.clip(sticks[:, :-1], -11.5, 11.5)
+        left = ops.cumsum(ops.log_sigmoid(-logit), axis=1)
+        zero = ops.zeros_like(left[:, :1])
+        log_share = ops.concatenate([ops.log_sigmoid(logit), zero], axis=1) + ops.concatenate([zero, left], axis=1)
+        return ops.exp(log_share + sticks[:, -1:]) * energy[:, None]
+
+    def _scale(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        basis = ops.concatenate([ops.power(condition, k) for k in range(_DEGREE)], axis=1)
+        return ops.matmul(basis, self.centre), ops.exp(ops.matmul(basis, self.spread))
+
+
+def _coupling(inputs: int, outputs: int, width: int, *, name: str) -> keras.Model:
+    # The last layer starts at zero, so that the untrained flow is the identity.
+    parts = [
+        keras.Input((inputs + 1,)),
+        layers.Dense(width, activation="relu"),
+        layers.Dense(width, activation="relu"),
+        layers.Dense(2 * outputs, kernel_initializer="zeros"),
+    ]
+    return keras.Sequential(parts, name=name)
+
+
+def _scale_shift(block: keras.Model, fixed: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    scale, shift = ops.split(block(ops.concatenate([fixed, condition], axis=1)), 2, axis=1)
+    return _SCALE_MAX * ops.tanh(scale / _SCALE_MAX), shift

@@ -1,0 +1,112 @@
+"""`rehm2021`: the published three-branch Conv2D network, layer by layer.
+
+Rehm et al., "Reduced Precision Strategies for Deep Learning: A High Energy Physics GAN Use Case" (2021,
+arXiv 2103.10142); layers and constants as in the authors' public code. Each branch sees the same image with
+another axis as channels, so that two-dimensional convolutions see all three planes.
+"""
+
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from calogan.geometry import CLIC
+
+Tensor = Any
+LATENT = 200
+_SLOPE, _EPSILON, _MOMENTUM, _DROPOUT = 0.3, 1e-3, 0.99, 0.2
+# Permutations that bring (z, x) and (y, z) to the front, with those that bring them back.
+_BRANCHES = ((None, None), ((3, 1, 2), (2, 3, 1)), ((2, 3, 1), (3, 1, 2)))
+
+
+class Rehm2021(keras.Model):
+    """Generator family `rehm2021`; the same interface as `lean.Lean`.
+
+    Attributes:
+        latent_size: standard normal numbers consumed for each shower.
+        cell_noise: False, since all randomness enters through the latent numbers.
+        network: features, shape (n, 200) -> showers, shape (n, 25, 25, 25), GeV.
+    """
+
+    family = "rehm2021"
+    latent_size = LATENT
+    cell_noise = False
+
+    def __init__(self) -> None:
+        super().__init__(name="rehm2021")
+        self.network = generator_network()
+
+    def prepare(self, energy: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale the latent numbers by Ep / 100 GeV, which is how the published network is conditioned.
+
+        Args:
+            energy: primary energies, shape (n,), GeV.
+            latent: standard normal numbers, shape (n, 200).
+
+        Returns:
+            the network's features, shape (n, 200), and the energies.
+        """
+        return latent * (energy / 100.0)[:, None], energy
+
+    def finish(self, cells: Tensor, energy: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002 - one interface
+        """Set cells below the read-out threshold to 0."""
+        return ops.where(cells < CLIC.threshold_gev, 0.0, cells)
+
+    def call(self, energy: Tensor, latent: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Showers, shape (n, 25, 25, 25), GeV; noise is not used."""
+        features, energy = self.prepare(energy, latent)
+        return self.finish(self.network(features), energy, noise)
+
+
+def generator_network() -> keras.Model:
+    """The published generator, 2,055,324 parameters, with the ReLU output of its epochs 3 and later."""
+    features = keras.Input((LATENT,), name="features")
+    seed = layers.Reshape((5, 5, 5))(layers.Dense(125)(features))
+    branches = []
+    for there, back in _BRANCHES:
+        x = layers.Permute(there)(seed) if there else seed
+        x = _block(x, 32, 5)
+        x = layers.Conv2DTranspose(64, 5, strides=3, padding="same")(x)
+        x = _block(x, 64, 5, initializer="he_uniform")
+        x = layers.Conv2DTranspose(64, 5, strides=2, padding="same")(x)
+        x = _block(x, 64, 8)
+        x = _block(x, 64, 5, padding="valid")
+        x = _block(x, 32, 4)
+        x = _block(x, 32, 3)
+        x = _block(x, CLIC.layers, 2, padding="valid")
+        branches.append(layers.Permute(back)(x) if back else x)
+    joined = layers.Concatenate()(branches)
+    showers = layers.Conv2D(CLIC.layers, 3, padding="same", use_bias=False, activation="relu")(joined)
+    return keras.Model(features, showers, name="generator")
+
+
+def discriminator() -> keras.Model:
+    """The published discriminator, 714,114 parameters.
+
+    Returns:
+        a model from showers, shape (n, 25, 25, 25), GeV, to the probability of being real, the estimate
+        of Ep / 100 GeV, and ECAL in GeV, each of shape (n, 1).
+    """
+    showers = keras.Input(CLIC.shape, name="showers")
+    branches = []
+    for there, back in _BRANCHES:
+        x = layers.Permute(there)(showers) if there else showers
+        x = _block(x, 64, 8)
+        for filters, kernel in ((32, 6), (32, 5), (32, 4), (32, 3), (9, 3)):
+            x = _block(x, filters, kernel, padding="valid")
+        branches.append(layers.Permute(back)(x) if back else x)
+    x = layers.Flatten()(layers.Concatenate()(branches))
+    x = layers.BatchNormalization(epsilon=_EPSILON, momentum=_MOMENTUM)(layers.LeakyReLU(_SLOPE)(layers.Dense(10)(x)))
+    real = layers.Dense(1, activation="sigmoid", name="generation")(x)
+    energy = layers.Dense(1, name="auxiliary")(x)
+    ecal = ops.sum(showers, axis=(1, 2, 3))[:, None]
+    return keras.Model(showers, [real, energy, ecal], name="discriminator")
+
+
+def _block(
+    x: Tensor, filters: int, kernel: int, *, padding: str = "same", initializer: str = "glorot_uniform"
+) -> Tensor:
+    # The published order: the normalisation follows the activation.
+    x = layers.Conv2D(filters, kernel, padding=padding, use_bias=False, kernel_initializer=initializer)(x)
+    x = layers.BatchNormalization(epsilon=_EPSILON, momentum=_MOMENTUM)(layers.LeakyReLU(_SLOPE)(x))
+    return layers.Dropout(_DROPOUT)(x)
