@@ -145,6 +145,12 @@ def _noise(n: int, seed: int, first: int, model: Bundle) -> list[NDArray[Any]]:
     return arrays
 
 
+def latent_numbers(n: int, *, seed: int, model: Bundle) -> NDArray[np.float32]:
+    """The latent numbers of the first n showers of a seed, shape (n, latent_size)."""
+    latent: NDArray[np.float32] = _noise(n, seed, 0, model)[0]
+    return latent
+
+
 @functools.cache
 def _normal_table() -> NDArray[np.float32]:
     return special.ndtri((np.arange(2**16) + 0.5) / 2**16).astype(np.float32)

@@ -1,0 +1,217 @@
+"""What physics measures on showers: energies, profiles, moments, hits; arrays in, arrays out."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calogan.events import Events
+from calogan.geometry import CLIC
+
+Showers = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+AXES = ("x", "y", "z")
+PLANES = ("xy", "xz", "yz")
+BRIGHT_GEV = 3e-4  # hit threshold of the public 3DGAN analysis; a minimum-ionising particle leaves 2e-4 GeV
+SPECTRUM_EDGES_GEV: Floats = np.geomspace(1e-6, 1.0, 49)  # 8 bins in each decade of cell energy
+_CHUNK = 256  # showers taken at a time: 16 MB of cells
+
+
+def ecal(showers: Showers) -> Floats:
+    """Energy deposited in each shower, shape (n,), GeV; showers: shape (n, 25, 25, 25), GeV."""
+    return _sum(showers, (1, 2, 3))
+
+
+def sampling_fraction(showers: Showers, energy: NDArray[np.floating]) -> Floats:
+    """ECAL/Ep of each shower, shape (n,); energy: of the primary particles, shape (n,), GeV."""
+    return ecal(showers) / energy
+
+
+def profile(showers: Showers, axis: str) -> Floats:
+    """Energy of each shower along one axis, shape (n, 25), GeV; axis is x, y or z."""
+    others = tuple(1 + i for i, name in enumerate(AXES) if name != axis)
+    return _sum(showers, others)
+
+
+def layer_energies(showers: Showers) -> Floats:
+    """Energy of each layer, shape (n, 25), GeV: the profile along the depth z."""
+    return profile(showers, "z")
+
+
+def projection(showers: Showers, plane: str) -> Floats:
+    """Energy of each shower summed along the axis across a plane, shape (n, 25, 25), GeV; plane is xy, xz or yz."""
+    (across,) = (1 + i for i, name in enumerate(AXES) if name not in plane)
+    return _sum(showers, across)
+
+
+def moments(profiles: NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """Energy-weighted mean and standard deviation of the cell index along the last axis.
+
+    Args:
+        profiles: energy in each cell along an axis, shape (..., k), any unit.
+
+    Returns:
+        Mean and standard deviation, each of shape (...), in cells counted from 0; NaN where a profile holds no energy.
+    """
+    total = _nonzero(_sum(profiles, -1))
+    index = np.arange(profiles.shape[-1], dtype=np.float64)
+    mean = (profiles @ index) / total
+    square = (profiles @ index**2) / total
+    return mean, np.sqrt(np.maximum(square - mean**2, 0))
+
+
+def hits(showers: Showers, threshold_gev: float = CLIC.threshold_gev) -> Floats:
+    """Number of cells at or above a threshold in each layer, shape (n, 25)."""
+    return _sum(showers >= threshold_gev, (1, 2))
+
+
+def core_share(xy: NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """Share of ECAL in the column of the entry cell, and in the 3x3 columns around it.
+
+    Args:
+        xy: projection of each shower on the front face, shape (n, 25, 25), GeV.
+
+    Returns:
+        Two shares, each of shape (n,); NaN for a shower without energy.
+    """
+    x, y = CLIC.entry_cell
+    total = _nonzero(_sum(xy, (1, 2)))
+    return xy[:, x, y] / total, _sum(xy[:, x - 1 : x + 2, y - 1 : y + 2], (1, 2)) / total
+
+
+def max_cell(showers: Showers) -> Floats:
+    """Energy of the hottest cell of each shower, shape (n,), GeV."""
+    hottest: Showers = showers.max(axis=(1, 2, 3))
+    return hottest.astype(np.float64)
+
+
+def cell_spectrum(showers: Showers) -> Floats:
+    """Number of cells of each shower in each bin of `SPECTRUM_EDGES_GEV`, shape (n, 48); hotter cells join the last bin."""
+    bins = len(SPECTRUM_EDGES_GEV) - 1
+    flat = showers.reshape(len(showers), -1)
+    shower, cell = np.nonzero(flat >= SPECTRUM_EDGES_GEV[0])
+    which = np.searchsorted(SPECTRUM_EDGES_GEV, flat[shower, cell], side="right") - 1
+    counts: NDArray[np.intp] = np.bincount(shower * bins + np.minimum(which, bins - 1), minlength=len(showers) * bins)
+    return counts.reshape(len(showers), bins).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Observables:
+    """All that metrics and figures need of a sample, about a tenth of its size.
+
+    Attributes:
+        energy: energy of the primary particles, Ep, shape (n,), GeV.
+        ecal: deposited energy, shape (n,), GeV; 0 for an empty shower, which stays in the sample.
+        profiles: energy along x, y and z, shape (n, 3, 25), GeV.
+        projections: energy on the planes xy, xz and yz, shape (n, 3, 25, 25), GeV, float32.
+        hits: cells above the read-out threshold in each layer, shape (n, 25).
+        bright_hits: cells above `BRIGHT_GEV`, shape (n,).
+        max_cell: energy of the hottest cell, shape (n,), GeV.
+        spectrum: cells in each bin of `SPECTRUM_EDGES_GEV`, shape (n, 48).
+        weight: weight of each shower when it is compared, shape (n,).
+    """
+
+    energy: Floats
+    ecal: Floats
+    profiles: Floats
+    projections: Showers
+    hits: Floats
+    bright_hits: Floats
+    max_cell: Floats
+    spectrum: Floats
+    weight: Floats
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    def __getitem__(self, which: slice | NDArray[np.intp]) -> "Observables":
+        return Observables(**{field.name: getattr(self, field.name)[which] for field in dataclasses.fields(self)})
+
+    @property
+    def sampling_fraction(self) -> Floats:
+        """ECAL/Ep, shape (n,)."""
+        return self.ecal / self.energy
+
+
+def observe(events: Events) -> Observables:
+    """Measure a sample in one pass, as the detector reads it out: cells below `CLIC.threshold_gev` count as empty."""
+    parts = list(_observed_chunks(events))
+    joined = {
+        field.name: np.concatenate([getattr(part, field.name) for part in parts])
+        for field in dataclasses.fields(Observables)
+    }
+    return Observables(**joined)
+
+
+def _observed_chunks(events: Events) -> Iterator[Observables]:
+    for start in range(0, len(events), _CHUNK):
+        chunk = events[start : start + _CHUNK]
+        cells = np.where(chunk.showers < CLIC.threshold_gev, np.float32(0), chunk.showers)
+        planes = np.stack([projection(cells, plane) for plane in PLANES], axis=1)
+        xy, xz, yz = planes[:, 0], planes[:, 1], planes[:, 2]
+        yield Observables(
+            energy=chunk.energy.astype(np.float64),
+            ecal=xy.sum(axis=(1, 2)),
+            profiles=np.stack([xz.sum(axis=2), yz.sum(axis=2), xz.sum(axis=1)], axis=1),
+            projections=planes.astype(np.float32),
+            hits=hits(cells),
+            bright_hits=_sum(cells >= BRIGHT_GEV, (1, 2, 3)),
+            max_cell=max_cell(cells),
+            spectrum=cell_spectrum(cells),
+            weight=np.ones(len(chunk)),
+        )
+
+
+def high_level_features(sample: Observables) -> tuple[Floats, tuple[str, ...]]:
+    """Describe each shower by the numbers a physicist would look at, for a classifier.
+
+    The list of the CaloChallenge (arXiv 2410.21611: energies, centres, widths and sparsity of each layer)
+    with the share of each layer, the moments of the whole shower, its core and its hottest cell added.
+
+    Args:
+        sample: n observed showers.
+
+    Returns:
+        Features, shape (n, k), NaN where one is not defined (the centre of an empty layer), and their k names.
+    """
+    tiny = CLIC.threshold_gev
+    layers = sample.profiles[:, 2]
+    mean, std = moments(sample.profiles)
+    core, core_3x3 = core_share(sample.projections[:, 0])
+    x_layer, y_layer = (moments(sample.projections[:, plane].swapaxes(1, 2)) for plane in (1, 2))
+    each_layer = {
+        "share": layers / _nonzero(sample.ecal)[:, None],
+        "log10_energy": np.log10(layers + tiny),
+        "hits": sample.hits,
+        "x_mean": x_layer[0],
+        "x_std": x_layer[1],
+        "y_mean": y_layer[0],
+        "y_std": y_layer[1],
+    }
+    single = {
+        "log10_ep": np.log10(sample.energy),
+        "sampling_fraction": sample.sampling_fraction,
+        "log10_ecal": np.log10(sample.ecal + tiny),
+        **{f"{axis}_mean": mean[:, i] for i, axis in enumerate(AXES)},
+        **{f"{axis}_std": std[:, i] for i, axis in enumerate(AXES)},
+        "hits": sample.hits.sum(axis=1),
+        "bright_hits": sample.bright_hits,
+        "core_share": core,
+        "core_share_3x3": core_3x3,
+        "max_cell_share": sample.max_cell / sample.energy,
+    }
+    names = (*single, *(f"{name}_layer_{k}" for name in each_layer for k in range(CLIC.layers)))
+    return np.column_stack([*single.values(), *each_layer.values()]), names
+
+
+def _sum(numbers: NDArray[np.floating] | NDArray[np.bool_], axis: int | tuple[int, ...]) -> Floats:
+    total: Floats = np.sum(numbers, axis=axis, dtype=np.float64)
+    return total
+
+
+def _nonzero(total: Floats) -> Floats:
+    """Replace 0 by NaN, so that a share or moment of nothing comes out undefined."""
+    return np.where(total > 0, total, np.nan)

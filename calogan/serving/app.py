@@ -1,0 +1,121 @@
+"""The API as a Ray Serve application: `serve run calogan.serving.app:build model=lean`."""
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import BackpressureConfig
+
+from calogan.errors import ServiceError
+from calogan.serving.api import Sampler, build_api
+
+KEY_VARIABLE = "CALOGAN_API_KEY"
+_REGISTRY = "models:/"
+
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
+
+
+class AppArguments(BaseModel):
+    """What `args` of the Serve config can set."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field("lean", description="Packaged model, folder, or models:/NAME of the MLflow registry.")
+    precisions: Annotated[list[Precision], Field(min_length=1)] = ["int8", "float32"]
+    threads: int = Field(1, ge=1, description="CPU cores of a replica, and threads of its generators.")
+    max_showers: int = Field(10_000, ge=1, description="The most showers one request can ask for.")
+
+
+class ShowerService:
+    """One replica: its generators, the thread they run on, and the API on top."""
+
+    def __init__(self, args: AppArguments) -> None:
+        self._api_key = read_api_key()
+        self._max_showers = args.max_showers
+        self._generators = load_generators(args)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="showers")
+        self._trial: Future[None] = self._worker.submit(self._try_generators)
+        self._trial.result()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Build the API; Ray calls this once the constructor has returned."""
+        return build_api(
+            self._generators,
+            api_key=self._api_key,
+            max_showers=self._max_showers,
+            worker=self._worker,
+            name_requests=False,  # Ray's proxy does
+        )
+
+    def check_health(self) -> None:
+        """Raise what went wrong when the generators were last tried, and try them again.
+
+        The trial waits its turn behind the requests, so that a replica which is busy is not taken for a dead one.
+        """
+        if self._trial.done():
+            finished, self._trial = self._trial, self._worker.submit(self._try_generators)
+            finished.result()
+
+    def _try_generators(self) -> None:
+        for precision, generator in self._generators.items():
+            events = generator.sample(np.array([generator.energy_range.high], dtype=np.float32), seed=0)
+            if not np.isfinite(events.showers).all():
+                raise ServiceError(
+                    f"the {precision} generator {generator.name} makes cells that are not finite numbers"
+                )
+
+
+def build(args: AppArguments) -> Application:
+    """Build the application; Ray Serve calls this with `args` of the Serve config, checked."""
+    deployment = serve.deployment(
+        ray_actor_options={"num_cpus": args.threads},
+        # A replica makes showers for one request at a time; the others are answers on their way and requests that wait.
+        max_ongoing_requests=8,
+        max_queued_requests=32,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=5),
+        # The largest request takes longer than Ray's 20 s, and is finished before its replica goes.
+        graceful_shutdown_timeout_s=120,
+    )
+    application: Application = deployment(serve.ingress()(ShowerService)).bind(args)
+    return application
+
+
+def read_api_key() -> str:
+    """Return the key clients must send.
+
+    Raises:
+        ServiceError: the environment does not set one.
+    """
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not key:
+        raise ServiceError(
+            f"{KEY_VARIABLE} is not set; give the processes of Ray a key for the endpoint, "
+            f"for example export {KEY_VARIABLE}=$(openssl rand -hex 32) before ray start or serve run"
+        )
+    return key
+
+
+def load_generators(args: AppArguments) -> dict[str, Sampler]:
+    """Load the model in every precision asked for, from the registry if it is named by a registry URI."""
+    # TensorFlow and MLflow are for the replicas, not for the process that deploys them.
+    from calogan.generator import load  # noqa: PLC0415
+
+    return {
+        precision: load(_model_path(args.model, precision), precision=precision, threads=args.threads)
+        for precision in args.precisions
+    }
+
+
+def _model_path(model: str, precision: str) -> str | Path:
+    if not model.startswith(_REGISTRY):
+        return model
+    from calogan.registry import fetch  # noqa: PLC0415
+
+    path: Path = fetch(model, precision=precision)
+    return path

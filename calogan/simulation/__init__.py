@@ -1,0 +1,1 @@
+"""Showers from first principles or from formulas, without a network."""

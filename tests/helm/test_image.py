@@ -1,0 +1,82 @@
+"""The container image, as far as its Dockerfile tells: no build, so no daemon is needed."""
+
+import re
+from pathlib import Path
+
+import helm_python
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = ROOT / "deploy" / "Dockerfile"
+
+Instruction = tuple[str, str]
+
+
+@pytest.fixture(scope="module")
+def instructions() -> list[Instruction]:
+    """Instructions of the Dockerfile, continued lines joined, `ARG` defaults filled in."""
+    text = re.sub(r"^#.*\n", "", DOCKERFILE.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    pairs = [tuple(line.split(None, 1)) for line in text.splitlines() if line.strip()]
+    defaults = dict(value.split("=", 1) for name, value in pairs if name == "ARG")
+    return [(name, re.sub(r"\$\{(\w+)\}", lambda found: defaults[found[1]], value)) for name, value in pairs]
+
+
+@pytest.fixture(scope="module")
+def final_stage(instructions: list[Instruction]) -> list[Instruction]:
+    last = max(number for number, (name, _) in enumerate(instructions) if name == "FROM")
+    return instructions[last:]
+
+
+def test_bases_are_pinned_to_the_python_of_the_package(instructions: list[Instruction]) -> None:
+    bases = [value.split()[0] for name, value in instructions if name == "FROM"]
+    assert len(bases) == 2
+    assert set(bases) == {"python:3.11-slim-bookworm"}
+
+
+def test_package_is_installed_with_its_constraints(instructions: list[Instruction]) -> None:
+    (install,) = [value for name, value in instructions if name == "RUN" and "pip install" in value]
+    copied = [part for name, value in instructions if name == "COPY" for part in value.split()[:-1]]
+    assert "--constraint=constraints.txt" in install
+    assert "constraints.txt" in copied
+
+
+def test_user_is_the_number_the_chart_runs_as(final_stage: list[Instruction]) -> None:
+    users = [value for name, value in final_stage if name == "USER"]
+    with helm_python.Chart.load(ROOT / "helm" / "calogan") as chart:
+        rendered = chart.render({"apiKey": {"existingSecret": "endpoint"}}, name="demo")
+    pod = yaml.safe_load(rendered["calogan/templates/mlflow-deployment.yaml"])["spec"]["template"]["spec"]
+    context = pod["securityContext"]
+    assert users == [f"{context['runAsUser']}:{context['runAsGroup']}"]
+    assert final_stage.index(("USER", users[0])) > max(
+        number for number, (name, _) in enumerate(final_stage) if name == "RUN"
+    )
+
+
+@pytest.mark.parametrize("tool", ["bash", "grep", "wget"])
+def test_tools_of_kuberays_probes_are_installed(final_stage: list[Instruction], tool: str) -> None:
+    (install,) = [value for name, value in final_stage if name == "RUN" and "apt-get install" in value]
+    assert tool in install.split()
+
+
+def test_programs_are_on_the_path_of_login_shells(final_stage: list[Instruction]) -> None:
+    # A login shell of Debian resets PATH; /usr/local/bin stays on it.
+    assert ("COPY", "--from=build /install /usr/local") in final_stage
+
+
+def test_build_context_is_what_the_dockerfile_copies(instructions: list[Instruction]) -> None:
+    lines = DOCKERFILE.with_name("Dockerfile.dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    sources = {
+        part
+        for name, value in instructions
+        if name == "COPY" and not value.startswith("--from")
+        for part in value.split()[:-1]
+    }
+    assert rules[0] == "*"
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == sources
+
+
+def test_no_secret_is_written_into_the_image(instructions: list[Instruction]) -> None:
+    settings = " ".join(value for name, value in instructions if name in {"ARG", "ENV", "RUN"})
+    assert not re.search(r"\w*(KEY|TOKEN|PASSWORD|SECRET)\w*=", settings, flags=re.IGNORECASE)

@@ -1,0 +1,208 @@
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+from pydantic import ValidationError
+from ray.serve.schema import ServeDeploySchema
+
+from calogan.errors import ServiceError
+from calogan.events import Events
+from calogan.serving import app
+from calogan.serving.app import AppArguments, ShowerService, build, load_generators, read_api_key
+from calogan.serving.client import fetch_showers
+
+KEY = "key of the tests"
+CONFIG = Path(__file__).parents[2] / "deploy" / "serve.yaml"
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    return content
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch, samplers: dict[str, Any]) -> ShowerService:
+    """A replica as Ray would hold it, with stand-ins for the generators."""
+    monkeypatch.setenv("CALOGAN_API_KEY", KEY)
+    monkeypatch.setattr(app, "load_generators", lambda _: samplers)
+    return ShowerService(AppArguments(max_showers=5))
+
+
+def test_the_config_is_what_serve_deploy_expects(config: dict[str, Any]) -> None:
+    known = ServeDeploySchema.model_validate(config)
+    assert set(config) <= set(ServeDeploySchema.model_fields)
+    (application,) = known.applications
+    assert application.import_path == f"{build.__module__}:{build.__name__}"
+    assert AppArguments.model_validate(application.args).model == "models:/calogan-lean"
+
+
+def test_the_config_listens_on_this_machine_only(config: dict[str, Any]) -> None:
+    assert config["http_options"]["host"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        ({"modle": "lean"}, "modle"),
+        ({"precisions": []}, "precisions"),
+        ({"precisions": ["int4"]}, "precisions"),
+        ({"threads": 0}, "threads"),
+        ({"max_showers": 0}, "max_showers"),
+    ],
+)
+def test_an_argument_that_cannot_work_stops_the_deployment(arguments: dict[str, Any], place: str) -> None:
+    with pytest.raises(ValidationError, match=place):
+        AppArguments.model_validate(arguments)
+
+
+def test_a_replica_takes_as_many_cores_as_its_generators_use() -> None:
+    deployment = build(AppArguments(threads=3))._bound_deployment
+    assert deployment.name == "ShowerService"
+    assert deployment.ray_actor_options["num_cpus"] == 3
+    assert deployment.max_queued_requests > 0
+
+
+@pytest.mark.parametrize("value", [None, "", " \n"])
+def test_without_a_key_no_replica_starts(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    monkeypatch.delenv("CALOGAN_API_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("CALOGAN_API_KEY", value)
+    with pytest.raises(ServiceError, match=r"CALOGAN_API_KEY is not set; .* export CALOGAN_API_KEY="):
+        ShowerService(AppArguments())
+
+
+def test_the_line_end_of_a_key_file_is_not_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALOGAN_API_KEY", "secret\n")
+    assert read_api_key() == "secret"
+
+
+def test_a_registry_address_is_fetched_and_a_name_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(uri: str, *, precision: str) -> Path:
+        return Path("/fetched", uri.removeprefix("models:/"), precision)
+
+    def load(model: str | Path, *, precision: str, threads: int) -> tuple[str, str, int]:
+        return str(model), precision, threads
+
+    monkeypatch.setitem(sys.modules, "calogan.registry", SimpleNamespace(fetch=fetch))
+    monkeypatch.setitem(sys.modules, "calogan.generator", SimpleNamespace(load=load))
+    named: dict[str, Any] = load_generators(AppArguments(model="lean", precisions=["float32"], threads=2))
+    assert named == {"float32": ("lean", "float32", 2)}
+    fetched: dict[str, Any] = load_generators(AppArguments(model="models:/calogan-lean"))
+    assert fetched == {
+        precision: (f"/fetched/calogan-lean/{precision}", precision, 1) for precision in ("int8", "float32")
+    }
+
+
+def test_a_replica_serves_the_api_with_its_key_and_limit(service: ShowerService, start: Callable[[Any], str]) -> None:
+    url = start(service.__serve_build_asgi_app__())
+    assert len(fetch_showers(url, energies=[50.0] * 5, seed=1, api_key=KEY)) == 5
+    answer = httpx.get(f"{url}/v1/models", headers={"X-API-Key": KEY})
+    assert answer.json()["max_showers"] == 5
+    assert "x-request-id" not in answer.headers
+
+
+def test_a_replica_whose_generator_fails_is_found_ill_and_gets_well_again(
+    service: ShowerService, samplers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> Events:
+        raise MemoryError("no room for the showers")
+
+    def check_after_trial() -> None:
+        wait([service._trial])
+        service.check_health()
+
+    check_after_trial()
+    wait([service._trial])
+    with monkeypatch.context() as broken:
+        broken.setattr(samplers["float32"], "sample", fail)
+        check_after_trial()
+        with pytest.raises(MemoryError, match="no room"):
+            check_after_trial()
+        wait([service._trial])
+    with pytest.raises(MemoryError, match="no room"):
+        check_after_trial()
+    check_after_trial()
+
+
+def test_a_busy_replica_is_not_taken_for_an_ill_one(
+    service: ShowerService, samplers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samplers["int8"], "delay_s", 1.0)
+    service.check_health()
+    began = time.monotonic()
+    service.check_health()
+    assert time.monotonic() - began < 0.5
+
+
+def test_a_generator_that_makes_no_numbers_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, samplers: dict[str, Any]
+) -> None:
+    def sample(energy: Any, *, seed: int) -> Events:
+        return Events(np.full((len(energy), 25, 25, 25), np.nan, dtype=np.float32), energy)
+
+    monkeypatch.setenv("CALOGAN_API_KEY", KEY)
+    monkeypatch.setattr(samplers["int8"], "sample", sample)
+    monkeypatch.setattr(app, "load_generators", lambda _: samplers)
+    with pytest.raises(ServiceError, match="int8 generator noise makes cells that are not finite"):
+        ShowerService(AppArguments())
+
+
+@pytest.fixture
+def running(config: dict[str, Any], tmp_path: Path) -> Iterator[str]:
+    """Address of the packaged model, run on a Ray cluster of its own by the command a user would type."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config["http_options"]["port"] = port
+    config["applications"][0]["args"]["model"] = "lean"
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    command = [str(Path(sys.executable).with_name("serve")), "run", str(tmp_path / "serve.yaml")]
+    url = f"http://127.0.0.1:{port}"
+    # A token of its own, so that Ray writes none into the home folder.
+    environment = os.environ | {
+        "CALOGAN_API_KEY": KEY,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
+    with (
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server,
+    ):
+        try:
+            while server.poll() is None and not _is_up(url):
+                time.sleep(1)
+            assert server.poll() is None, (tmp_path / "log").read_text(encoding="utf-8")
+            yield url
+        finally:
+            server.send_signal(signal.SIGINT)
+
+
+@pytest.mark.slow
+def test_ray_serves_the_packaged_model(running: str) -> None:
+    energies = [10.0, 100.0, 400.0]
+    first, again = (fetch_showers(running, energies=energies, seed=7, api_key=KEY) for _ in range(2))
+    np.testing.assert_array_equal(first.showers, again.showers)
+    answer = httpx.get(f"{running}/v1/models", headers={"X-Request-Id": "job-42"})
+    assert answer.status_code == 401
+    assert answer.headers.get_list("x-request-id") == ["job-42"]
+    assert answer.json()["error"]["request_id"] == "job-42"
+
+
+def _is_up(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health").is_success
+    except httpx.TransportError:
+        return False
