@@ -29,7 +29,6 @@ _CELL_LABELS = {
     "z": "depth z (layer)",
 }
 _DPI = 130
-_TEXT_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
 
 
 def shower_shapes(reports: Reports) -> Figure:
@@ -115,18 +114,20 @@ def shower_picture(
     # Four decades below the hottest column is where single low-energy tracks end; colder columns stay white.
     top = 1e3 * max(hottest, CLIC.threshold_gev)
     norm = LogNorm(top * 1e-4, top)
-    figure = _figure(12, 7.8)
-    panels = figure.subplots(2, 3)
-    for row, title, shower in zip(panels, (reference_title, generated_title), (reference, generated), strict=True):
-        row[0].set_title(f"{title}: ECAL = {1e3 * ecal(shower[None])[0]:.0f} MeV", loc="left")
-        for panel, (view, plane, horizontal, vertical) in zip(row, views, strict=True):
+    figure = _figure(12, 7.6)
+    for part, title, shower in zip(
+        figure.subfigures(2, 1), (reference_title, generated_title), (reference, generated), strict=True
+    ):
+        part.suptitle(f"{title}: ECAL = {1e3 * ecal(shower[None])[0]:.0f} MeV", fontweight="bold")
+        panels = part.subplots(1, 3)
+        for panel, (view, plane, horizontal, vertical) in zip(panels, views, strict=True):
             image = 1e3 * projection(shower[None], plane)[0]
             # imshow draws rows upwards, so z comes out horizontal by itself; in the front view x has to be made so.
             drawn = image.T if plane == "xy" else image
             seen = panel.imshow(np.ma.masked_less(drawn, top * 1e-4), norm=norm, origin="lower", cmap="viridis")
             panel.set(xlabel=horizontal, ylabel=vertical)
-            panel.text(0.02, 0.98, view, transform=panel.transAxes, va="top", bbox=_TEXT_BOX)
-    figure.colorbar(seen, ax=panels, label="energy summed along the line of sight (MeV)", shrink=0.8)
+            panel.set_title(view, fontsize="medium")
+        part.colorbar(seen, ax=panels, label="energy along the\nline of sight (MeV)", shrink=0.9)
     return figure
 
 

@@ -239,7 +239,7 @@ def judge(gate: Gate, estimate: Estimate | None) -> GateResult:
     if not distance - 2 * error <= allowed:
         return GateResult(gate, estimate, "failed", f"{text}: beyond the limit")
     if 2 * error > allowed:
-        times = (2 * error / allowed) ** 2
+        times = max(1.1, (2 * error / allowed) ** 2)
         return GateResult(gate, estimate, "undecided", f"{text}: use about {times:.1f} times as many showers to decide")
     return GateResult(gate, estimate, "passed", text)
 

@@ -1,0 +1,166 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calogan import validation
+from calogan.errors import ConfigError, EventsError, GateError
+from calogan.events import Events, packaged_sample, read_events
+from calogan.metrics import Estimate
+from calogan.validation import Gate, ValidationReport, judge
+
+
+@pytest.fixture(scope="module")
+def events() -> Events:
+    return read_events(packaged_sample())[:600]
+
+
+@pytest.fixture(scope="module")
+def report(events: Events) -> ValidationReport:
+    lines: list[str] = []
+    candidate = events[300:]
+    found = validation.validate(events[:300], candidate, float32=candidate, progress=lines.append)
+    assert len(lines) == 3
+    return found
+
+
+@pytest.fixture(scope="module")
+def scaled_report(events: Events) -> ValidationReport:
+    scaled = Events(events.showers * np.float32(1.1), events.energy)
+    return validation.validate(events, scaled, floor=False)
+
+
+def test_metrics_are_those_announced(report: ValidationReport) -> None:
+    assert set(report.metrics) == set(validation.METRICS)
+    assert set(report.floor) == {
+        name for name in validation.METRICS if "pixelwise" not in name and "2_50gev" not in name
+    }
+    assert report.metrics["physics/pixelwise_mean"] == Estimate(0.0, 0.0)
+    assert report.showers["reference"] == report.showers["candidate"] == 300
+
+
+def test_geant4_fails_no_gate_against_geant4(report: ValidationReport) -> None:
+    assert {result.verdict for result in report.gates.values()} <= {"passed", "undecided"}
+    assert validation.physics_score(report) > 0.7
+
+
+def test_a_wrong_energy_scale_fails_the_gates_it_should(scaled_report: ValidationReport) -> None:
+    failed = {name for name, result in validation.failed_gates(scaled_report).items() if result.verdict == "failed"}
+    assert {"physics/sampling_fraction_shift", "physics/composite_mse"} <= failed
+    assert "physics/z_mean_shift" not in failed
+
+
+def test_the_score_falls_when_the_physics_does(report: ValidationReport, scaled_report: ValidationReport) -> None:
+    assert 0 < validation.physics_score(scaled_report) < validation.physics_score(report) <= 1
+
+
+def test_the_score_is_one_when_perfect_and_a_half_at_the_limits(report: ValidationReport) -> None:
+    def score(auc: float) -> float:
+        gates = {"physics/auc_high_level": judge(Gate(0.9, best=0.5), Estimate(auc, 0.01))}
+        return validation.physics_score(dataclasses.replace(report, gates=gates))
+
+    assert (score(0.5), score(0.9)) == pytest.approx((1.0, 0.5))
+
+
+def test_no_gate_no_score(report: ValidationReport) -> None:
+    with pytest.raises(GateError, match="no score"):
+        validation.physics_score(dataclasses.replace(report, gates={}))
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "verdict"),
+    [
+        (0.05, 0.01, "passed"),
+        (-0.05, 0.01, "passed"),
+        (0.11, 0.01, "passed"),  # compatible with the limit
+        (0.13, 0.01, "failed"),
+        (-0.13, 0.01, "failed"),
+        (0.05, 0.06, "undecided"),  # 0.2 would often look like this
+        (0.30, 0.06, "failed"),
+        (float("nan"), 0.01, "failed"),
+        (float("inf"), float("nan"), "failed"),
+    ],
+)
+def test_verdicts(value: float, error: float, verdict: str) -> None:
+    assert judge(Gate(0.1), Estimate(value, error)).verdict == verdict
+
+
+def test_a_metric_that_is_not_there_is_not_measured(report: ValidationReport) -> None:
+    result = judge(Gate(0.1), None)
+    assert result.verdict == "not measured"
+    assert validation.failed_gates(dataclasses.replace(report, gates={"physics/worst_layer": result})) == {}
+
+
+@given(value=st.floats(-2, 2), limit=st.floats(0.6, 2))
+def test_a_gate_is_symmetric_about_its_best_value(value: float, limit: float) -> None:
+    gate = Gate(limit, best=0.5)
+    assert gate.excess(0.5 + value) == pytest.approx(gate.excess(0.5 - value))
+    assert judge(gate, Estimate(value, 0.0)).verdict == ("passed" if gate.excess(value) <= 1 else "failed")
+
+
+def test_curves_hold_the_mean_profiles(events: Events, scaled_report: ValidationReport) -> None:
+    z = scaled_report.curves["z"]
+    expected = (events.showers.sum(axis=(1, 2), dtype=np.float64) / events.energy[:, None]).mean(axis=0)
+    np.testing.assert_allclose(z.reference, expected, rtol=1e-5)
+    np.testing.assert_allclose(z.candidate, 1.1 * expected, rtol=1e-5)
+    fraction = scaled_report.curves["sampling_fraction"]
+    np.testing.assert_allclose(fraction.candidate, 1.1 * fraction.reference, rtol=1e-4)
+    assert 0.015 < fraction.reference.min() < fraction.reference.max() < 0.025
+
+
+def test_a_report_is_reproducible_and_written_as_strict_json(events: Events, tmp_path: Path) -> None:
+    part = events[:60]  # energies above 500 GeV are nowhere: some bins stay empty
+    paths = [
+        validation.write_report(tmp_path / name, validation.validate(part, part, floor=False, seed=3)) for name in "ab"
+    ]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    read = json.loads(paths[0].read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert read["provenance"]["seed"] == "3"
+    assert read["metrics"]["physics/composite_mse"]["value"] == 0
+    assert read["gates"]["physics/composite_mse"]["gate"]["limit"] == 0.01
+    assert len(read["curves"]["x"]["edges"]) == 26
+
+
+def test_a_report_into_nowhere_is_an_error(report: ValidationReport, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be written"):
+        validation.write_report(tmp_path / "none" / "report.json", report)
+
+
+def test_too_few_showers_are_an_error(events: Events) -> None:
+    with pytest.raises(EventsError, match="at least 20"):
+        validation.validate(events, events[:5])
+
+
+def test_packaged_gates_are_of_known_metrics() -> None:
+    gates = validation.load_gates()
+    assert set(gates) <= set(validation.METRICS)
+    assert gates["physics/auc_high_level"] == Gate(limit=0.9, best=0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('"physics/z_depth" = { limit = 1 }', "unknown metrics physics/z_depth"),
+        ('"physics/worst_layer" = 0.1', "is not a gate"),
+        ('"physics/worst_layer" = { limit = "much" }', "is not a gate"),
+        ('"physics/worst_layer" = { limit = 0.1, colour = 2 }', "is not a gate"),
+        ('"physics/worst_layer" = { limit = nan }', "is not a gate"),
+        ('"physics/worst_layer" = { limit = true }', "is not a gate"),
+        ('"physics/worst_layer" = { limit = -0.1 }', "must be above"),
+        ("limit =", "cannot be read as TOML"),
+    ],
+)
+def test_bad_gates_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "gates.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        validation.load_gates(path)
+
+
+def test_missing_gates_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        validation.load_gates(tmp_path / "gates.toml")
