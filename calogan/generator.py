@@ -5,7 +5,6 @@ asked for at once, nor by whom. Random numbers come from a counter-based generat
 al. 2011) whose key is the seed and whose counter starts at a place fixed by the index.
 """
 
-import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -104,10 +103,8 @@ def _assemble(folder: Path, model: Bundle, precision: str, threads: int) -> Call
         (outputs,) = _splice(folder / model.network_files[precision], ("outputs",), features=features)
         last = {"outputs": outputs, "context": context}
         if model.cell_noise:
-            # The normal deviate of each of the 65,536 numbers a cell's noise can be.
-            bits = tf.compat.v1.placeholder(tf.uint16, (None, *CLIC.shape), "bits")
-            inputs.append(bits)
-            last["noise"] = tf.gather(tf.constant(_normal_table()), tf.cast(bits, tf.int32))
+            last["bits"] = tf.compat.v1.placeholder(tf.uint16, (None, *CLIC.shape), "bits")
+            inputs.append(last["bits"])
         (showers,) = _splice(folder / "finish.pb", ("showers",), **last)
         session = tf.compat.v1.Session(graph=graph, config=session_config(precision, threads))
         return session.make_callable(showers, feed_list=inputs)
@@ -132,7 +129,7 @@ def _splice(path: Path, returned: tuple[str, ...], /, **inputs: tf.Tensor) -> li
 
 
 def _noise(n: int, seed: int, first: int, model: Bundle) -> list[NDArray[Any]]:
-    """Latent numbers, shape (n, latent_size), and cell noise, shape (n, 25, 25, 25), of n showers from an index on."""
+    """Normal numbers, shape (n, latent_size), and 16 random bits a cell, (n, 25, 25, 25), of n showers from an index on."""
     noise_words = -(-_CELLS // 4) if model.cell_noise else 0  # four 16-bit numbers in a word
     counts = -(-(model.latent_size + noise_words) // _WORDS_PER_COUNT)
     stream = np.random.Philox(key=seed, counter=first * counts)
@@ -149,11 +146,6 @@ def latent_numbers(n: int, *, seed: int, model: Bundle) -> NDArray[np.float32]:
     """The latent numbers of the first n showers of a seed, shape (n, latent_size)."""
     latent: NDArray[np.float32] = _noise(n, seed, 0, model)[0]
     return latent
-
-
-@functools.cache
-def _normal_table() -> NDArray[np.float32]:
-    return special.ndtri((np.arange(2**16) + 0.5) / 2**16).astype(np.float32)
 
 
 def check_energies(energy: Any, allowed: EnergyRange) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from calogan.bundle import Bundle
 from calogan.config import Config, Network
 from calogan.events import Events
 from calogan.geometry import CLIC
+from calogan.networks import compound_poisson
 from calogan.networks.families import build_generator
 
 
@@ -32,9 +33,11 @@ def freeze(weights: Path, config: Config, showers: Events, folder: Path, *, inpu
     n_features = model.network.input_shape[-1]
     write_graph(folder / "prepare.pb", _prepare, model, energy=(), latent=(model.latent_size,))
     write_graph(folder / "network.float32.pb", _network, model, features=(n_features,))
-    context = (CLIC.layers,) if model.cell_noise else ()
-    noise = {"noise": CLIC.shape} if model.cell_noise else {}
-    write_graph(folder / "finish.pb", _finish, model, outputs=CLIC.shape, context=context, **noise)
+    if model.cell_noise:
+        tail = {"outputs": CLIC.shape, "context": (CLIC.layers,), "bits": CLIC.shape}
+        write_graph(folder / "finish.pb", _finish_lean, model, **tail)
+    else:
+        write_graph(folder / "finish.pb", _finish, model, outputs=CLIC.shape, context=())
     return bundle.write(
         folder,
         Bundle(
@@ -78,28 +81,32 @@ def _finish_lean(model: Any, outputs: tf.Tensor, context: tf.Tensor, bits: tf.Te
     uniform = tf.cast(bits, tf.float32) * 2.0**-16 + 2.0**-17
     where = tf.where(tf.reshape(uniform > tf.exp(-rate), [-1]))[:, 0]
     hit_rate = tf.gather(tf.reshape(rate, [-1]), where)
-    noise = tf.gather(_normal_table(), tf.cast(tf.gather(tf.reshape(bits, [-1]), where), tf.int32))
-    cell = tf.math.floormod(where, quantum.shape.num_elements())
+    noise = tf.gather(compound_poisson.normal_table(), tf.cast(tf.gather(tf.reshape(bits, [-1]), where), tf.int32))
+    cells, layers = quantum.shape.num_elements(), CLIC.layers
+    cell = tf.math.floormod(where, cells)
     energy = compound_poisson.sample(hit_rate, noise) * tf.gather(tf.reshape(quantum, [-1]), cell)
-    layers = CLIC.layers
-    layer = where // quantum.shape.num_elements() * layers + tf.math.floormod(cell, layers)
+    layer = where // cells * layers + tf.math.floormod(cell, layers)
     drawn = tf.math.unsorted_segment_sum(energy, layer, tf.size(context, tf.int64))
     wanted = tf.reshape(context, [-1])
     energy *= tf.gather(tf.math.divide_no_nan(wanted, drawn), layer)
     energy = tf.where(energy < CLIC.threshold_gev, 0.0, energy)
     showers = tf.reshape(tf.scatter_nd(where[:, None], energy, tf.size(rate, tf.int64)[None]), tf.shape(rate))
     # A layer in which no cell was hit keeps its energy in its expected shape, as in `Lean.finish`.
-    missed = tf.reshape(drawn, tf.shape(context)) <= 0
-    return {"showers": tf.where(missed[:, None, None, :], _expected(rate * quantum, context), showers)}
+    missed = tf.cast(tf.reshape(drawn, tf.shape(context)) <= 0, tf.float32)[:, None, None, :]
+    showers = tf.cond(tf.reduce_any(missed > 0), lambda: showers + missed * rate * quantum, lambda: showers)
+    return {"showers": showers}
 
 
-def _finish(model: Any, outputs: tf.Tensor, context: tf.Tensor, noise: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-    return {"showers": model.finish(outputs, context, noise)}
+def _finish(model: Any, outputs: tf.Tensor, context: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"showers": model.finish(outputs, context, None)}
 
 
 def write_graph(path: Path, function: Any, model: Any, **shapes: tuple[int, ...]) -> None:
     """Freeze function(model, **inputs) -> {name: output}; inputs and outputs are nodes of their names."""
-    specs = {name: tf.TensorSpec((None, *shape), tf.float32, name=name) for name, shape in shapes.items()}
+    kinds = {"bits": tf.uint16}
+    specs = {
+        name: tf.TensorSpec((None, *shape), kinds.get(name, tf.float32), name=name) for name, shape in shapes.items()
+    }
 
     @tf.function(input_signature=list(specs.values()))
     def traced(*tensors: tf.Tensor) -> list[tf.Tensor]:

@@ -116,7 +116,10 @@ def shower_picture(
     norm = LogNorm(top * 1e-4, top)
     figure = _figure(12, 7.6)
     for part, title, shower in zip(
-        figure.subfigures(2, 1), (reference_title, generated_title), (reference, generated), strict=True
+        figure.subfigures(2, 1, squeeze=False)[:, 0],
+        (reference_title, generated_title),
+        (reference, generated),
+        strict=True,
     ):
         part.suptitle(f"{title}: ECAL = {1e3 * ecal(shower[None])[0]:.0f} MeV", fontweight="bold")
         panels = part.subplots(1, 3)

@@ -322,7 +322,7 @@ def _bin_moments(means: Floats) -> tuple[Floats, Floats]:
 
 def _gate(place: str, entry: object) -> Gate:
     numbers = isinstance(entry, dict) and all(
-        isinstance(value, int | float) and math.isfinite(value) for value in entry.values()
+        type(value) in (int, float) and math.isfinite(value) for value in entry.values()
     )
     if not isinstance(entry, dict) or not numbers or not {"limit"} <= set(entry) <= {"limit", "best"}:
         raise ConfigError(f"{place}: {entry!r} is not a gate; write {{ limit = 0.1 }} or {{ limit = 0.9, best = 0.5 }}")

@@ -113,7 +113,8 @@ def test_lost_showers_are_counted(reference: Observables, events: Events) -> Non
 
 def test_equal_energies_keep_weight_one(reference: Observables, scaled: Observables) -> None:
     r, c = metrics.match_energies(reference, scaled)
-    assert (r.weight == 1).all() and (c.weight == 1).all()
+    assert (r.weight == 1).all()
+    assert (c.weight == 1).all()
 
 
 def test_a_different_spectrum_is_weighted_away(reference: Observables) -> None:

@@ -105,4 +105,6 @@ def test_moments_ignore_scale_follow_order_and_mirror(profiles: np.ndarray, scal
     np.testing.assert_allclose(obs.moments(scale * profiles), (mean, std), rtol=1e-6, atol=1e-4)
     np.testing.assert_array_equal(obs.moments(profiles[order]), (mean[order], std[order]))
     np.testing.assert_allclose(obs.moments(profiles[:, ::-1])[0], 24 - mean, rtol=1e-6, atol=1e-4)
-    assert (mean >= 0).all() and (mean <= 24).all() and (std >= 0).all() and (std <= 12.0001).all()
+    assert (mean >= 0).all()
+    assert (mean <= 24).all()
+    assert (std <= 12.0001).all()

@@ -45,7 +45,7 @@ def test_metrics_are_those_announced(report: ValidationReport) -> None:
 
 def test_geant4_fails_no_gate_against_geant4(report: ValidationReport) -> None:
     assert {result.verdict for result in report.gates.values()} <= {"passed", "undecided"}
-    assert validation.physics_score(report) > 0.7
+    assert validation.physics_score(report) > 0.6
 
 
 def test_a_wrong_energy_scale_fails_the_gates_it_should(scaled_report: ValidationReport) -> None:
@@ -113,7 +113,7 @@ def test_curves_hold_the_mean_profiles(events: Events, scaled_report: Validation
 
 
 def test_a_report_is_reproducible_and_written_as_strict_json(events: Events, tmp_path: Path) -> None:
-    part = events[:60]  # energies above 500 GeV are nowhere: some bins stay empty
+    part = events[:60]  # so few that some bins are empty: NaN, which JSON does not know
     paths = [
         validation.write_report(tmp_path / name, validation.validate(part, part, floor=False, seed=3)) for name in "ab"
     ]

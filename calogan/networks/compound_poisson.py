@@ -81,6 +81,12 @@ def quantile_table() -> NDArray[np.float32]:
     return np.asarray(rows, dtype=np.float32)
 
 
+@functools.cache
+def normal_table() -> NDArray[np.float32]:
+    """The standard normal deviate of each of 65,536 equally probable numbers, shape (65536,)."""
+    return np.asarray(special.ndtri((np.arange(2**16) + 0.5) / 2**16), dtype=np.float32)
+
+
 def _quantiles(rate: float, deviates: NDArray[np.float64]) -> NDArray[np.float64]:
     top = 1.25 * (rate + 8 * math.sqrt(2 * rate)) + 22
     x = np.concatenate([np.geomspace(1e-7, 1e-2, 50), np.linspace(math.sqrt(1.2e-2), math.sqrt(top), 1500) ** 2])

@@ -20,6 +20,8 @@ from calogan.networks import compound_poisson, flow
 Tensor = Any
 SHAPE_LATENT = 16
 _RINGS = 8
+_LOGIT_MAX = 30.0  # beyond any share; keeps the exponential finite
+_RATE_MIN = 1e-7  # keeps the logarithm of the rate of an empty layer finite
 _BLOCK = 5  # side of the square of cells that one position of the small image becomes
 
 
@@ -80,9 +82,10 @@ class Lean(keras.Model):
             rates, shape (n, 25, 25, 25), and quanta, shape (25, 25, 25), GeV.
         """
         quantum = ops.exp(ops.take(ops.transpose(self.log_quantum), self.ring, axis=0))
-        share = ops.softmax(ops.reshape(logits + self.template, (-1, CLIC.shape[0] * CLIC.shape[1], CLIC.layers)), axis=1)
-        share = ops.reshape(share, (-1, *CLIC.shape))
-        return share * layer_energies[:, None, None, :] / quantum + 1e-7, quantum
+        # A softmax over the cells of a layer; the logits are small, so their maximum need not be taken off.
+        weight = ops.exp(ops.minimum(logits + self.template, _LOGIT_MAX))
+        factor = layer_energies / ops.sum(weight, axis=(1, 2))
+        return weight * factor[:, None, None, :] * (1.0 / quantum) + _RATE_MIN, quantum
 
     def finish(self, logits: Tensor, layer_energies: Tensor, noise: Tensor) -> Tensor:
         """Draw the cells around their expected energies.
