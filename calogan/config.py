@@ -87,6 +87,19 @@ class Quantization(_Step):
     algorithm: Literal["minmax", "kl"] = "minmax"
 
 
+class Validation(_Step):
+    """How showers are judged.
+
+    Attributes:
+        gates: TOML file of limits, or a name of the package's: `gates`, or `demo_gates` with limits that some
+            hundreds of showers can decide about.
+        draws: showers generated for each Geant4 shower of the test split.
+    """
+
+    gates: str = "gates"
+    draws: int = Field(4, ge=1)
+
+
 class Benchmark(_Step):
     """How speed is measured.
 
@@ -107,6 +120,7 @@ class Config(_Step):
     network: Network = Network()
     training: Training = Training()
     quantization: Quantization = Quantization()
+    validation: Validation = Validation()
     benchmark: Benchmark = Benchmark()
 
 

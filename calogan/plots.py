@@ -114,7 +114,7 @@ def shower_picture(
     # Four decades below the hottest column is where single low-energy tracks end; colder columns stay white.
     top = 1e3 * max(hottest, CLIC.threshold_gev)
     norm = LogNorm(top * 1e-4, top)
-    figure = _figure(12, 7.6)
+    figure = _figure(12.5, 8.8)
     for part, title, shower in zip(
         figure.subfigures(2, 1, squeeze=False)[:, 0],
         (reference_title, generated_title),
@@ -129,7 +129,7 @@ def shower_picture(
             drawn = image.T if plane == "xy" else image
             seen = panel.imshow(np.ma.masked_less(drawn, top * 1e-4), norm=norm, origin="lower", cmap="viridis")
             panel.set(xlabel=horizontal, ylabel=vertical)
-            panel.set_title(view, fontsize="medium")
+            panel.set_title(view, fontsize="medium", pad=3)
         part.colorbar(seen, ax=panels, label="energy along the\nline of sight (MeV)", shrink=0.9)
     return figure
 

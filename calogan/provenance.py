@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from calogan import __version__
 
+COMMIT_VARIABLE = "CALOGAN_GIT_COMMIT"
 _PACKAGES = ("numpy", "tensorflow", "keras", "neural-compressor-tf", "ray", "mlflow")
 # The flags that decide how fast int8 arithmetic runs, as Linux names them, best first.
 _ISA_FLAGS = {
@@ -36,7 +38,13 @@ def digest(text: str) -> str:
 
 @functools.cache
 def git_commit() -> str:
-    """Return the commit of the checkout this package runs from, or 'unknown' outside one."""
+    """Return the commit of the checkout this package runs from, or 'unknown' outside one.
+
+    Where there is no checkout, such as in a container or a Ray job, the environment tells it.
+    """
+    told = os.environ.get(COMMIT_VARIABLE)
+    if told:
+        return told
     try:
         answer = subprocess.run(  # noqa: S603 - fixed arguments
             ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607

@@ -213,13 +213,14 @@ def compare(reference: Observables, candidate: Observables, *, seed: int = 0) ->
     return {f"physics/{name}": estimate for name, estimate in found.items()}
 
 
-def load_gates(path: Path | None = None) -> dict[str, Gate]:
-    """Read gates from a TOML file, or those of the package.
+def load_gates(name_or_path: str | Path = "gates") -> dict[str, Gate]:
+    """Read gates of the package, `gates` or `demo_gates`, or from a TOML file.
 
     Raises:
         ConfigError: the file cannot be read, names an unknown metric, or has a limit that is not above its best value.
     """
-    source = resources.files("calogan") / "data" / "gates.toml" if path is None else path
+    packaged = resources.files("calogan") / "data" / f"{name_or_path}.toml"
+    source = packaged if packaged.is_file() else Path(name_or_path)
     try:
         table = tomllib.loads(source.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

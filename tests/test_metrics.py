@@ -80,6 +80,13 @@ def test_ten_percent_more_energy_gives_the_known_numbers(reference: Observables,
     assert found.value == pytest.approx(shift, rel=1e-4)
 
 
+def test_composite_mse_does_not_count_the_noise_of_finite_samples(reference: Observables) -> None:
+    order = np.random.default_rng(0).permutation(800).reshape(8, 2, 50)
+    found = [metrics.composite_mse(reference[np.sort(r)], reference[np.sort(c)]).value for r, c in order]
+    # A plain squared difference is never 0; less than the noise is as likely as more.
+    assert found.count(0.0) >= 3
+
+
 def test_showers_one_layer_deeper_shift_by_one_layer() -> None:
     r, c = beams([100.0] * 40, [5, 9] * 20), beams([100.0] * 40, [6, 10] * 20)
     found = metrics.profile_moments(r, c, "z")
