@@ -18,7 +18,7 @@ class ShowerModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined
         self._generator = generator.load(folder, precision=precision)
 
     # No annotations: MLflow would read them as a schema, and the signature is given when the model is logged.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201, ARG002
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002
         """Draw one shower for each energy, shape (n, 25, 25, 25), GeV."""
         energy = np.asarray(model_input, dtype=np.float32).reshape(-1)
         return self._generator.sample(energy, seed=int((params or {}).get("seed", 0))).showers

@@ -66,6 +66,16 @@ def log_epoch(run_id: str, losses: Mapping[str, float], score: float | None, ste
             client.log_metric(run_id, name, value, step=step)
 
 
+def log_trial(run_id: str, parameters: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """Add a trial as a child of the run; called on a worker, which has no active run."""
+    with _reachable():
+        mlflow.set_experiment(EXPERIMENT)
+        tags = {"mlflow.parentRunId": run_id, "precision": "int8"} | provenance.header()
+        with mlflow.start_run(run_name="trial", parent_run_id=run_id, nested=True, tags=tags):
+            mlflow.log_params(dict(parameters))
+            mlflow.log_metrics(dict(metrics))
+
+
 def log_precision(
     parent: str,
     folder: Path,
@@ -148,7 +158,9 @@ def fetch(uri: str, *, precision: str) -> Path:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=full))
     except MlflowException as error:
         if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-            raise ModelError(f"{full}: is not in the registry at {mlflow.get_tracking_uri()} ({error.message})") from error
+            raise ModelError(
+                f"{full}: is not in the registry at {mlflow.get_tracking_uri()} ({error.message})"
+            ) from error
         raise _unreachable(error) from error
     found = sorted(folder.glob(f"**/{bundle.DESCRIPTION}"))
     if not found:

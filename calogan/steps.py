@@ -26,9 +26,7 @@ def read_split(config: Config, name: str) -> Events:
     return split_events(read_events(data_path(config)), config.data.fractions)[name]
 
 
-def train_model(
-    config: Config, folder: Path, *, on_epoch: Callable[[Epoch], None] = lambda epoch: None
-) -> TrainingResult:
+def train_model(config: Config, folder: Path, *, on_epoch: Callable[[Epoch], None] | None = None) -> TrainingResult:
     """Train a generator and freeze it into `folder`; a run that was stopped goes on from `folder/training`.
 
     Args:

@@ -1,0 +1,368 @@
+"""The command line: one sub-command per step. The only place that prints or sets up logging."""
+
+import functools
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from calogan import __version__, quiet
+from calogan.errors import CaloganError, GateError, RequestError
+from calogan.events import Events, parse_energy, read_events, write_events
+
+if TYPE_CHECKING:
+    from calogan.benchmark import BenchmarkReport
+    from calogan.generator import Generator
+    from calogan.training.loop import Epoch
+    from calogan.validation import ValidationReport
+
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+KEY_VARIABLE = "CALOGAN_API_KEY"
+_screen = Console(stderr=True, highlight=False, soft_wrap=True)
+_WIDE = 100  # columns of a table where the output is not a terminal
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="calogan")
+@click.option("-v", "--verbose", is_flag=True, help="Show what the libraries below log.")
+def cli(verbose: bool) -> None:
+    r"""Calorimeter showers from a generator network quantized to int8, proved against Geant4.
+
+    \b
+    The steps, in the order of the data:
+      simulate -> train -> quantize -> validate -> benchmark -> generate -> serve
+    Results go to files and standard output, progress to standard error. Exit codes: 0 done,
+    1 the step failed, 2 the input cannot be used, 3 a physics gate failed, 4 a server does not answer.
+    """
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
+
+
+def main() -> None:
+    """Run the command line; an error of this package becomes one line and its exit code."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as stopped:
+        sys.exit(stopped.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _screen.print("\n[yellow]stopped[/]; nothing half-written is left")
+        sys.exit(130)
+    except CaloganError as error:
+        _screen.print("[red]error:[/] ", end="")
+        _screen.print(str(error), markup=False)
+        sys.exit(error.exit_code)
+
+
+_energy = click.option(
+    "--energy", default="2:500", show_default=True, help="Ep in GeV: 200, or 2:500 for a flat range."
+)
+_n = click.option("--n", type=click.IntRange(1), default=1000, show_default=True, help="How many showers.")
+_seed = click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Equal seeds, equal bytes.")
+_out = click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="HDF5 file to write.")
+_model = click.option(
+    "--model", default="lean", show_default=True, help="Packaged name, folder, or models:/NAME@ALIAS."
+)
+_config = click.option("--config", default="tiny", show_default=True, help="Packaged configuration or TOML file.")
+_json = click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures for programs."
+)
+_threads = click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Cores to use.")
+_model_dir = click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the model.")
+
+
+def _examples(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+@cli.command(epilog=_examples("calogan simulate --engine parametric --energy 2:500 --n 5000 --seed 1 --out p.h5"))
+@click.option("--engine", type=click.Choice(["parametric"]), default="parametric", show_default=True)
+@_energy
+@_n
+@_seed
+@_out
+def simulate(engine: str, energy: str, n: int, seed: int, out: Path) -> None:
+    """Simulate showers without a network (Grindhammer-Peters parametrisation)."""
+    from calogan import provenance  # noqa: PLC0415
+    from calogan.simulation import parametric  # noqa: PLC0415
+
+    energies = parse_energy(energy).draw(n, seed)
+    with _bar(f"simulating ({engine})", n) as advance:
+        events = parametric.simulate(energies, seed=seed, progress=advance)
+    _write(out, events, provenance.header(seed=seed) | {"generator": f"{engine} simulation"})
+
+
+@cli.command(
+    epilog=_examples(
+        "calogan train --config tiny --out my-model/",
+        "calogan train --config mine.toml --out my-model/  # goes on after a stop",
+    )
+)
+@_config
+@_model_dir
+def train(config: str, out: Path) -> None:
+    """Train a generator on Geant4 showers; a run that was stopped goes on."""
+    from calogan.config import load_config  # noqa: PLC0415
+
+    loaded = load_config(config)
+    quiet.load_tensorflow()
+    from calogan import steps  # noqa: PLC0415
+
+    with Progress(*_columns(), console=_screen) as progress:
+        task = progress.add_task("training", total=None)
+
+        def show(epoch: "Epoch") -> None:
+            score = "" if epoch.score is None else f"  physics score {epoch.score:.3f}"
+            losses = "  ".join(f"{name} {value:.4g}" for name, value in epoch.losses.items())
+            progress.console.print(f"{epoch.stage} {epoch.number + 1}/{epoch.of}  {losses}{score}")
+            progress.update(task, total=epoch.of, completed=epoch.number + 1)
+
+        result = steps.train_model(loaded, out, on_epoch=show)
+    _screen.print(f"best epoch: {result.best.stage} {result.best.number + 1}, physics score {result.best.score:.3f}")
+    click.echo(out)
+
+
+@cli.command(epilog=_examples("calogan quantize --model my-model/ --config tiny"))
+@click.option("--model", type=click.Path(path_type=Path), required=True, help="Folder of a trained model.")
+@_config
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Write another folder instead of adding to the model's."
+)
+def quantize(model: Path, config: str, out: Path | None) -> None:
+    """Quantize a model to int8 with Intel Neural Compressor."""
+    from calogan.config import load_config  # noqa: PLC0415
+
+    loaded = load_config(config)
+    quiet.load_tensorflow()
+    from calogan import steps  # noqa: PLC0415
+    from calogan.quantization import count_operations, read_graph  # noqa: PLC0415
+
+    with _screen.status("quantizing"):
+        steps.quantize_model(loaded, model, out)
+    counted = count_operations(read_graph((out or model) / "network.int8.pb"))
+    _screen.print(
+        f"int8: {counted.integer_convolutions} fused convolutions, {counted.integer_products} products; "
+        f"{counted.float_arithmetic} left in float32"
+    )
+    click.echo(out or model)
+
+
+@cli.command(
+    epilog=_examples(
+        "calogan validate --reference geant4.h5 --candidate showers.h5 --json v.json",
+        "calogan validate --reference geant4.h5 --candidate other.h5 --gates mine.toml --figures figures/",
+    )
+)
+@click.option("--reference", type=click.Path(path_type=Path), required=True, help="Geant4 showers.")
+@click.option("--candidate", type=click.Path(path_type=Path), required=True, help="Showers of any generator.")
+@click.option("--gates", default="gates", show_default=True, help="Limits: of the package, or a TOML file.")
+@click.option("--figures", type=click.Path(path_type=Path), help="Folder for the figures.")
+@_json
+def validate(reference: Path, candidate: Path, gates: str, figures: Path | None, json_file: Path | None) -> None:
+    """Compare showers with Geant4; exit code 3 when a gate failed."""
+    from calogan import validation  # noqa: PLC0415
+
+    limits = validation.load_gates(gates)
+    samples = read_events(reference), read_events(candidate)
+    with _screen.status("comparing") as status:
+        report = validation.validate(*samples, gates=limits, inputs=(reference, candidate), progress=status.update)
+    if json_file:
+        validation.write_report(json_file, report)
+    if figures:
+        from calogan import plots  # noqa: PLC0415
+
+        figures.mkdir(parents=True, exist_ok=True)
+        for path in plots.save_figures({"candidate": report}, figures):
+            _screen.print(f"wrote {path}")
+    _print_table(_report_table(report))
+    failed = [name for name, result in report.gates.items() if result.verdict == "failed"]
+    if failed:
+        raise GateError(f"{len(failed)} of {len(report.gates)} gates failed: {', '.join(failed)}")
+
+
+@cli.command(epilog=_examples("calogan benchmark --model lean --precision float32,int8 --json b.json"))
+@_model
+@click.option("--precision", default="float32,int8", show_default=True, help="Precisions, separated by commas.")
+@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
+@_json
+def benchmark(model: str, precision: str, rounds: int, json_file: Path | None) -> None:
+    """Time precisions of a model, interleaved in one run on one core."""
+    quiet.load_tensorflow()
+    from calogan.benchmark import benchmark as run  # noqa: PLC0415
+    from calogan.config import Benchmark  # noqa: PLC0415
+
+    names = precision.split(",")
+    folder = _fetch(model, names[0])
+    with _bar("rounds", rounds + 1) as advance:
+        report = run(folder, names, Benchmark(repetitions=rounds), progress=lambda: advance(1))
+    if json_file:
+        _write_text(json_file, report.to_json())
+    _print_table(_benchmark_table(report))
+
+
+@cli.command(
+    epilog=_examples(
+        "calogan generate --model lean --precision int8 --energy 2:500 --n 5000 --seed 1 --out showers.h5",
+        "calogan generate --url http://127.0.0.1:8000 --energy 200 --n 100 -o showers.h5",
+    )
+)
+@_model
+@click.option("--precision", type=click.Choice(PRECISIONS), default="int8", show_default=True)
+@_energy
+@_n
+@_seed
+@_threads
+@click.option("--url", help=f"Ask this endpoint instead; its key is read from {KEY_VARIABLE}.")
+@_out
+def generate(
+    model: str, precision: str, energy: str, n: int, seed: int, threads: int, url: str | None, out: Path
+) -> None:
+    """Generate showers with a model, here or at an endpoint."""
+    energies = parse_energy(energy).draw(n, seed)
+    if url:
+        from calogan.serving.client import fetch_showers  # noqa: PLC0415
+
+        with _screen.status(f"waiting for {url}"):
+            events = fetch_showers(url, energies=energies, seed=seed, precision=precision, api_key=_api_key())
+        _write(out, events, {"generator": url, "precision": precision, "seed": str(seed)})
+        return
+    from calogan import provenance  # noqa: PLC0415
+
+    generator = _load(model, precision, threads)
+    with _bar("generating", n) as advance:
+        events = generator.sample(energies, seed=seed, progress=advance)
+    origin = {"generator": generator.name, "model_version": generator.version, "precision": precision}
+    _write(out, events, provenance.header(seed=seed) | origin)
+
+
+@cli.command(
+    epilog=_examples(
+        "calogan serve --model lean --port 8000", "calogan serve --model models:/calogan-lean@champion-int8"
+    )
+)
+@_model
+@click.option("--precision", default="int8,float32", show_default=True, help="Precisions, separated by commas.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@_threads
+def serve(model: str, precision: str, host: str, port: int, threads: int) -> None:
+    """Serve showers over HTTP from this one process; for a cluster use Ray Serve (deploy/serve.yaml)."""
+    import uvicorn  # noqa: PLC0415
+
+    from calogan.serving.api import build_api  # noqa: PLC0415
+
+    samplers = {name: _load(model, name, threads) for name in precision.split(",")}
+    key = os.environ.get(KEY_VARIABLE) or secrets.token_hex(16)
+    _screen.print(f"key of the endpoint: {key}   documentation: http://{host}:{port}/docs")
+    _screen.print(
+        f"curl -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' "
+        f'-d \'{{"energy": 200, "n": 100, "seed": 7}}\' http://{host}:{port}/v1/showers -o showers.h5',
+        soft_wrap=True,
+        markup=False,
+    )
+    uvicorn.run(build_api(samplers, api_key=key), host=host, port=port, log_level="warning")
+
+
+def _load(model: str, precision: str, threads: int) -> "Generator":
+    quiet.load_tensorflow()
+    from calogan.generator import load  # noqa: PLC0415
+
+    return load(_fetch(model, precision), precision=precision, threads=threads)
+
+
+def _fetch(model: str, precision: str) -> str | Path:
+    if not model.startswith("models:/"):
+        return model
+    from calogan.registry import fetch  # noqa: PLC0415
+
+    return fetch(model, precision=precision)
+
+
+def _api_key() -> str:
+    key = os.environ.get(KEY_VARIABLE)
+    if not key:
+        raise RequestError(f"{KEY_VARIABLE} is not set; export {KEY_VARIABLE}=... with the key of the endpoint")
+    return key
+
+
+def _write(out: Path, events: Events, header: dict[str, str]) -> None:
+    write_events(out, events, header=header)
+    total = (events.showers.sum(axis=(1, 2, 3)) / events.energy).mean()
+    _screen.print(f"wrote {out}: {len(events)} showers, mean sampling fraction {100 * total:.3f} %")
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be written ({error})") from error
+
+
+def _columns() -> tuple[Any, ...]:
+    return TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+
+
+@contextmanager
+def _bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    with Progress(*_columns(), console=_screen) as progress:
+        task = progress.add_task(text, total=total)
+        yield functools.partial(progress.advance, task)
+
+
+def _print_table(table: Table) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDE
+    console.print(table)
+
+
+def _report_table(report: "ValidationReport") -> Table:
+    colours = {"passed": "green", "failed": "red", "undecided": "yellow", "not measured": "dim"}
+    table = Table(title=f"{report.showers['reference']} reference and {report.showers['candidate']} candidate showers")
+    for column in ("metric", "value", "error", "floor", "limit", "gate"):
+        table.add_column(column, justify="left" if column in {"metric", "gate"} else "right", no_wrap=True)
+    for name, found in report.metrics.items():
+        floor, result = report.floor.get(name), report.gates.get(name)
+        verdict = f"[{colours[result.verdict]}]{result.verdict}[/]" if result else ""
+        table.add_row(
+            name,
+            f"{found.value:.4g}",
+            f"{found.error:.2g}",
+            f"{floor.value:.4g}" if floor else "",
+            f"{result.gate.limit:g}" if result else "",
+            verdict,
+        )
+    return table
+
+
+def _benchmark_table(report: "BenchmarkReport") -> Table:
+    table = Table(title=f"{report.model} on one core, {report.header['cpu_model']} ({report.header['cpu_isa']})")
+    for column in ("precision", "ms/shower", "showers/s", "ratio", "net ms", "ratio", "MB", "int8 conv", "float"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, timing in report.timings.items():
+        table.add_row(
+            name,
+            f"{timing.ms_per_shower:.3f} ± {timing.ms_per_shower_error:.3f}",
+            f"{timing.showers_per_s:.0f}",
+            f"{timing.speedup:.2f}x",
+            f"{timing.network_ms_per_shower:.3f}",
+            f"{timing.network_speedup:.2f}x",
+            f"{timing.size_mb:.2f}",
+            str(timing.operations.integer_convolutions),
+            str(timing.operations.float_arithmetic),
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,345 @@
+"""The whole of calogan on this machine: start Ray and MLflow, run the pipeline, serve int8 showers, ask for some.
+
+Everything this starts carries a mark in its environment, so that it can be found and stopped: at the end, after
+Ctrl-C, after a failure, or by `--stop` where `--keep` left it running.
+"""
+
+import json
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+import numpy as np
+import psutil
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from calogan import plots, provenance, quiet
+
+quiet.load_tensorflow()  # before what imports it: the screen is for the demo's progress
+
+from calogan import registry, steps  # noqa: E402
+from calogan.config import load_config  # noqa: E402
+from calogan.errors import CaloganError, ServiceError  # noqa: E402
+from calogan.events import read_events  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / ".demo"
+MARK = "CALOGAN_DEMO"
+PICTURE_GEV = 200.0
+_screen = Console(highlight=False, soft_wrap=True)
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave Ray, MLflow and the endpoint running.")
+@click.option("--stop", "only_stop", is_flag=True, help="Stop what --keep left running.")
+@click.option("--config", default="tiny", show_default=True, help="Configuration of the pipeline.")
+def main(keep: bool, only_stop: bool, config: str) -> None:
+    """Run the demonstration."""
+    if only_stop:
+        _screen.print(f"stopped {stop()} processes")
+        return
+    if marked():
+        raise ServiceError("a demo is still running in this folder; stop it with: make stop")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    started, finished = time.monotonic(), False
+    try:
+        demonstrate(config)
+        finished = True
+    finally:
+        minutes = (time.monotonic() - started) / 60
+        if finished and keep:
+            _screen.print(f"\n[bold]kept running[/] after {minutes:.1f} minutes; stop everything with: make stop")
+        else:
+            _screen.print(f"\nstopping what was started ({minutes:.1f} minutes)")
+            stop()
+
+
+def demonstrate(config_name: str) -> None:
+    """Everything, in order."""
+    config = load_config(config_name)
+    FOLDER.mkdir(exist_ok=True)
+    storage = FOLDER / "storage"
+    shutil.rmtree(storage, ignore_errors=True)
+    mlflow_uri, dashboard, environment = start_servers()
+    say("pipeline", "ray job submit: train, quantize, validate, benchmark, register")
+    job = ["ray", "job", "submit", "--log-style", "record", "--address", dashboard, "--working-dir", str(ROOT), "--"]
+    run([*job, "python", "-m", "ray_jobs.pipeline", "--config", config_name, "--storage", str(storage)], environment)
+    summary = json.loads((storage / config.name / "summary.json").read_text(encoding="utf-8"))
+    say("deploy", "serve deploy deploy/serve.yaml")
+    endpoint = deploy(dashboard, environment)
+    reference = steps.read_split(config, "test")
+    shown = int(np.argmin(np.abs(reference.energy - PICTURE_GEV)))
+    energy = float(reference.energy[shown])
+    curl = curl_line(endpoint, environment["CALOGAN_API_KEY"], energy)
+    ask(curl, environment)
+    generated = read_events(FOLDER / "showers.h5")
+    picture = FOLDER / "showers.png"
+    plots.shower_picture(
+        reference.showers[shown],
+        generated.showers[0],
+        reference_title=f"Geant4, {energy:.1f} GeV electron",
+        generated_title=f"calogan int8, {energy:.1f} GeV electron",
+    ).savefig(picture, dpi=130)
+    show_table(summary)
+    runs = [found["run_id"] for found in summary["precisions"].values()]
+    _screen.print(f"\n[bold]comparison[/]  {registry.comparison_url(runs, tracking_uri=mlflow_uri)}", markup=True)
+    _screen.print("[bold]ask for showers[/]")
+    _screen.print(f"  {curl}", markup=False)
+    _screen.print(f"[bold]picture[/]     {picture.relative_to(ROOT)}: a generated beside a Geant4 shower")
+
+
+def start_servers() -> tuple[str, str, dict[str, str]]:
+    """Start MLflow and a Ray cluster; returns both addresses and the environment of their clients."""
+    ports = {"mlflow": free_port(5000), "dashboard": free_port(8265), "gcs": free_port(6379)}
+    mlflow_uri, dashboard = (f"http://127.0.0.1:{ports[name]}" for name in ("mlflow", "dashboard"))
+    environment = os.environ | {
+        MARK: str(FOLDER),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+        "MLFLOW_TRACKING_URI": mlflow_uri,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "CALOGAN_API_KEY": secrets.token_hex(16),
+        provenance.COMMIT_VARIABLE: provenance.git_commit(),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "LOGLEVEL": "ERROR",
+        "PYTHONUNBUFFERED": "1",
+    }
+    os.environ["MLFLOW_TRACKING_URI"] = mlflow_uri
+    say("start", f"MLflow at {mlflow_uri} (SQLite in {FOLDER.name}/)")
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{FOLDER}/mlflow.db",
+        "--artifacts-destination",
+        str(FOLDER / "artifacts"),
+    ]
+    start(
+        "mlflow",
+        ["mlflow", "server", "--host", "127.0.0.1", "--port", str(ports["mlflow"]), "--workers", "1", *store],
+        environment,
+    )
+    say("start", f"Ray at {dashboard} (token in its environment)")
+    head = ["ray", "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--port", str(ports["gcs"])]
+    board = [
+        "--include-dashboard",
+        "true",
+        "--dashboard-host",
+        "127.0.0.1",
+        "--dashboard-port",
+        str(ports["dashboard"]),
+    ]
+    start("ray", [*head, *board, "--disable-usage-stats"], environment)
+    token = {"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"}
+    wait_for("MLflow", lambda: httpx.get(f"{mlflow_uri}/health").is_success)
+    wait_for("Ray", lambda: httpx.get(f"{dashboard}/api/jobs/", headers=token).is_success)
+    return mlflow_uri, dashboard, environment
+
+
+def deploy(dashboard: str, environment: dict[str, str]) -> str:
+    """Deploy deploy/serve.yaml, on another port where its own is taken; returns the endpoint when it answers."""
+    path = ROOT / "deploy" / "serve.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    port = free_port(content["http_options"]["port"])
+    if port != content["http_options"]["port"]:
+        say("deploy", f"port {content['http_options']['port']} is taken; using {port}")
+        content["http_options"]["port"] = port
+        path = FOLDER / "serve.yaml"
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    run(["serve", "deploy", str(path), "--address", dashboard], environment, quiet=True)
+    endpoint = f"http://127.0.0.1:{port}"
+    token = {"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"}
+
+    def running() -> bool:
+        status = httpx.get(f"{dashboard}/api/serve/applications/", headers=token).json()
+        application = status.get("applications", {}).get("calogan", {})
+        if application.get("status") == "DEPLOY_FAILED":
+            raise ServiceError(f"Ray Serve could not deploy the application: {application.get('message')}")
+        return application.get("status") == "RUNNING" and httpx.get(f"{endpoint}/health").is_success
+
+    wait_for("the endpoint", running, seconds=240)
+    say("deploy", f"int8 and float32 at {endpoint}")
+    return endpoint
+
+
+def curl_line(endpoint: str, key: str, energy: float) -> str:
+    """The command that asks for showers."""
+    body = json.dumps({"energy": round(energy, 3), "n": 100, "seed": 7, "precision": "int8"})
+    words = [
+        "curl",
+        "-sS",
+        "--fail-with-body",
+        "-H",
+        f"Authorization: Bearer {key}",
+        "-H",
+        "Content-Type: application/json",
+    ]
+    return shlex.join(
+        [*words, "-d", body, f"{endpoint}/v1/showers", "-o", str(FOLDER.relative_to(ROOT) / "showers.h5")]
+    )
+
+
+def ask(curl: str, environment: dict[str, str]) -> None:
+    """Ask twice with the printed command: equal seeds must give equal bytes."""
+    answers = []
+    for _ in range(2):
+        begun = time.monotonic()
+        run(shlex.split(curl), environment, quiet=True)
+        answers.append(provenance.sha256(FOLDER / "showers.h5"))
+        say("ask", f"100 int8 showers over HTTP in {time.monotonic() - begun:.2f} s, sha256 {answers[-1][:16]}")
+    if len(set(answers)) != 1:
+        raise ServiceError("the same request with the same seed gave different bytes")
+
+
+def show_table(summary: dict[str, Any]) -> None:
+    """Print float32 beside int8."""
+    rows: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        ("sampling fraction shift", physics("sampling_fraction_shift", percent=True)),
+        ("worst layer, mean energy", physics("worst_layer", percent=True)),
+        ("composite MSE", physics("composite_mse")),
+        ("mean y / std (cells)", lambda p: f"{value(p, 'y_mean'):.2f} / {value(p, 'y_std'):.2f}"),
+        ("mean z / std (layers)", lambda p: f"{value(p, 'z_mean'):.2f} / {value(p, 'z_std'):.2f}"),
+        ("pixel-wise against float32 (share of ECAL)", physics("pixelwise_relative", percent=True)),
+        ("classifier AUC against Geant4", physics("auc_high_level")),
+        ("gates passed", lambda p: gates(p["gates"])),
+        ("ms per shower, one core", lambda p: f"{p['performance']['perf/ms_per_shower']:.3f}"),
+        ("  ratio to float32", lambda p: f"{p['performance']['perf/speedup']:.2f}x"),
+        ("  of it the network", lambda p: f"{p['performance']['perf/network_ms_per_shower']:.3f}"),
+        ("  ratio to float32", lambda p: f"{p['performance']['perf/network_speedup']:.2f}x"),
+        ("network size (MB)", lambda p: f"{p['performance']['model/size_mb']:.2f}"),
+        ("int8 convolutions", lambda p: f"{p['performance']['quant/integer_convolutions']:.0f}"),
+    ]
+    table = Table(title=f"\nagainst Geant4 showers that no step before has seen; {summary['header']['cpu_isa']}")
+    table.add_column("", no_wrap=True)
+    for name in summary["precisions"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for title, text in rows:
+        table.add_row(title, *(text(found) for found in summary["precisions"].values()))
+    _screen.print(table)
+
+
+def value(found: dict[str, Any], metric: str) -> float:
+    """One physics figure of a precision."""
+    return float(found["physics"][f"physics/{metric}"]["value"])
+
+
+def physics(metric: str, *, percent: bool = False) -> Callable[[dict[str, Any]], str]:
+    """How to print one physics figure with its error."""
+
+    def text(found: dict[str, Any]) -> str:
+        estimate = found["physics"][f"physics/{metric}"]
+        scale, unit = (100.0, " %") if percent else (1.0, "")
+        return f"{scale * estimate['value']:.3g} ± {scale * estimate['error']:.1g}{unit}"
+
+    return text
+
+
+def gates(verdicts: dict[str, str]) -> str:
+    """How many gates passed, of those that were measured."""
+    measured = [verdict for verdict in verdicts.values() if verdict != "not measured"]
+    return f"{measured.count('passed')} of {len(measured)}"
+
+
+def say(step: str, text: str) -> None:
+    """Print a line of progress."""
+    _screen.print(f"[bold cyan]{step:<9}[/] {text}")
+
+
+def start(name: str, command: list[str], environment: dict[str, str]) -> None:
+    """Start a server whose output goes to a log file."""
+    with (FOLDER / f"{name}.log").open("w", encoding="utf-8") as log:
+        subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+
+
+def run(command: list[str], environment: dict[str, str], *, quiet: bool = False) -> None:
+    """Run a command to its end; its output is shown, or only when it fails.
+
+    Raises:
+        ServiceError: it failed.
+    """
+    done = subprocess.run(command, env=environment, cwd=ROOT, check=False, text=True, capture_output=quiet)
+    if done.returncode:
+        output = f":\n{done.stdout}{done.stderr}" if quiet else "; what went wrong is above"
+        raise ServiceError(f"{' '.join(command[:3])} failed with exit code {done.returncode}{output}")
+
+
+def wait_for(name: str, answers: Callable[[], bool], *, seconds: float = 90) -> None:
+    """Wait until a server answers.
+
+    Raises:
+        ServiceError: it does not in time.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if answers():
+                return
+        except (httpx.HTTPError, ValueError):
+            pass
+        time.sleep(0.5)
+    raise ServiceError(f"{name} does not answer after {seconds:.0f} s; its log is in {FOLDER.name}/")
+
+
+def free_port(wanted: int) -> int:
+    """Return the port if nobody listens on it, else any free one."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise ServiceError("no free port on this machine")
+
+
+def marked() -> list[psutil.Process]:
+    """The processes a demo in this folder has started."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == str(FOLDER) and process.pid != os.getpid():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def stop() -> int:
+    """Stop them; returns how many there were."""
+    processes = marked()
+    for ask_to in (psutil.Process.terminate, psutil.Process.kill):
+        for process in marked():
+            try:
+                ask_to(process)
+            except psutil.Error:
+                continue
+        psutil.wait_procs(processes, timeout=8)
+    return len(processes)
+
+
+if __name__ == "__main__":
+    try:
+        main.main(standalone_mode=False)
+    except CaloganError as problem:
+        _screen.print(f"[red]error:[/] {problem}")
+        sys.exit(problem.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _screen.print("[yellow]stopped[/]")
+        sys.exit(130)

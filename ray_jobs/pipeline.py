@@ -1,0 +1,113 @@
+"""The whole way in one job: train, quantize, validate, benchmark, register.
+
+ray job submit --working-dir . -- python -m ray_jobs.pipeline --config tiny --storage /shared/calogan
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+import ray
+
+from calogan import plots, provenance, registry, steps
+from calogan.benchmark import BenchmarkReport, benchmark
+from calogan.config import Config, load_config
+from calogan.training.loop import Epoch, TrainingResult
+from calogan.validation import ValidationReport
+from ray_jobs.cluster import cores, join, run, say, say_epoch, write_json
+
+PRECISIONS = ("float32", "int8")
+
+
+@ray.remote(max_retries=3)
+def train(config: Config, folder: Path, run_id: str) -> TrainingResult:
+    """Train, each epoch to the screen and to MLflow; a worker that died goes on from its last checkpoint."""
+
+    def show(epoch: Epoch) -> None:
+        say_epoch(epoch)
+        registry.log_epoch(run_id, epoch.losses, epoch.score, epoch.number)
+
+    return steps.train_model(config, folder, on_epoch=show)
+
+
+@ray.remote(max_retries=3)
+def quantize(config: Config, folder: Path) -> None:
+    """Add int8 to the model."""
+    steps.quantize_model(config, folder)
+
+
+@ray.remote(max_retries=3)
+def validate(config: Config, folder: Path, precision: str) -> ValidationReport:
+    """Judge one precision on the test split."""
+    return steps.validate_model(config, folder, precision)
+
+
+@ray.remote(max_retries=3)
+def measure(config: Config, folder: Path) -> BenchmarkReport:
+    """Time the precisions, while nothing else of this job runs."""
+    return benchmark(folder, PRECISIONS, config.benchmark)
+
+
+@click.command()
+@click.option("--config", "config_name", default="tiny", show_default=True, help="Packaged configuration or TOML file.")
+@click.option("--storage", type=click.Path(path_type=Path), default=Path("storage"), help="Folder all nodes share.")
+def main(config_name: str, storage: Path) -> None:
+    """Run the pipeline on a Ray cluster; MLFLOW_TRACKING_URI names the MLflow server."""
+    config = load_config(config_name)
+    join()
+    folder = (storage / config.name).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters = {
+        f"{step}.{name}": value for step, values in _sections(config).items() for name, value in values.items()
+    }
+    with registry.pipeline_run(f"pipeline {config_name}", parameters, header=provenance.header()) as run_id:
+        say("train", f"{config.network.family} on {steps.data_path(config).name}, {cores()} cores")
+        trained = ray.get(train.options(num_cpus=cores()).remote(config, folder, run_id))
+        say("quantize", "Intel Neural Compressor, on the calibration split")
+        ray.get(quantize.options(num_cpus=1).remote(config, folder))
+        say("validate", f"{' and '.join(PRECISIONS)} against Geant4, on the test split")
+        judged = ray.get([validate.options(num_cpus=1).remote(config, folder, name) for name in PRECISIONS])
+        reports = dict(zip(PRECISIONS, judged, strict=True))
+        say("benchmark", f"{' and '.join(PRECISIONS)}, interleaved on one core")
+        timed = ray.get(measure.options(num_cpus=1).remote(config, folder))
+        say("register", "models, metrics and figures to MLflow")
+        (folder / "figures").mkdir(exist_ok=True)
+        figures = plots.save_figures(reports, folder / "figures")
+        registered = {
+            name: registry.log_precision(
+                run_id, folder, name, reports[name], performance=timed.metrics(name), figures=figures
+            )
+            for name in PRECISIONS
+        }
+    write_json(folder / "summary.json", _summary(trained, reports, timed, registered))
+    say("done", str(folder / "summary.json"))
+
+
+def _sections(config: Config) -> dict[str, dict[str, Any]]:
+    return {name: value for name, value in config.model_dump().items() if isinstance(value, dict)}
+
+
+def _summary(
+    trained: TrainingResult,
+    reports: dict[str, ValidationReport],
+    timed: BenchmarkReport,
+    registered: dict[str, registry.Registered],
+) -> dict[str, Any]:
+    return {
+        "best_epoch": dataclasses.asdict(trained.best),
+        "precisions": {
+            name: {
+                "physics": {metric: dataclasses.asdict(found) for metric, found in report.metrics.items()},
+                "gates": {gate: result.verdict for gate, result in report.gates.items()},
+                "performance": timed.metrics(name),
+                **dataclasses.asdict(registered[name]),
+            }
+            for name, report in reports.items()
+        },
+        "header": dict(timed.header),
+    }
+
+
+if __name__ == "__main__":
+    run(main)
