@@ -11,7 +11,9 @@ def load_tensorflow() -> None:
     os.dup2(nowhere, 2)
     try:
         import keras  # noqa: F401, PLC0415
-        import tensorflow  # noqa: F401, PLC0415
+        import tensorflow as tf  # noqa: PLC0415
+
+        tf.get_logger().setLevel("ERROR")  # the compressor calls what TensorFlow calls deprecated
     finally:
         os.dup2(kept, 2)
         os.close(kept)

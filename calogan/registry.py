@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -109,9 +110,9 @@ def log_precision(
                 mlflow.log_artifact(str(figure), "figures")
             bundle.copy(folder, Path(scratch) / _MODEL, precisions=(precision,))
             logged = _log_model(description.name, Path(scratch) / _MODEL)
-            version = mlflow.register_model(logged.model_uri, description.name, tags={"precision": precision})
             run_id = run.info.run_id
         client = mlflow.MlflowClient()
+        version = _register(client, description.name, logged, {"precision": precision})
         client.set_registered_model_alias(description.name, f"latest-{precision}", version.version)
         uri = f"{URI_PREFIX}{description.name}/{version.version}"
         try:
@@ -194,25 +195,35 @@ def _physics(report: ValidationReport) -> dict[str, float]:
     return finite | errors | {"physics/score": physics_score(report)}
 
 
+def _register(client: mlflow.MlflowClient, name: str, logged: Any, tags: dict[str, str]) -> Any:
+    with contextlib.suppress(MlflowException):  # it is there already
+        client.create_registered_model(name)
+    return client.create_model_version(name, source=logged.model_uri, tags=tags, model_id=logged.model_id)
+
+
 def _log_model(name: str, folder: Path) -> Any:
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype("float32"), (-1,))]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, 25, 25, 25))]),
         params=ParamSchema([ParamSpec("seed", "long", 0)]),
     )
-    return mlflow.pyfunc.log_model(
-        name=name,
-        python_model=str(resources.files("calogan") / "mlflow_model.py"),
-        artifacts={_MODEL: str(folder)},
-        signature=signature,
-        pip_requirements=[f"calogan=={__version__}"],
-    )
+    with warnings.catch_warnings():
+        # It asks for type hints or an example to guess the signature from, which is given.
+        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow.pyfunc")
+        return mlflow.pyfunc.log_model(
+            name=name,
+            python_model=str(resources.files("calogan") / "mlflow_model.py"),
+            artifacts={_MODEL: str(folder)},
+            signature=signature,
+            pip_requirements=[f"calogan=={__version__}"],
+        )
 
 
 @contextlib.contextmanager
 def _reachable() -> Iterator[None]:
     # A server that is not there shall be noticed within seconds, not after MLflow's default of minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     try:
         yield
     except MlflowException as error:

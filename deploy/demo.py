@@ -6,6 +6,7 @@ Ctrl-C, after a failure, or by `--stop` where `--keep` left it running.
 
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -39,6 +40,8 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".demo"
 MARK = "CALOGAN_DEMO"
 PICTURE_GEV = 200.0
+_RAY_CLIENT = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+\s+(INFO|SUCC) |Running entrypoint for job")
+_RAY_TASK = re.compile(r"^(\x1b\[\d+m)?\(\w+ pid=\d+\)(\x1b\[0m)? ")
 _screen = Console(highlight=False, soft_wrap=True)
 
 
@@ -75,8 +78,8 @@ def demonstrate(config_name: str) -> None:
     shutil.rmtree(storage, ignore_errors=True)
     mlflow_uri, dashboard, environment = start_servers()
     say("pipeline", "ray job submit: train, quantize, validate, benchmark, register")
-    job = ["ray", "job", "submit", "--log-style", "record", "--address", dashboard, "--working-dir", str(ROOT), "--"]
-    run([*job, "python", "-m", "ray_jobs.pipeline", "--config", config_name, "--storage", str(storage)], environment)
+    job = ["ray", "job", "submit", "--address", dashboard, "--working-dir", str(ROOT), "--"]
+    follow([*job, "python", "-m", "ray_jobs.pipeline", "--config", config_name, "--storage", str(storage)], environment)
     summary = json.loads((storage / config.name / "summary.json").read_text(encoding="utf-8"))
     say("deploy", "serve deploy deploy/serve.yaml")
     endpoint = deploy(dashboard, environment)
@@ -213,7 +216,7 @@ def show_table(summary: dict[str, Any]) -> None:
         ("composite MSE", physics("composite_mse")),
         ("mean y / std (cells)", lambda p: f"{value(p, 'y_mean'):.2f} / {value(p, 'y_std'):.2f}"),
         ("mean z / std (layers)", lambda p: f"{value(p, 'z_mean'):.2f} / {value(p, 'z_std'):.2f}"),
-        ("pixel-wise against float32 (share of ECAL)", physics("pixelwise_relative", percent=True)),
+        ("pixel-wise from float32, of ECAL", physics("pixelwise_relative", percent=True)),
         ("classifier AUC against Geant4", physics("auc_high_level")),
         ("gates passed", lambda p: gates(p["gates"])),
         ("ms per shower, one core", lambda p: f"{p['performance']['perf/ms_per_shower']:.3f}"),
@@ -243,7 +246,7 @@ def physics(metric: str, *, percent: bool = False) -> Callable[[dict[str, Any]],
     def text(found: dict[str, Any]) -> str:
         estimate = found["physics"][f"physics/{metric}"]
         scale, unit = (100.0, " %") if percent else (1.0, "")
-        return f"{scale * estimate['value']:.3g} ± {scale * estimate['error']:.1g}{unit}"
+        return f"{scale * estimate['value']:.2g} ± {scale * estimate['error']:.1g}{unit}"
 
     return text
 
@@ -277,6 +280,27 @@ def run(command: list[str], environment: dict[str, str], *, quiet: bool = False)
     if done.returncode:
         output = f":\n{done.stdout}{done.stderr}" if quiet else "; what went wrong is above"
         raise ServiceError(f"{' '.join(command[:3])} failed with exit code {done.returncode}{output}")
+
+
+def follow(command: list[str], environment: dict[str, str]) -> None:
+    """Run a job and show what it prints; what Ray's client logs about the submission goes to a file.
+
+    Raises:
+        ServiceError: it failed.
+    """
+    log_path = FOLDER / "job.log"
+    with subprocess.Popen(
+        command, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as job:
+        with log_path.open("w", encoding="utf-8") as log:
+            for line in job.stdout or ():
+                log.write(line)
+                if not _RAY_CLIENT.match(line):
+                    _screen.print(_RAY_TASK.sub("", line.rstrip()), markup=False)
+    if job.returncode:
+        raise ServiceError(
+            f"the job failed with exit code {job.returncode}; everything it said is in {log_path.relative_to(ROOT)}"
+        )
 
 
 def wait_for(name: str, answers: Callable[[], bool], *, seconds: float = 90) -> None:
