@@ -31,10 +31,10 @@ from calogan import plots, provenance, quiet
 
 quiet.load_tensorflow()  # before what imports it: the screen is for the demo's progress
 
-from calogan import registry, steps  # noqa: E402
-from calogan.config import load_config  # noqa: E402
-from calogan.errors import CaloganError, ServiceError  # noqa: E402
-from calogan.events import read_events  # noqa: E402
+from calogan import registry, steps
+from calogan.config import load_config
+from calogan.errors import CaloganError, ServiceError
+from calogan.events import read_events
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".demo"
@@ -289,14 +289,16 @@ def follow(command: list[str], environment: dict[str, str]) -> None:
         ServiceError: it failed.
     """
     log_path = FOLDER / "job.log"
-    with subprocess.Popen(
-        command, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as job:
-        with log_path.open("w", encoding="utf-8") as log:
-            for line in job.stdout or ():
-                log.write(line)
-                if not _RAY_CLIENT.match(line):
-                    _screen.print(_RAY_TASK.sub("", line.rstrip()), markup=False)
+    with (
+        subprocess.Popen(
+            command, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as job,
+        log_path.open("w", encoding="utf-8") as log,
+    ):
+        for line in job.stdout or ():
+            log.write(line)
+            if not _RAY_CLIENT.match(line):
+                _screen.print(_RAY_TASK.sub("", line.rstrip()), markup=False)
     if job.returncode:
         raise ServiceError(
             f"the job failed with exit code {job.returncode}; everything it said is in {log_path.relative_to(ROOT)}"
