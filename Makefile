@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CRDS := ../shared/data/kuberay-crds
 
-.PHONY: help install demo stop test lint constraints clean
+.PHONY: help install demo stop test lint constraints results clean
 
 help:  ## Show what can be made.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -34,6 +34,9 @@ lint: install  ## Style and types.
 constraints:  ## Resolve all dependencies anew and pin them.
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml -o constraints.txt
+
+results: install  ## Measure the packaged model and write docs/results.md.
+	@$(BIN)/python docs/make_results.py
 
 clean: stop  ## Remove what the demo has written.
 	rm -rf .demo
