@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,8 @@ def benchmark(
         inner: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(config.repetitions + 1):
             for name in names:
-                whole[name].append(_ms(lambda name=name: samplers[name].sample(energy, seed=_SEED)) / len(energy))
-                inner[name].append(_ms(lambda name=name: networks[name](features)) / len(features))
+                whole[name].append(_ms(partial(samplers[name].sample, energy, seed=_SEED)) / len(energy))
+                inner[name].append(_ms(partial(networks[name], features)) / len(features))
             progress()
     timings = {
         name: Timing(
@@ -132,7 +133,9 @@ def benchmark(
         )
         for name in names
     }
-    return BenchmarkReport(description.name, timings, config.batch_size, config.repetitions, provenance.header(seed=_SEED))
+    return BenchmarkReport(
+        description.name, timings, config.batch_size, config.repetitions, provenance.header(seed=_SEED)
+    )
 
 
 def _ratio(reference: list[float], candidate: list[float]) -> float:
@@ -159,12 +162,14 @@ def _network(folder: Path, description: Bundle, precision: str) -> Callable[[NDA
         features, outputs = tf.import_graph_def(definition, return_elements=["features:0", "out_outputs:0"], name="")
         session = tf.compat.v1.Session(graph=graph, config=generator.session_config(precision, 1))
         # Fetching the operation, not its tensor, leaves the copy to numpy out of the time.
-        run: Callable[[NDArray[np.float32]], NDArray[np.float32]] = session.make_callable(outputs.op, feed_list=[features])
+        run: Callable[[NDArray[np.float32]], NDArray[np.float32]] = session.make_callable(
+            outputs.op, feed_list=[features]
+        )
     return run
 
 
 def _features(folder: Path, description: Bundle, n: int) -> NDArray[np.float32]:
-    model = lowering.load_network(folder, description)
+    model = lowering.load_generator_network(folder, description)
     energy = np.linspace(*description.energy_range, n, dtype=np.float32)
     features, _ = model.prepare(energy, generator.latent_numbers(n, seed=_SEED, model=description))
     return np.asarray(features, dtype=np.float32)
@@ -174,8 +179,15 @@ def _features(folder: Path, description: Bundle, n: int) -> NDArray[np.float32]:
 def _one_core() -> Iterator[None]:
     """Keep this process, with the threads TensorFlow starts meanwhile, on one core."""
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(allowed)})
+    _pin({max(allowed)})
     try:
         yield
     finally:
-        os.sched_setaffinity(0, allowed)
+        _pin(allowed)
+
+
+def _pin(cores: set[int]) -> None:
+    # Thread by thread: Linux has no call for a whole process, and a thread keeps the cores it was started with.
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.sched_setaffinity(int(thread.name), cores)

@@ -116,21 +116,42 @@ def check_files(folder: Path, bundle: Bundle, precision: str) -> None:
         raise ModelError(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
     if precision not in bundle.network_files:
         offered = ", ".join(bundle.network_files)
-        raise ModelError(f"{folder}: model {bundle.name} has no {precision}, only {offered}; make it with calogan quantize")
+        raise ModelError(
+            f"{folder}: model {bundle.name} has no {precision}, only {offered}; make it with calogan quantize"
+        )
     for name in ("prepare.pb", bundle.network_files[precision], "finish.pb"):
-        path = folder / name
-        if not path.is_file():
-            raise ModelError(f"{path}: is missing; fetch or make the model again")
-        if provenance.sha256(path) != bundle.sha256.get(name):
-            raise ModelError(f"{path}: is not the file that was written (SHA-256 differs); fetch or make the model again")
+        check_file(folder, bundle, name)
+
+
+def check_file(folder: Path, bundle: Bundle, name: str) -> None:
+    """Make sure that a file is there and is the one that was written.
+
+    Raises:
+        ModelError: it is missing or altered.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise ModelError(f"{path}: is missing; fetch or make the model again")
+    if provenance.sha256(path) != bundle.sha256.get(name):
+        raise ModelError(f"{path}: is not the file that was written (SHA-256 differs); fetch or make the model again")
 
 
 def copy(source: Path, target: Path, *, precisions: tuple[str, ...] | None = None) -> Bundle:
-    """Copy a model, or only some of its precisions, into a new folder."""
+    """Copy a model, or only some of its precisions, into a new folder.
+
+    Raises:
+        ModelError: a precision is not in the model, or a file of it is missing or altered.
+    """
     bundle = read(source)
-    keep = {name: file for name, file in bundle.network_files.items() if precisions is None or name in precisions}
+    keep = {name: bundle.network_files.get(name, "") for name in precisions or bundle.network_files}
+    for precision in keep:
+        check_files(source, bundle, precision)
+    names = {"prepare.pb", "finish.pb", *keep.values()}
+    if WEIGHTS in bundle.sha256:
+        check_file(source, bundle, WEIGHTS)
+        names.add(WEIGHTS)
     target.mkdir(parents=True, exist_ok=True)
-    for name in {"prepare.pb", "finish.pb", WEIGHTS, *keep.values()}:
-        if (source / name).exists():
-            shutil.copyfile(source / name, target / name)
-    return write(target, dataclasses.replace(bundle, network_files=keep))
+    for name in names:
+        shutil.copyfile(source / name, target / name)
+    quantization = bundle.quantization if "int8" in keep else {}
+    return write(target, dataclasses.replace(bundle, network_files=keep, quantization=quantization))

@@ -1,19 +1,23 @@
 """The command line: one sub-command per step. The only place that prints or sets up logging."""
 
+import contextlib
 import functools
 import logging
 import os
 import secrets
+import shlex
+import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from calogan import __version__, quiet
 from calogan.errors import CaloganError, GateError, RequestError
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 KEY_VARIABLE = "CALOGAN_API_KEY"
-_screen = Console(stderr=True, highlight=False, soft_wrap=True)
+_screen = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 _WIDE = 100  # columns of a table where the output is not a terminal
 
 
@@ -47,38 +51,62 @@ def cli(verbose: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of this package becomes one line and its exit code."""
+    """Run the command line; an error of the caller's becomes one line and its exit code."""
     try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as stopped:
-        sys.exit(stopped.exit_code)
-    except click.ClickException as error:
+        cli.main(prog_name="calogan", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "calogan"
+        _fail(f"{error.format_message()} (see {where} --help)", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _screen.print("\n[yellow]stopped[/]; nothing half-written is left")
+        _screen.print("\nstopped", style="yellow", end="")
+        _screen.print("; nothing half-written is left")
         sys.exit(130)
     except CaloganError as error:
-        _screen.print("[red]error:[/] ", end="")
-        _screen.print(str(error), markup=False)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
+    except MemoryError as error:
+        _fail(f"not enough memory ({error}); ask for fewer showers at once, --n", CaloganError.exit_code)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    _screen.print("error:", style="red", end=" ")
+    _screen.print(message)
+    sys.exit(exit_code)
+
+
+def _in_a_folder(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    # Now, not after the work is done.
+    if path and not path.parent.is_dir():
+        raise click.BadParameter(f"{path}: {path.parent} is no folder; make it first.")
+    return path
 
 
 _energy = click.option(
     "--energy", default="2:500", show_default=True, help="Ep in GeV: 200, or 2:500 for a flat range."
 )
-_n = click.option("--n", type=click.IntRange(1), default=1000, show_default=True, help="How many showers.")
-_seed = click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Equal seeds, equal bytes.")
-_out = click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="HDF5 file to write.")
+_FILE, _FOLDER = click.Path(dir_okay=False, path_type=Path), click.Path(file_okay=False, path_type=Path)
+_n = click.option(
+    "--n",
+    type=click.IntRange(1, 10**7),
+    default=1000,
+    show_default=True,
+    help="How many showers, 62.5 kB of memory each.",
+)
+_seed = click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True, help="Equal seeds, equal bytes."
+)
+_out = click.option("-o", "--out", type=_FILE, callback=_in_a_folder, required=True, help="HDF5 file to write.")
 _model = click.option(
     "--model", default="lean", show_default=True, help="Packaged name, folder, or models:/NAME@ALIAS."
 )
 _config = click.option("--config", default="tiny", show_default=True, help="Packaged configuration or TOML file.")
 _json = click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures for programs."
+    "--json", "json_file", type=_FILE, callback=_in_a_folder, help="Also write the figures for programs."
 )
 _threads = click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Cores to use.")
-_model_dir = click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the model.")
+_model_dir = click.option("-o", "--out", type=_FOLDER, required=True, help="Folder of the model.")
 
 
 def _examples(*lines: str) -> str:
@@ -118,7 +146,7 @@ def train(config: str, out: Path) -> None:
     quiet.load_tensorflow()
     from calogan import steps  # noqa: PLC0415
 
-    with Progress(*_columns(), console=_screen) as progress:
+    with Progress(*_columns(), console=_screen, transient=True) as progress:
         task = progress.add_task("training", total=None)
 
         def show(epoch: "Epoch") -> None:
@@ -135,9 +163,7 @@ def train(config: str, out: Path) -> None:
 @cli.command(epilog=_examples("calogan quantize --model my-model/ --config tiny"))
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="Folder of a trained model.")
 @_config
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Write another folder instead of adding to the model's."
-)
+@click.option("-o", "--out", type=_FOLDER, help="Write another folder instead of adding to the model's.")
 def quantize(model: Path, config: str, out: Path | None) -> None:
     """Quantize a model to int8 with Intel Neural Compressor."""
     from calogan.config import load_config  # noqa: PLC0415
@@ -166,7 +192,7 @@ def quantize(model: Path, config: str, out: Path | None) -> None:
 @click.option("--reference", type=click.Path(path_type=Path), required=True, help="Geant4 showers.")
 @click.option("--candidate", type=click.Path(path_type=Path), required=True, help="Showers of any generator.")
 @click.option("--gates", default="gates", show_default=True, help="Limits: of the package, or a TOML file.")
-@click.option("--figures", type=click.Path(path_type=Path), help="Folder for the figures.")
+@click.option("--figures", type=_FOLDER, help="Folder for the figures.")
 @_json
 def validate(reference: Path, candidate: Path, gates: str, figures: Path | None, json_file: Path | None) -> None:
     """Compare showers with Geant4; exit code 3 when a gate failed."""
@@ -201,7 +227,7 @@ def benchmark(model: str, precision: str, rounds: int, json_file: Path | None) -
     from calogan.benchmark import benchmark as run  # noqa: PLC0415
     from calogan.config import Benchmark  # noqa: PLC0415
 
-    names = precision.split(",")
+    names = _names(precision)
     folder = _fetch(model, names[0])
     with _bar("rounds", rounds + 1) as advance:
         report = run(folder, names, Benchmark(repetitions=rounds), progress=lambda: advance(1))
@@ -232,7 +258,7 @@ def generate(
     if url:
         from calogan.serving.client import fetch_showers  # noqa: PLC0415
 
-        with _screen.status(f"waiting for {url}"):
+        with _screen.status(Text(f"waiting for {url}")):
             events = fetch_showers(url, energies=energies, seed=seed, precision=precision, api_key=_api_key())
         _write(out, events, {"generator": url, "precision": precision, "seed": str(seed)})
         return
@@ -261,16 +287,32 @@ def serve(model: str, precision: str, host: str, port: int, threads: int) -> Non
 
     from calogan.serving.api import build_api  # noqa: PLC0415
 
-    samplers = {name: _load(model, name, threads) for name in precision.split(",")}
-    key = os.environ.get(KEY_VARIABLE) or secrets.token_hex(16)
-    _screen.print(f"key of the endpoint: {key}   documentation: http://{host}:{port}/docs")
-    _screen.print(
-        f"curl -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' "
-        f'-d \'{{"energy": 200, "n": 100, "seed": 7}}\' http://{host}:{port}/v1/showers -o showers.h5',
-        soft_wrap=True,
-        markup=False,
-    )
-    uvicorn.run(build_api(samplers, api_key=key), host=host, port=port, log_level="warning")
+    with _listen(host, port) as listener:
+        address = f"http://{host}:{listener.getsockname()[1]}"
+        samplers = {name: _load(model, name, threads) for name in _names(precision)}
+        key = os.environ.get(KEY_VARIABLE) or secrets.token_hex(16)
+        _screen.print(f"key of the endpoint: {key}   documentation: {address}/docs")
+        _screen.print(_curl(address, key))
+        server = uvicorn.Server(uvicorn.Config(build_api(samplers, api_key=key), log_level="warning"))
+        with contextlib.suppress(KeyboardInterrupt):  # how a server is stopped
+            server.run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise RequestError(f"cannot listen at {host}, port {port} ({error}); give another --port or --host") from error
+
+
+def _curl(address: str, key: str) -> str:
+    headers = ["-H", f"Authorization: Bearer {key}", "-H", "Content-Type: application/json"]
+    body = '{"energy": 200, "n": 100, "seed": 7}'
+    return shlex.join(["curl", *headers, "-d", body, f"{address}/v1/showers", "-o", "showers.h5"])
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",")]
 
 
 def _load(model: str, precision: str, threads: int) -> "Generator":
@@ -312,9 +354,9 @@ def _columns() -> tuple[Any, ...]:
     return TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
-    with Progress(*_columns(), console=_screen) as progress:
+    with Progress(*_columns(), console=_screen, transient=True) as progress:
         task = progress.add_task(text, total=total)
         yield functools.partial(progress.advance, task)
 
@@ -346,7 +388,9 @@ def _report_table(report: "ValidationReport") -> Table:
 
 
 def _benchmark_table(report: "BenchmarkReport") -> Table:
-    table = Table(title=f"{report.model} on one core, {report.header['cpu_model']} ({report.header['cpu_isa']})")
+    table = Table(
+        title=f"{escape(report.model)} on one core, {report.header['cpu_model']} ({report.header['cpu_isa']})"
+    )
     for column in ("precision", "ms/shower", "showers/s", "ratio", "net ms", "ratio", "MB", "int8 conv", "float"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, timing in report.timings.items():

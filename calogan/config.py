@@ -12,7 +12,7 @@ from calogan.errors import ConfigError
 
 
 class _Step(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(_Step):
@@ -20,11 +20,14 @@ class Data(_Step):
 
     Attributes:
         path: HDF5 file of Geant4 showers; empty for the sample that comes with the package.
+        energy_low, energy_high: range Ep was drawn from, GeV; the model answers for it.
         train, validation, calibration, test: shares of the showers, by identity; they add up to 1.
             Weights see train only, the choice of the best epoch validation, INC calibration, reports test.
     """
 
     path: str = ""
+    energy_low: float = Field(2.0, gt=0)
+    energy_high: float = Field(500.0, gt=0)
     train: float = Field(0.6, gt=0)
     validation: float = Field(0.08, gt=0)
     calibration: float = Field(0.07, gt=0)
@@ -150,6 +153,8 @@ def load_config(name_or_path: str | os.PathLike[str]) -> Config:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise ConfigError(f"{path}: {problems}") from error
+    if config.data.energy_low > config.data.energy_high:
+        raise ConfigError(f"{path}: data.energy_low is above data.energy_high; expected low to high in GeV")
     if abs(sum(config.data.fractions.values()) - 1) > 1e-6:
         raise ConfigError(f"{path}: the shares of [data] add up to {sum(config.data.fractions.values()):g}; expected 1")
     return config

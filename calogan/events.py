@@ -64,7 +64,9 @@ def parse_energy(text: str) -> EnergyRange:
     try:
         low, high = (float(part) for part in (text.split(":") if ":" in text else (text, text)))
     except ValueError:
-        raise RequestError(f"energy {text!r} is not understood; give GeV as 200, or as 2:500 for a flat range") from None
+        raise RequestError(
+            f"energy {text!r} is not understood; give GeV as 200, or as 2:500 for a flat range"
+        ) from None
     if not (0 < low <= high < np.inf):
         raise RequestError(f"energy {text!r} must be positive, finite and rising, for example 200 or 2:500 (GeV)")
     return EnergyRange(low, high)
@@ -96,7 +98,9 @@ def read_events(path: str | os.PathLike[str]) -> Events:
         problem = "is truncated" if "truncated" in str(error) else "is not a readable HDF5 file"
         raise EventsError(f"{path}: {problem} ({error})") from error
     if target.ndim != 2 or target.shape[1] < 2:
-        raise EventsError(f"{path}: target has shape {target.shape}; expected (n, 2 or more) with column 1 = energy in GeV")
+        raise EventsError(
+            f"{path}: target has shape {target.shape}; expected (n, 2 or more) with column 1 = energy in GeV"
+        )
     return checked_events(showers, target[:, 1], origin=str(path))
 
 
@@ -115,7 +119,9 @@ def checked_events(showers: ArrayLike, energy: ArrayLike, *, origin: str) -> Eve
     if x.ndim != 4 or x.shape[1:] != CLIC.shape:
         raise EventsError(f"{origin}: showers have shape {x.shape}; expected (n, {', '.join(map(str, CLIC.shape))})")
     if e.shape != (len(x),):
-        raise EventsError(f"{origin}: {len(x)} showers but energies of shape {e.shape}; expected one energy for each shower")
+        raise EventsError(
+            f"{origin}: {len(x)} showers but energies of shape {e.shape}; expected one energy for each shower"
+        )
     if len(x) == 0:
         raise EventsError(f"{origin}: no showers; expected at least one")
     for name, values in (("energy", e), ("shower cell", x)):
@@ -160,7 +166,9 @@ def fill_file(file: h5py.File, events: Events, *, header: Mapping[str, str] | No
     """Put showers into an open, empty HDF5 file; equal showers and header give equal bytes."""
     file.attrs.update(header if header is not None else provenance.header())
     chunks = (min(_CHUNK, len(events)), *CLIC.shape)
-    file.create_dataset("ECAL", data=events.showers, chunks=chunks, compression="gzip", compression_opts=1, shuffle=True)
+    file.create_dataset(
+        "ECAL", data=events.showers, chunks=chunks, compression="gzip", compression_opts=1, shuffle=True
+    )
     momentum = np.zeros_like(events.energy)
     target = np.stack([np.full_like(momentum, ELECTRON_PDG), events.energy, momentum, momentum, events.energy], axis=1)
     file.create_dataset("target", data=target)
@@ -191,7 +199,9 @@ def split_events(events: Events, fractions: Mapping[str, float], *, seed: int = 
     }
     for name, part in parts.items():
         if len(part) == 0:
-            raise EventsError(f"{len(events)} showers are too few: the part {name!r} ({fractions[name]:.0%}) would be empty")
+            raise EventsError(
+                f"{len(events)} showers are too few: the part {name!r} ({fractions[name]:.0%}) would be empty"
+            )
     return parts
 
 

@@ -8,11 +8,12 @@ al. 2011) whose key is the seed and whose counter starts at a place fixed by the
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from calogan import bundle
@@ -29,6 +30,9 @@ _CELLS = CLIC.shape[0] * CLIC.shape[1] * CLIC.shape[2]
 _WORDS_PER_COUNT = 4  # 64-bit numbers for each step of the Philox counter
 SEED_MAX = 2**63
 
+# energies, latent numbers and, for some families, bits of cell noise -> showers
+_Run: TypeAlias = Callable[..., NDArray[np.float32]]
+
 
 class Generator:
     """A model of one precision, ready to sample.
@@ -40,7 +44,7 @@ class Generator:
         energy_range: energies the model was trained for, GeV.
     """
 
-    def __init__(self, model: Bundle, precision: str, run: Callable[..., NDArray[np.float32]]) -> None:
+    def __init__(self, model: Bundle, precision: str, run: _Run) -> None:
         self.name = model.name
         self.family = model.family
         self.precision = precision
@@ -70,7 +74,8 @@ class Generator:
         showers = np.empty((len(padded), *CLIC.shape), dtype=np.float32)
         for start in range(0, len(padded), BATCH):
             part = padded[start : start + BATCH]
-            showers[start : start + len(part)] = self._run(part, *_noise(len(part), seed, first - lead + start, self._bundle))
+            noise = _noise(len(part), seed, first - lead + start, self._bundle)
+            showers[start : start + len(part)] = self._run(part, *noise)
             if progress:
                 progress(min(start + len(part), lead + len(energy)) - max(start, lead))
         return Events(showers[lead : lead + len(energy)], energy)
@@ -93,7 +98,7 @@ def load(model: str | os.PathLike[str], *, precision: str, threads: int = 1) -> 
     return Generator(description, precision, _assemble(folder, description, precision, threads))
 
 
-def _assemble(folder: Path, model: Bundle, precision: str, threads: int) -> Callable[..., NDArray[np.float32]]:
+def _assemble(folder: Path, model: Bundle, precision: str, threads: int) -> _Run:
     """Join the three graphs of a model into one call: energies, latent numbers, cell noise -> showers."""
     with tf.Graph().as_default() as graph:
         energy = tf.compat.v1.placeholder(tf.float32, (None,), "energy")
@@ -107,10 +112,11 @@ def _assemble(folder: Path, model: Bundle, precision: str, threads: int) -> Call
             inputs.append(last["bits"])
         (showers,) = _splice(folder / "finish.pb", ("showers",), **last)
         session = tf.compat.v1.Session(graph=graph, config=session_config(precision, threads))
-        return session.make_callable(showers, feed_list=inputs)
+        run: _Run = session.make_callable(showers, feed_list=inputs)
+        return run
 
 
-def session_config(precision: str, threads: int) -> Any:
+def session_config(precision: str, threads: int) -> tf.compat.v1.ConfigProto:
     """TensorFlow's settings for one precision; bfloat16 is the float32 graph computed in bfloat16 by oneDNN."""
     config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1)
     if precision == "bfloat16":
@@ -124,7 +130,7 @@ def _splice(path: Path, returned: tuple[str, ...], /, **inputs: tf.Tensor) -> li
         definition.ParseFromString(path.read_bytes())
         names = [f"out_{name}:0" for name in returned]
         return list(tf.import_graph_def(definition, input_map=inputs, return_elements=names, name=path.name))
-    except (ValueError, RuntimeError) as error:
+    except (DecodeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{path}: is not a graph of this package ({error}); make the model again") from error
 
 
@@ -148,7 +154,7 @@ def latent_numbers(n: int, *, seed: int, model: Bundle) -> NDArray[np.float32]:
     return latent
 
 
-def check_energies(energy: Any, allowed: EnergyRange) -> NDArray[np.float32]:
+def check_energies(energy: ArrayLike, allowed: EnergyRange) -> NDArray[np.float32]:
     """Return energies as float32, shape (n,), or say which one cannot be generated.
 
     Raises:

@@ -1,28 +1,29 @@
 """Freeze a trained generator into graphs that need no Python: operations and constants only."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from calogan import bundle, provenance
 from calogan.bundle import Bundle
 from calogan.config import Config, Network
-from calogan.events import Events
 from calogan.geometry import CLIC
 from calogan.networks import compound_poisson
+from calogan.networks.base import GeneratorNetwork
 from calogan.networks.families import build_generator
+from calogan.networks.lean import Lean
+
+_Part = Callable[..., dict[str, tf.Tensor]]
 
 
-def freeze(weights: Path, config: Config, showers: Events, folder: Path, *, inputs: tuple[Path, ...] = ()) -> Bundle:
+def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, ...] = ()) -> Bundle:
     """Write a trained generator as a model folder with its float32 network.
 
     Args:
         weights: file of the generator's weights.
-        config: what it was trained with.
-        showers: the training split; its energies set the range the model answers for.
+        config: what it was trained with; names the range of energies the model answers for.
         folder: where to write; made if it is not there.
         inputs: files the model was made from, for the provenance.
     """
@@ -33,7 +34,7 @@ def freeze(weights: Path, config: Config, showers: Events, folder: Path, *, inpu
     n_features = model.network.input_shape[-1]
     write_graph(folder / "prepare.pb", _prepare, model, energy=(), latent=(model.latent_size,))
     write_graph(folder / "network.float32.pb", _network, model, features=(n_features,))
-    if model.cell_noise:
+    if isinstance(model, Lean):
         tail = {"outputs": CLIC.shape, "context": (CLIC.layers,), "bits": CLIC.shape}
         write_graph(folder / "finish.pb", _finish_lean, model, **tail)
     else:
@@ -46,7 +47,7 @@ def freeze(weights: Path, config: Config, showers: Events, folder: Path, *, inpu
             width=config.network.width,
             latent_size=model.latent_size,
             cell_noise=model.cell_noise,
-            energy_range=(float(np.floor(showers.energy.min())), float(np.ceil(showers.energy.max()))),
+            energy_range=(config.data.energy_low, config.data.energy_high),
             network_files={"float32": "network.float32.pb", "bfloat16": "network.float32.pb"},
             quantization={},
             header=provenance.header(seed=config.training.seed, inputs=inputs),
@@ -55,23 +56,28 @@ def freeze(weights: Path, config: Config, showers: Events, folder: Path, *, inpu
     )
 
 
-def load_network(folder: Path, model: Bundle) -> Any:
-    """Return the trained Keras model of the part that is quantized."""
+def load_generator_network(folder: Path, model: Bundle) -> GeneratorNetwork:
+    """Return the trained generator of a model as a Keras model, for what a frozen graph cannot do.
+
+    Raises:
+        ModelError: the weights are missing or are not those that were written.
+    """
+    bundle.check_file(folder, model, bundle.WEIGHTS)
     generator = build_generator(Network(family=model.family, width=model.width))
     generator.load_weights(folder / bundle.WEIGHTS)
     return generator
 
 
-def _prepare(model: Any, energy: tf.Tensor, latent: tf.Tensor) -> dict[str, tf.Tensor]:
+def _prepare(model: GeneratorNetwork, energy: tf.Tensor, latent: tf.Tensor) -> dict[str, tf.Tensor]:
     features, context = model.prepare(energy, latent)
     return {"features": features, "context": context}
 
 
-def _network(model: Any, features: tf.Tensor) -> dict[str, tf.Tensor]:
+def _network(model: GeneratorNetwork, features: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"outputs": model.network(features, training=False)}
 
 
-def _finish_lean(model: Any, outputs: tf.Tensor, context: tf.Tensor, bits: tf.Tensor) -> dict[str, tf.Tensor]:
+def _finish_lean(model: Lean, outputs: tf.Tensor, context: tf.Tensor, bits: tf.Tensor) -> dict[str, tf.Tensor]:
     """`Lean.finish`, with its arithmetic done only for the cells that are hit, one in ten.
 
     Whether a cell is hit is decided first, P(hit) = 1 - exp(-rate), by the same random number that then sets
@@ -91,24 +97,29 @@ def _finish_lean(model: Any, outputs: tf.Tensor, context: tf.Tensor, bits: tf.Te
     energy *= tf.gather(tf.math.divide_no_nan(wanted, drawn), layer)
     energy = tf.where(energy < CLIC.threshold_gev, 0.0, energy)
     showers = tf.reshape(tf.scatter_nd(where[:, None], energy, tf.size(rate, tf.int64)[None]), tf.shape(rate))
-    # A layer in which no cell was hit keeps its energy in its expected shape, as in `Lean.finish`.
-    missed = tf.cast(tf.reshape(drawn, tf.shape(context)) <= 0, tf.float32)[:, None, None, :]
-    showers = tf.cond(tf.reduce_any(missed > 0), lambda: showers + missed * rate * quantum, lambda: showers)
-    return {"showers": showers}
+    missed = (tf.reshape(drawn, tf.shape(context)) <= 0)[:, None, None, :]
+
+    def with_missed() -> tf.Tensor:
+        # A layer in which no cell was hit keeps its energy in its expected shape, as in `Lean.finish`.
+        expected = rate * quantum
+        expected *= context[:, None, None, :] / tf.reduce_sum(expected, axis=(1, 2), keepdims=True)
+        return tf.where(missed & (expected >= CLIC.threshold_gev), expected, showers)
+
+    return {"showers": tf.cond(tf.reduce_any(missed), with_missed, lambda: showers)}
 
 
-def _finish(model: Any, outputs: tf.Tensor, context: tf.Tensor) -> dict[str, tf.Tensor]:
+def _finish(model: GeneratorNetwork, outputs: tf.Tensor, context: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"showers": model.finish(outputs, context, None)}
 
 
-def write_graph(path: Path, function: Any, model: Any, **shapes: tuple[int, ...]) -> None:
+def write_graph(path: Path, function: _Part, model: GeneratorNetwork, **shapes: tuple[int, ...]) -> None:
     """Freeze function(model, **inputs) -> {name: output}; inputs and outputs are nodes of their names."""
     kinds = {"bits": tf.uint16}
     specs = {
         name: tf.TensorSpec((None, *shape), kinds.get(name, tf.float32), name=name) for name, shape in shapes.items()
     }
 
-    @tf.function(input_signature=list(specs.values()))
+    @tf.function(input_signature=list(specs.values()))  # type: ignore[untyped-decorator]
     def traced(*tensors: tf.Tensor) -> list[tf.Tensor]:
         outputs = function(model, **dict(zip(specs, tensors, strict=True)))
         return [tf.identity(tensor, name=f"out_{name}") for name, tensor in outputs.items()]

@@ -6,7 +6,7 @@ import mlflow
 import numpy as np
 
 
-class ShowerModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
+class ShowerModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """A generator of the one precision its artifacts hold."""
 
     def load_context(self, context: Any) -> None:

@@ -1,15 +1,16 @@
 """One quantization trial: an Intel Neural Compressor configuration -> an int8 network that really is int8."""
 
 import collections
+import contextlib
 import dataclasses
-import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from calogan.bundle import Bundle
 from calogan.config import Quantization
 from calogan.errors import QuantizationError
 from calogan.events import Events
+from calogan.networks.base import GeneratorNetwork
 
 _BATCH = 16
 # What stock TensorFlow computes in int8, and the float32 operations that would stand there otherwise.
@@ -56,7 +58,7 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
         QuantizationError: the compressor gave nothing back, or a network without int8 convolutions.
     """
     source = bundle.read(folder)
-    model = lowering.load_network(folder, source)
+    model = lowering.load_generator_network(folder, source)
     features = _calibration_features(model, source, calibration, config)
     definition = _compress(model.network, features, config)
     counted = count_operations(definition)
@@ -73,7 +75,7 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
     return bundle.write(target, dataclasses.replace(source, network_files=files, quantization=config.model_dump()))
 
 
-def count_operations(definition: Any) -> OperationCount:
+def count_operations(definition: tf.compat.v1.GraphDef) -> OperationCount:
     """Count the arithmetic operations of a GraphDef by their kind."""
     found = collections.Counter(node.op for node in definition.node)
     return OperationCount(
@@ -83,7 +85,7 @@ def count_operations(definition: Any) -> OperationCount:
     )
 
 
-def read_graph(path: Path) -> Any:
+def read_graph(path: Path) -> tf.compat.v1.GraphDef:
     """Read a frozen GraphDef."""
     definition = tf.compat.v1.GraphDef()
     definition.ParseFromString(path.read_bytes())
@@ -95,7 +97,7 @@ def _count(found: Mapping[str, int], prefixes: tuple[str, ...]) -> int:
 
 
 def _calibration_features(
-    model: Any, description: Bundle, calibration: Events, config: Quantization
+    model: GeneratorNetwork, description: Bundle, calibration: Events, config: Quantization
 ) -> NDArray[np.float32]:
     energy = calibration.energy[: config.calibration_showers]
     latent = generator.latent_numbers(len(energy), seed=0, model=description)
@@ -118,8 +120,10 @@ class _CalibrationLoader:
         return len(self._features) // self.batch_size
 
 
-def _compress(network: Any, features: NDArray[np.float32], config: Quantization) -> Any:
-    with warnings.catch_warnings():
+def _compress(network: keras.Model, features: NDArray[np.float32], config: Quantization) -> tf.compat.v1.GraphDef:
+    # The compressor calibrates by reading back what TensorFlow prints to file descriptor 2. It takes that
+    # descriptor from sys.stderr when it is imported, where a notebook or a test has put something else.
+    with contextlib.redirect_stderr(sys.__stderr__), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # imported by version 3.10
         from neural_compressor.tensorflow import StaticQuantConfig, quantize_model  # noqa: PLC0415 - takes seconds
 
@@ -136,17 +140,17 @@ def _compress(network: Any, features: NDArray[np.float32], config: Quantization)
             raise QuantizationError(f"Intel Neural Compressor failed on this network: {error}") from error
         if compressed is None:
             raise QuantizationError("Intel Neural Compressor gave no model back for this configuration")
-        definition = compressed.graph_def
-        shutil.rmtree(saved, ignore_errors=True)
-        return _with_names(definition, compressed.input_tensor_names[0], compressed.output_tensor_names[0])
+        return _with_names(compressed.graph_def, compressed.input_tensor_names[0], compressed.output_tensor_names[0])
 
 
-def _with_names(definition: Any, features: str, outputs: str) -> Any:
+def _with_names(definition: tf.compat.v1.GraphDef, features: str, outputs: str) -> tf.compat.v1.GraphDef:
     """Give input and output of a compressed graph the names of every network of this package."""
+    source, sink = (f"{name.partition(':')[0]}:0" for name in (features, outputs))
     with tf.Graph().as_default() as graph:
         placeholder = tf.compat.v1.placeholder(tf.float32, (None, None), "features")
-        names = {features.split(":")[0] + ":0": placeholder}
-        (result,) = tf.import_graph_def(definition, input_map=names, return_elements=[outputs.split(":")[0] + ":0"], name="int8")
+        (result,) = tf.import_graph_def(
+            definition, input_map={source: placeholder}, return_elements=[sink], name="int8"
+        )
         tf.identity(result, name="out_outputs")
         renamed = graph.as_graph_def()
     return tf.compat.v1.graph_util.extract_sub_graph(renamed, ["out_outputs"])

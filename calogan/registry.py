@@ -5,7 +5,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -84,7 +84,7 @@ def log_precision(
     report: ValidationReport,
     *,
     performance: Mapping[str, float],
-    figures: Mapping[str, Path] | list[Path],
+    figures: Sequence[Path],
 ) -> Registered:
     """Log one precision of a model as a child run, register it, and promote it if its report passed.
 
@@ -98,6 +98,10 @@ def log_precision(
         report: its validation against Geant4.
         performance: metrics of the benchmark.
         figures: pictures, logged under their file names.
+
+    Raises:
+        GateError: no gate of the report was measured.
+        ServiceError: MLflow does not answer.
     """
     description = bundle.read(folder)
     with _reachable(), tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
@@ -130,8 +134,8 @@ def promote(name: str, version: str, precision: str, report: ValidationReport) -
         GateError: its report did not pass; the champion stays what it was.
     """
     failed = failed_gates(report)  # those left undecided count: a champion is proved, not merely not refuted
-    if failed:
-        listed = "; ".join(f"{gate}: {result.explanation}" for gate, result in failed.items())
+    if failed or all(result.verdict == "not measured" for result in report.gates.values()):
+        listed = "; ".join(f"{gate}: {result.explanation}" for gate, result in failed.items()) or "no gate was measured"
         raise GateError(f"version {version} of {name} is not promoted to champion-{precision}: {listed}")
     with _reachable():
         mlflow.MlflowClient().set_registered_model_alias(name, f"champion-{precision}", version)
@@ -155,14 +159,15 @@ def fetch(uri: str, *, precision: str) -> Path:
     if not path:
         raise ModelError(f"{uri}: names no model; give models:/NAME or models:/NAME@ALIAS")
     full = uri if "@" in path or "/" in path else f"{uri}@champion-{precision}"
-    try:
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=full))
-    except MlflowException as error:
-        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-            raise ModelError(
-                f"{full}: is not in the registry at {mlflow.get_tracking_uri()} ({error.message})"
-            ) from error
-        raise _unreachable(error) from error
+    with _reachable():
+        try:
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=full))
+        except MlflowException as error:
+            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                raise ModelError(
+                    f"{full}: is not in the registry at {mlflow.get_tracking_uri()} ({error.message})"
+                ) from error
+            raise
     found = sorted(folder.glob(f"**/{bundle.DESCRIPTION}"))
     if not found:
         raise ModelError(f"{full}: is not a model of this package (it holds no {bundle.DESCRIPTION})")
@@ -170,11 +175,15 @@ def fetch(uri: str, *, precision: str) -> Path:
 
 
 def comparison_url(run_ids: list[str], *, tracking_uri: str) -> str:
-    """Address of the page of MLflow that lays runs side by side."""
-    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
+    """Address of the page of MLflow that lays runs side by side.
+
+    Raises:
+        ServiceError: MLflow does not answer, or does not have the runs.
+    """
+    with _reachable():
+        experiment = mlflow.MlflowClient(tracking_uri).get_run(run_ids[0]).info.experiment_id
     runs = "[" + ",".join(f'"{run}"' for run in run_ids) + "]"
-    experiments = f'["{experiment.experiment_id}"]'
-    query = f"runs={runs}&experiments={experiments}".replace('"', "%22")
+    query = f'runs={runs}&experiments=["{experiment}"]'.replace('"', "%22")
     return f"{tracking_uri.rstrip('/')}/#/compare-runs?{query}"
 
 
@@ -196,8 +205,11 @@ def _physics(report: ValidationReport) -> dict[str, float]:
 
 
 def _register(client: mlflow.MlflowClient, name: str, logged: Any, tags: dict[str, str]) -> Any:
-    with contextlib.suppress(MlflowException):  # it is there already
+    try:
         client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
     return client.create_model_version(name, source=logged.model_uri, tags=tags, model_id=logged.model_id)
 
 
@@ -227,11 +239,7 @@ def _reachable() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise _unreachable(error) from error
-
-
-def _unreachable(error: MlflowException) -> ServiceError:
-    return ServiceError(
-        f"MLflow at {mlflow.get_tracking_uri()} does not do what was asked ({error.message}); "
-        "is it running, and is MLFLOW_TRACKING_URI its address?"
-    )
+        raise ServiceError(
+            f"MLflow at {mlflow.get_tracking_uri()} does not do what was asked ({error.message}); "
+            "is it running, and is MLFLOW_TRACKING_URI its address?"
+        ) from error

@@ -38,7 +38,7 @@ def train_model(config: Config, folder: Path, *, on_epoch: Callable[[Epoch], Non
     result = train(
         parts["train"], parts["validation"], config, folder / "training", score=score_showers, on_epoch=on_epoch
     )
-    lowering.freeze(result.weights, config, parts["train"], folder, inputs=(data_path(config),))
+    lowering.freeze(result.weights, config, folder, inputs=(data_path(config),))
     return result
 
 

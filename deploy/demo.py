@@ -25,6 +25,7 @@ import numpy as np
 import psutil
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from calogan import plots, provenance, quiet
@@ -98,7 +99,7 @@ def demonstrate(config_name: str) -> None:
     ).savefig(picture, dpi=130)
     show_table(summary)
     runs = [found["run_id"] for found in summary["precisions"].values()]
-    _screen.print(f"\n[bold]comparison[/]  {registry.comparison_url(runs, tracking_uri=mlflow_uri)}", markup=True)
+    _screen.print(f"\n[bold]comparison[/]  {escape(registry.comparison_url(runs, tracking_uri=mlflow_uri))}")
     _screen.print("[bold]ask for showers[/]")
     _screen.print(f"  {curl}", markup=False)
     _screen.print(f"[bold]picture[/]     {picture.relative_to(ROOT)}: a generated beside a Geant4 shower")
@@ -259,7 +260,7 @@ def gates(verdicts: dict[str, str]) -> str:
 
 def say(step: str, text: str) -> None:
     """Print a line of progress."""
-    _screen.print(f"[bold cyan]{step:<9}[/] {text}")
+    _screen.print(f"[bold cyan]{step:<9}[/] {escape(text)}")
 
 
 def start(name: str, command: list[str], environment: dict[str, str]) -> None:
@@ -274,9 +275,12 @@ def run(command: list[str], environment: dict[str, str], *, quiet: bool = False)
     """Run a command to its end; its output is shown, or only when it fails.
 
     Raises:
-        ServiceError: it failed.
+        ServiceError: it failed, or is not installed.
     """
-    done = subprocess.run(command, env=environment, cwd=ROOT, check=False, text=True, capture_output=quiet)
+    try:
+        done = subprocess.run(command, env=environment, cwd=ROOT, check=False, text=True, capture_output=quiet)
+    except FileNotFoundError as error:
+        raise ServiceError(f"{command[0]} is not installed; the demo needs it") from error
     if done.returncode:
         output = f":\n{done.stdout}{done.stderr}" if quiet else "; what went wrong is above"
         raise ServiceError(f"{' '.join(command[:3])} failed with exit code {done.returncode}{output}")
@@ -363,8 +367,11 @@ def stop() -> int:
 if __name__ == "__main__":
     try:
         main.main(standalone_mode=False)
+    except click.ClickException as problem:
+        problem.show()
+        sys.exit(problem.exit_code)
     except CaloganError as problem:
-        _screen.print(f"[red]error:[/] {problem}")
+        _screen.print(f"[red]error:[/] {escape(str(problem))}")
         sys.exit(problem.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _screen.print("[yellow]stopped[/]")

@@ -11,18 +11,25 @@ from typing import Any
 import ray
 
 from calogan import provenance
-from calogan.errors import CaloganError
+from calogan.errors import CaloganError, ServiceError
 from calogan.training.loop import Epoch
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "LOGLEVEL": "ERROR", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def join() -> None:
-    """Connect to the cluster of the job, or start one on this machine."""
+    """Connect to the cluster of the job, or start one on this machine.
+
+    Raises:
+        ServiceError: the cluster that RAY_ADDRESS names does not answer.
+    """
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     told = {provenance.COMMIT_VARIABLE: provenance.git_commit()}
     passed = {name: os.environ[name] for name in ("MLFLOW_TRACKING_URI",) if name in os.environ}
-    ray.init(runtime_env={"env_vars": _QUIET | told | passed}, log_to_driver=True, logging_level="WARNING")
+    try:
+        ray.init(runtime_env={"env_vars": _QUIET | told | passed}, log_to_driver=True, logging_level="WARNING")
+    except ConnectionError as error:
+        raise ServiceError(f"no Ray cluster at {os.environ.get('RAY_ADDRESS', 'auto')} ({error})") from error
 
 
 def cores() -> int:

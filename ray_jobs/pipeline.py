@@ -20,7 +20,7 @@ from ray_jobs.cluster import cores, join, run, say, say_epoch, write_json
 PRECISIONS = ("float32", "int8")
 
 
-@ray.remote(max_retries=3)
+@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def train(config: Config, folder: Path, run_id: str) -> TrainingResult:
     """Train, each epoch to the screen and to MLflow; a worker that died goes on from its last checkpoint."""
 
@@ -31,19 +31,19 @@ def train(config: Config, folder: Path, run_id: str) -> TrainingResult:
     return steps.train_model(config, folder, on_epoch=show)
 
 
-@ray.remote(max_retries=3)
+@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def quantize(config: Config, folder: Path) -> None:
     """Add int8 to the model."""
     steps.quantize_model(config, folder)
 
 
-@ray.remote(max_retries=3)
+@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def validate(config: Config, folder: Path, precision: str) -> ValidationReport:
     """Judge one precision on the test split."""
     return steps.validate_model(config, folder, precision)
 
 
-@ray.remote(max_retries=3)
+@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def measure(config: Config, folder: Path) -> BenchmarkReport:
     """Time the precisions, while nothing else of this job runs."""
     return benchmark(folder, PRECISIONS, config.benchmark)

@@ -13,7 +13,7 @@ from calogan.config import Config, load_config
 from ray_jobs.cluster import cores, join, run, say, say_epoch
 
 
-@ray.remote(max_retries=3)
+@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def train(config: Config, folder: Path) -> float:
     """Train and freeze; a worker that died goes on from its last checkpoint."""
     return steps.train_model(config, folder, on_epoch=say_epoch).best.score or 0.0

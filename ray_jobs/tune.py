@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 import mlflow
+import ray
 from ray import tune
 
-from calogan import generator, registry, steps
+from calogan import bundle, generator, registry, steps
 from calogan.config import Config, Quantization, load_config
-from calogan.errors import CaloganError, GateError
+from calogan.errors import GateError, QuantizationError
 from calogan.provenance import header
-from calogan.validation import failed_gates
 from ray_jobs.cluster import join, run, say
 
 SPACE = {
@@ -35,6 +35,18 @@ def trial(settings: dict[str, Any], *, config: Config, model: Path, run_id: str)
     score = steps.score_showers(reference, candidate)
     registry.log_trial(run_id, settings, {"physics/score": score})
     return {"score": score}
+
+
+@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
+def replace(config: Config, model: Path) -> None:
+    """Quantize as configured and judge the result on the test split; only one that fails no gate enters the model."""
+    with tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
+        steps.quantize_model(config, model, Path(scratch))
+        report = steps.validate_model(config, Path(scratch), "int8")
+        failed = [name for name, result in report.gates.items() if result.verdict == "failed"]
+        if failed:
+            raise GateError(f"the best trial fails on the test split: {', '.join(failed)}; the model is left as it was")
+        bundle.copy(Path(scratch), model)
 
 
 @click.command()
@@ -58,16 +70,12 @@ def main(config_name: str, model: Path) -> None:
         )
         results = tuner.fit()
         if results.num_errors == len(results):
-            raise CaloganError(f"every trial failed; the first: {results.errors[0]}")
+            raise QuantizationError(f"every trial failed; the first: {str(results.errors[0]).strip().splitlines()[-1]}")
         best = results.get_best_result()
         chosen = config.model_copy(update={"quantization": Quantization(**best.config)})
         mlflow.log_metric("physics/score", best.metrics["score"])
         say("tune", f"best of {len(results)} trials: {best.config}, physics score {best.metrics['score']:.3f}")
-        steps.quantize_model(chosen, model)
-        report = steps.validate_model(chosen, model, "int8")
-    failed = {name: result for name, result in failed_gates(report).items() if result.verdict == "failed"}
-    if failed:
-        raise GateError(f"the best trial fails on the test split: {', '.join(failed)}")
+        ray.get(replace.options(num_cpus=1).remote(chosen, model))
     say("done", str(model))
 
 

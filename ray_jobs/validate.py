@@ -14,7 +14,7 @@ from calogan.events import read_events
 from ray_jobs.cluster import join, run, say
 
 
-@ray.remote(max_retries=3)
+@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def validate(reference: Path, candidate: Path, gates: str) -> validation.ValidationReport:
     """Read both files where the worker is and compare them."""
     samples = read_events(reference), read_events(candidate)

@@ -14,18 +14,24 @@ is empty and how much it fluctuates.
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 from scipy import special, stats
 
-Tensor = Any  # a tensor of whichever backend Keras runs on
+from calogan.networks.base import Tensor
 
 # The table of quantiles: log of the rate by standard normal deviate.
 LOG_RATE_MIN, LOG_RATE_MAX, LOG_RATE_STEPS = math.log(1e-4), math.log(3e3), 128
 NORMAL_MAX, NORMAL_STEPS = 4.4, 89
+
+# Coefficients of I1 (Abramowitz and Stegun, Handbook of Mathematical Functions, 9.8.3 and 9.8.4).
+_I1_BELOW = (0.5, 0.87890594, 0.51498869, 0.15084934, 0.02658733, 0.00301532, 0.00032411)
+_I1_ABOVE = (
+    0.39894228, -0.03988024, -0.00362018, 0.00163801, -0.01031555, 0.02282967, -0.02895312, 0.01787654, -0.00420059
+)  # fmt: skip
+_I1_LIMIT = 3.75
 
 
 def log_likelihood(energy: Tensor, rate: Tensor, quantum: Tensor) -> Tensor:
@@ -97,7 +103,7 @@ def _quantiles(rate: float, deviates: NDArray[np.float64]) -> NDArray[np.float64
     above = special.gammaincc(number[keep, None], x[None, :]).T @ weights[keep]
     normal = -special.ndtri(np.clip(above, 1e-300, 1 - 1e-16))
     normal, first = np.unique(normal, return_index=True)
-    values = np.interp(deviates, normal, x[first])
+    values: NDArray[np.float64] = np.interp(deviates, normal, x[first])
     empty_below = special.ndtri(np.exp(-rate))
     slope = np.exp(-0.5 * empty_below**2) / math.sqrt(2 * math.pi) / (rate * np.exp(-rate)) if rate < 30 else 0.0
     below = deviates < empty_below
@@ -106,15 +112,11 @@ def _quantiles(rate: float, deviates: NDArray[np.float64]) -> NDArray[np.float64
 
 
 def _log_i1e(y: Tensor) -> Tensor:
-    """Logarithm of exp(-y) I1(y), y > 0, to 1e-6 (Abramowitz and Stegun 9.8.3 and 9.8.4)."""
-    t = ops.square(ops.minimum(y, 3.75) / 3.75)
-    small = _polynomial(t, (0.5, 0.87890594, 0.51498869, 0.15084934, 0.02658733, 0.00301532, 0.00032411))
-    r = 3.75 / ops.maximum(y, 3.75)
-    large = _polynomial(
-        r,
-        (0.39894228, -0.03988024, -0.00362018, 0.00163801, -0.01031555, 0.02282967, -0.02895312, 0.01787654, -0.00420059),
-    )
-    return ops.where(y < 3.75, ops.log(small) + ops.log(y) - y, ops.log(large) - 0.5 * ops.log(ops.maximum(y, 3.75)))
+    """Logarithm of exp(-y) I1(y), y > 0, to 1e-6."""
+    above = ops.maximum(y, _I1_LIMIT)
+    small = _polynomial(ops.square(ops.minimum(y, _I1_LIMIT) / _I1_LIMIT), _I1_BELOW)
+    large = _polynomial(_I1_LIMIT / above, _I1_ABOVE)
+    return ops.where(y < _I1_LIMIT, ops.log(small) + ops.log(y) - y, ops.log(large) - 0.5 * ops.log(above))
 
 
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:

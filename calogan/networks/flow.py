@@ -6,14 +6,13 @@ of what is left (stick breaking), centred and scaled as a function of Ep, and ma
 numbers by affine couplings (Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", 2017, eq. 7-8).
 """
 
-from typing import Any
-
 import keras
 import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
-Tensor = Any
+from calogan.networks.base import Tensor
+
 SIZE = 25
 _SHARE_MIN = 1e-5
 _DEGREE = 4  # terms of the polynomial in log Ep that centres and scales
@@ -43,7 +42,7 @@ def to_sticks(layer_energies: NDArray[np.float32], energy: NDArray[np.float32]) 
     return np.concatenate([np.log(share / (1 - share)), total[:, None]], axis=1)
 
 
-class LayerFlow(keras.Model):
+class LayerFlow(keras.Model):  # type: ignore[misc]  # Keras has no types
     """Conditional flow between normal numbers and the energies of the layers."""
 
     def __init__(self, *, couplings: int = 6, width: int = 32) -> None:

@@ -7,8 +7,6 @@ every layer to the energy the flow has drawn. So quantization can change the sha
 it cannot move the sampling fraction, the resolution or the longitudinal profile.
 """
 
-from typing import Any
-
 import keras
 import numpy as np
 from keras import layers, ops
@@ -16,8 +14,8 @@ from numpy.typing import NDArray
 
 from calogan.geometry import CLIC
 from calogan.networks import compound_poisson, flow
+from calogan.networks.base import GeneratorNetwork, Tensor
 
-Tensor = Any
 SHAPE_LATENT = 16
 _RINGS = 8
 _LOGIT_MAX = 30.0  # beyond any share; keeps the exponential finite
@@ -25,13 +23,14 @@ _RATE_MIN = 1e-7  # keeps the logarithm of the rate of an empty layer finite
 _BLOCK = 5  # side of the square of cells that one position of the small image becomes
 
 
-class Lean(keras.Model):
+class Lean(GeneratorNetwork):
     """Generator family `lean`; see the module.
 
     Attributes:
-        latent_size: standard normal numbers consumed for each shower.
-        cell_noise: whether one more standard normal number is consumed for each cell.
+        flow: draws the energies of the layers.
         network: the quantized part: features, shape (n, 2 + 25 + 16) -> logits, shape (n, 25, 25, 25).
+        template: logarithm of each cell's mean share of its layer, shape (25, 25, 25).
+        log_quantum: logarithm of the mean deposit of one crossing, GeV, by layer and ring around the axis.
     """
 
     family = "lean"
@@ -108,11 +107,6 @@ class Lean(keras.Model):
         showers = cells * (layer_energies[:, None, None, :] / total)
         return ops.where(showers < CLIC.threshold_gev, 0.0, showers)
 
-    def call(self, energy: Tensor, latent: Tensor, noise: Tensor) -> Tensor:
-        """Showers, shape (n, 25, 25, 25), GeV, of energies and random numbers; see prepare and finish."""
-        features, layer_energies = self.prepare(energy, latent)
-        return self.finish(self.network(features), layer_energies, noise)
-
 
 def shape_network(width: int) -> keras.Model:
     """The convolutional network of the family: Dense, then 5x5 positions, then 25x25 cells.
@@ -130,7 +124,8 @@ def shape_network(width: int) -> keras.Model:
     x = layers.Reshape((_BLOCK * _BLOCK, _BLOCK * _BLOCK, width // 2))(x)
     x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
     x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
-    logits = layers.Conv2D(CLIC.layers, 3, padding="same", kernel_initializer=keras.initializers.RandomNormal(0, 0.02))(x)
+    near_zero = keras.initializers.RandomNormal(0, 0.02)
+    logits = layers.Conv2D(CLIC.layers, 3, padding="same", kernel_initializer=near_zero)(x)
     return keras.Model(features, logits, name="shape")
 
 

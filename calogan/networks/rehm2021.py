@@ -5,26 +5,22 @@ arXiv 2103.10142); layers and constants as in the authors' public code. Each bra
 another axis as channels, so that two-dimensional convolutions see all three planes.
 """
 
-from typing import Any
-
 import keras
 from keras import layers, ops
 
 from calogan.geometry import CLIC
+from calogan.networks.base import GeneratorNetwork, Tensor
 
-Tensor = Any
 LATENT = 200
 _SLOPE, _EPSILON, _MOMENTUM, _DROPOUT = 0.3, 1e-3, 0.99, 0.2
 # Permutations that bring (z, x) and (y, z) to the front, with those that bring them back.
 _BRANCHES = ((None, None), ((3, 1, 2), (2, 3, 1)), ((2, 3, 1), (3, 1, 2)))
 
 
-class Rehm2021(keras.Model):
-    """Generator family `rehm2021`; the same interface as `lean.Lean`.
+class Rehm2021(GeneratorNetwork):
+    """Generator family `rehm2021`: all its randomness enters through the latent numbers.
 
     Attributes:
-        latent_size: standard normal numbers consumed for each shower.
-        cell_noise: False, since all randomness enters through the latent numbers.
         network: features, shape (n, 200) -> showers, shape (n, 25, 25, 25), GeV.
     """
 
@@ -51,11 +47,6 @@ class Rehm2021(keras.Model):
     def finish(self, cells: Tensor, energy: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002 - one interface
         """Set cells below the read-out threshold to 0."""
         return ops.where(cells < CLIC.threshold_gev, 0.0, cells)
-
-    def call(self, energy: Tensor, latent: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Showers, shape (n, 25, 25, 25), GeV; noise is not used."""
-        features, energy = self.prepare(energy, latent)
-        return self.finish(self.network(features), energy, noise)
 
 
 def generator_network() -> keras.Model:

@@ -4,19 +4,18 @@ Rehm et al. 2021 (arXiv 2103.10142) and the authors' public code: discriminator 
 6 BCE(real or fake) + 0.2 MAPE(estimate of Ep / 100) + 0.1 MAPE(ECAL).
 """
 
-from typing import Any
-
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from numpy.typing import NDArray
 
 from calogan.config import Training
 from calogan.events import Events
-from calogan.networks import rehm2021
+from calogan.networks.base import GeneratorNetwork, Tensor
+from calogan.networks.lean import Lean
 from calogan.training.batches import batches
 
-Tensor = Any
 WEIGHT_REAL, WEIGHT_ENERGY, WEIGHT_ECAL = 6.0, 0.2, 0.1
 LABEL_REAL, LABEL_FAKE, FLIPPED = 0.9, 0.0, 0.05
 FAKE_EP_EARLY, FAKE_EP = (1.0, 4.0), (0.02, 5.0)  # Ep / 100 GeV, flat; the first holds for two epochs
@@ -50,7 +49,7 @@ def published_loss(label: Tensor, energy: Tensor, ecal: Tensor, answer: tuple[Te
     return adversarial + WEIGHT_ENERGY * mape(energy / 100.0, auxiliary) + WEIGHT_ECAL * mape(ecal, total)
 
 
-def fit_ecal(showers: Events) -> np.ndarray[Any, np.dtype[np.float64]]:
+def fit_ecal(showers: Events) -> NDArray[np.float64]:
     """Fit ECAL = e (a4 e^4 + ... + a0), e = Ep / 100 GeV, the form of the published polynomial.
 
     The published numbers belong to the published samples; another detector description has others.
@@ -63,10 +62,24 @@ def fit_ecal(showers: Events) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 class AdversarialStage:
-    """One pass over the real showers per epoch: D on real, D on fake, then G."""
+    """One pass over the real showers per epoch: discriminator on real, discriminator on fake, then generator.
+
+    Args:
+        model: the generator.
+        discriminator: see `rehm2021.discriminator`.
+        showers: the training split.
+        config: rates, batch size and numbers of epochs.
+        move_generator: False to train the discriminator alone.
+    """
 
     def __init__(
-        self, model: Any, discriminator: keras.Model, showers: Events, config: Training, *, move_generator: bool
+        self,
+        model: GeneratorNetwork,
+        discriminator: keras.Model,
+        showers: Events,
+        config: Training,
+        *,
+        move_generator: bool,
     ) -> None:
         self.name = "adversarial" if move_generator else "warmup"
         self.epochs = config.adversarial_epochs if move_generator else config.warmup_epochs
@@ -92,22 +105,27 @@ class AdversarialStage:
         for rows in batches(len(self._showers), self._batch_size, rng):
             real = self._showers[rows]
             ecal = real.showers.sum(axis=(1, 2, 3))
-            on_real = self._discriminate(real.showers, real.energy, ecal, _labels(len(rows), LABEL_REAL, LABEL_FAKE, rng))
+            label = _labels(len(rows), LABEL_REAL, LABEL_FAKE, rng)
+            on_real = self._discriminate(real.showers, real.energy, ecal, label)
             fake, energy, target = self._draw_fakes(len(rows), epoch, rng)
             showers = self._model(*fake, training=False)
-            on_fake = self._discriminate(showers, energy, target, _labels(len(rows), LABEL_FAKE, 1.0, rng))
+            label = _labels(len(rows), LABEL_FAKE, 1.0, rng)
+            on_fake = self._discriminate(showers, energy, target, label)
             step = {"discriminator_real": float(on_real), "discriminator_fake": float(on_fake)}
             if self._move_generator:
                 fake, energy, target = self._draw_fakes(len(rows), epoch, rng)
-                label = tf.constant(_labels(len(rows), LABEL_REAL, LABEL_FAKE, rng))
-                step["generator"] = float(self._step_generator(*fake, tf.constant(target), label))
+                label = _labels(len(rows), LABEL_REAL, LABEL_FAKE, rng)
+                step["generator"] = float(self._step_generator(*fake, tf.constant(target), tf.constant(label)))
             losses.append(step)
         return {f"{name}_loss": float(np.mean([step[name] for step in losses])) for name in losses[0]}
 
-    def _discriminate(self, showers: Any, energy: Any, ecal: Any, label: Any) -> tf.Tensor:
-        return self._step_discriminator(*(tf.convert_to_tensor(a, tf.float32) for a in (showers, energy, ecal, label)))
+    def _discriminate(self, *arrays: Tensor) -> tf.Tensor:
+        return self._step_discriminator(*(tf.convert_to_tensor(array, tf.float32) for array in arrays))
 
-    def _draw_fakes(self, n: int, epoch: int, rng: np.random.Generator) -> tuple[tuple[tf.Tensor, ...], Any, Any]:
+    def _draw_fakes(
+        self, n: int, epoch: int, rng: np.random.Generator
+    ) -> tuple[tuple[tf.Tensor, ...], NDArray[np.float32], NDArray[np.float32]]:
+        """Draw the generator's input, the energies in it, shape (n,), GeV, and the ECAL expected of them, (n,), GeV."""
         e = rng.uniform(*(FAKE_EP_EARLY if epoch < EARLY_EPOCHS else FAKE_EP), n)
         energy = (100 * e).astype(np.float32)
         cells = (n, *self._showers.showers.shape[1:]) if self._model.cell_noise else (n, 1)
@@ -116,14 +134,16 @@ class AdversarialStage:
         target = (e * np.polyval(self._ecal, e)).astype(np.float32)
         return tuple(tf.constant(a) for a in (energy, latent, noise)), energy, target
 
-    def _discriminator_eager(self, showers: tf.Tensor, energy: tf.Tensor, ecal: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
+    def _discriminator_eager(
+        self, showers: tf.Tensor, energy: tf.Tensor, ecal: tf.Tensor, label: tf.Tensor
+    ) -> tf.Tensor:
         variables = self._discriminator.trainable_variables
         with tf.GradientTape() as tape:
             loss = published_loss(label, energy, ecal, self._discriminator(showers, training=True))
         self._discriminator_optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
-    def _generator_eager(  # noqa: PLR0917 - tensors only
+    def _generator_eager(
         self, energy: tf.Tensor, latent: tf.Tensor, noise: tf.Tensor, ecal: tf.Tensor, label: tf.Tensor
     ) -> tf.Tensor:
         variables = self._generator_variables
@@ -134,12 +154,12 @@ class AdversarialStage:
         return loss
 
 
-def adversarial_variables(model: Any) -> list[Any]:
+def adversarial_variables(model: GeneratorNetwork) -> list[keras.Variable]:
     """The variables the adversary may move: all of them, but not the flow of `lean`, whose density is known."""
-    if isinstance(model, rehm2021.Rehm2021):
-        return list(model.trainable_variables)
-    return [*model.network.trainable_variables, model.template, model.log_quantum]
+    if isinstance(model, Lean):
+        return [*model.network.trainable_variables, model.template, model.log_quantum]
+    return list(model.trainable_variables)
 
 
-def _labels(n: int, label: float, flipped: float, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _labels(n: int, label: float, flipped: float, rng: np.random.Generator) -> NDArray[np.float32]:
     return np.where(rng.random(n) < FLIPPED, flipped, label).astype(np.float32)

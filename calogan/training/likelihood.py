@@ -1,7 +1,5 @@
 """Likelihood pre-training of `lean`: both of its parts have a density, so neither needs an adversary to start."""
 
-from typing import Any
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -104,8 +102,15 @@ class ShapeStage:
         cells, divergence = np.mean(losses, axis=0)
         return {"cell_loss": float(cells), "divergence": float(divergence)}
 
-    def _step_eager(  # noqa: PLR0917 - tensors only
-        self, showers: Any, layer_energies: Any, scaled: Any, condition: Any, moments: Any, normal: Any, weight: Any
+    def _step_eager(
+        self,
+        showers: tf.Tensor,
+        layer_energies: tf.Tensor,
+        scaled: tf.Tensor,
+        condition: tf.Tensor,
+        moments: tf.Tensor,
+        normal: tf.Tensor,
+        weight: tf.Tensor,
     ) -> tf.Tensor:
         with tf.GradientTape() as tape:
             mean, log_spread = tf.split(self.encoder(tf.concat([moments, condition, scaled], 1)), 2, axis=1)

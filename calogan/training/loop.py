@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -16,7 +16,9 @@ from calogan.config import Config
 from calogan.errors import TrainingError
 from calogan.events import Events
 from calogan.networks import rehm2021
+from calogan.networks.base import GeneratorNetwork
 from calogan.networks.families import build_generator
+from calogan.networks.lean import Lean
 from calogan.training.adversarial import AdversarialStage
 from calogan.training.likelihood import FlowStage, ShapeStage
 
@@ -32,7 +34,7 @@ class Stage(Protocol):
 
     name: str
     epochs: int
-    state: dict[str, Any]
+    state: dict[str, keras.Model | keras.Optimizer]
 
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> Mapping[str, float]:
         """Train for one epoch; returns the mean of each loss."""
@@ -82,7 +84,7 @@ def train(
     folder: Path,
     *,
     score: Score,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_epoch: Callable[[Epoch], None] | None = None,
 ) -> TrainingResult:
     """Train a generator; a run that was stopped goes on after its last finished epoch.
 
@@ -98,38 +100,40 @@ def train(
         on_epoch: called after every epoch.
 
     Raises:
-        TrainingError: a loss is not a finite number, or the folder holds a run of another configuration.
+        TrainingError: a loss or score is not a finite number, or the folder holds a run of another configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.training.seed)
     model = build_generator(config.network)
     stages = _stages(model, showers, config)
     parts = {"generator": model} | {name: part for stage in stages for name, part in stage.state.items()}
-    manager = tf.train.CheckpointManager(tf.train.Checkpoint(**parts), str(folder / "checkpoints"), max_to_keep=1)
+    manager = tf.train.CheckpointManager(tf.train.Checkpoint(**parts), str(folder / "checkpoints"), max_to_keep=2)
     history = _resume(folder, config, manager)
     plan = [(stage, epoch) for stage in stages for epoch in range(stage.epochs)]
     for number, (stage, epoch) in list(enumerate(plan))[len(history) :]:
         started = time.monotonic()
         rng = np.random.default_rng([config.training.seed, number])
-        losses = dict(stage.run_epoch(epoch, rng))
+        losses = stage.run_epoch(epoch, rng)
         _check_finite(losses, stage.name, epoch)
         scored = stage.name == "adversarial" or (stage.name == "shape" and epoch == stage.epochs - 1)
         value = float(score(validation, _draw(model, validation))) if scored else None
+        _check_finite({"score": value or 0.0}, stage.name, epoch)
         done = Epoch(stage.name, number, len(plan), losses, value, time.monotonic() - started)
-        if value is not None and value >= max((e.score for e in history if e.score is not None), default=-math.inf):
+        if value is not None and value > max((e.score for e in history if e.score is not None), default=-math.inf):
             model.save_weights(folder / WEIGHTS)
         history.append(done)
-        manager.save()
+        manager.save(checkpoint_number=len(history))
         _write_progress(folder, config, history)
-        on_epoch(done)
+        if on_epoch:
+            on_epoch(done)
     best = max((epoch for epoch in history if epoch.score is not None), key=lambda epoch: epoch.score or 0.0)
     return TrainingResult(folder / WEIGHTS, best, tuple(history))
 
 
-def _stages(model: Any, showers: Events, config: Config) -> list[Stage]:
+def _stages(model: GeneratorNetwork, showers: Events, config: Config) -> list[Stage]:
     numbers = config.training
     stages: list[Stage] = []
-    if model.family == "lean":
+    if isinstance(model, Lean):
         stages += [FlowStage(model, showers, numbers), ShapeStage(model, showers, numbers)]
     if numbers.adversarial_epochs:
         discriminator = rehm2021.discriminator()
@@ -141,7 +145,7 @@ def _stages(model: Any, showers: Events, config: Config) -> list[Stage]:
     return stages
 
 
-def _draw(model: Any, validation: Events) -> Events:
+def _draw(model: GeneratorNetwork, validation: Events) -> Events:
     energy = np.repeat(validation.energy, _SCORED_DRAWS)
     rng = np.random.default_rng(0)
     parts = []
@@ -168,8 +172,10 @@ def _resume(folder: Path, config: Config, manager: tf.train.CheckpointManager) -
     progress = json.loads(path.read_text(encoding="utf-8"))
     if progress["config"] != config.model_dump():
         raise TrainingError(f"{folder} holds a training of another configuration; name another folder or remove it")
-    manager.checkpoint.restore(manager.latest_checkpoint).expect_partial()
-    return [Epoch(**epoch) for epoch in progress["history"]]
+    history = [Epoch(**epoch) for epoch in progress["history"]]
+    # Not the latest: a run may have been stopped between its checkpoint and its entry in the history.
+    manager.checkpoint.restore(f"{manager.directory}/ckpt-{len(history)}").expect_partial()
+    return history
 
 
 def _write_progress(folder: Path, config: Config, history: list[Epoch]) -> None:

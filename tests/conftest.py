@@ -1,0 +1,42 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calogan.config import Config, Network, Quantization, Training
+from calogan.events import Events, packaged_sample, read_events
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+
+@pytest.fixture(scope="session")
+def geant4() -> Events:
+    """The first 200 showers of the packaged sample."""
+    return read_events(packaged_sample())[:200]
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Config:
+    """A small `lean`, hardly trained."""
+    training = Training(flow_epochs=1, shape_epochs=1, adversarial_epochs=0, batch_size=32)
+    return Config(name="tiny", network=Network(width=16), training=training)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(geant4: Events, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small `lean` that went through training, freezing and quantization; not to be written to."""
+    # TensorFlow takes seconds to import; tests that do without need not wait for it.
+    from calogan.lowering import freeze  # noqa: PLC0415
+    from calogan.quantization import quantize  # noqa: PLC0415
+    from calogan.training.loop import train  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("tiny")
+    trained = train(geant4[:128], geant4[128:136], tiny_config, folder / "training", score=_closeness)
+    freeze(trained.weights, tiny_config, folder / "model")
+    quantize(folder / "model", geant4[136:168], Quantization(calibration_showers=32), folder / "model")
+    return folder / "model"
+
+
+def _closeness(reference: Events, candidate: Events) -> float:
+    return float(np.exp(-abs(np.log(candidate.showers.mean() / reference.showers.mean()))))

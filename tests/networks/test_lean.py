@@ -1,0 +1,98 @@
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from calogan.config import Network
+from calogan.events import Events
+from calogan.geometry import CLIC
+from calogan.networks import lean
+from calogan.networks.families import build_generator
+
+
+@pytest.fixture(scope="module")
+def model(geant4: Events) -> lean.Lean:
+    """An untrained network around the mean shape of showers."""
+    keras.utils.set_random_seed(1)
+    built = build_generator(Network(width=8))
+    assert isinstance(built, lean.Lean)
+    built.template.assign(lean.mean_template(geant4.showers))
+    return built
+
+
+@pytest.fixture(scope="module")
+def logits() -> NDArray[np.float32]:
+    return np.random.default_rng(1).standard_normal((8, *CLIC.shape), np.float32)
+
+
+@pytest.fixture(scope="module")
+def layers(geant4: Events) -> NDArray[np.float32]:
+    """Energies of the layers of showers of at least 100 GeV, shape (8, 25), GeV."""
+    return geant4.showers[geant4.energy > 100][:8].sum(axis=(1, 2))
+
+
+def test_rates_times_quanta_are_the_energies_of_the_layers(
+    model: lean.Lean, logits: NDArray[np.float32], layers: NDArray[np.float32]
+) -> None:
+    rate, quantum = model.rates(logits, layers)
+    assert (np.asarray(rate) > 0).all()
+    np.testing.assert_allclose(np.sum(rate * quantum, axis=(1, 2)), layers, rtol=1e-4, atol=1e-7)
+
+
+def test_the_quantum_depends_on_layer_and_ring_only(model: lean.Lean, layers: NDArray[np.float32]) -> None:
+    before = model.log_quantum.numpy()
+    changed = before.copy()
+    changed[7, 2] = 0.0
+    model.log_quantum.assign(changed)
+    quantum = np.asarray(model.rates(np.zeros((8, *CLIC.shape), np.float32), layers)[1])
+    model.log_quantum.assign(before)
+    x, y, z = np.nonzero(quantum > 0.5)
+    assert set(z) == {7}
+    np.testing.assert_array_equal(np.unique(np.round(np.hypot(x - 12, y - 12))), [2])
+    assert len(x) == 12  # four cells at (2, 0) and eight at (2, 1) from the axis
+
+
+def test_the_layers_of_showers_sum_to_the_energies_drawn(
+    model: lean.Lean, logits: NDArray[np.float32], layers: NDArray[np.float32]
+) -> None:
+    noise = np.random.default_rng(2).standard_normal(logits.shape, np.float32)
+    showers = np.asarray(model.finish(logits, layers, noise))
+    # What is below the read-out threshold is set to 0.
+    np.testing.assert_allclose(showers.sum(axis=(1, 2)), layers, rtol=1e-4, atol=625 * CLIC.threshold_gev)
+    assert not ((showers > 0) & (showers < CLIC.threshold_gev)).any()
+    assert 0.01 < (showers > 0).mean() < 0.5
+
+
+def test_a_layer_without_a_hit_keeps_its_expected_shape(model: lean.Lean, layers: NDArray[np.float32]) -> None:
+    logits = np.zeros((8, *CLIC.shape), np.float32)
+    faint = layers / 1000
+    showers = np.asarray(model.finish(logits, faint, np.full_like(logits, -10.0)))
+    rate, quantum = model.rates(logits, faint)
+    expected = np.asarray(rate * quantum)
+    kept = expected > 2 * CLIC.threshold_gev
+    assert kept.any()
+    np.testing.assert_allclose(showers[kept], expected[kept], rtol=1e-2)
+
+
+def test_the_three_parts_in_a_row_are_the_model(model: lean.Lean) -> None:
+    rng = np.random.default_rng(3)
+    energy = np.float32([50, 200])
+    latent = rng.standard_normal((2, model.latent_size), np.float32)
+    noise = rng.standard_normal((2, *CLIC.shape), np.float32)
+    features, layers = model.prepare(energy, latent)
+    assert features.shape == (2, 43)
+    assert layers.shape == (2, 25)
+    showers = model.finish(model.network(features), layers, noise)
+    np.testing.assert_array_equal(model(energy, latent, noise), showers)
+
+
+def test_the_template_is_the_logarithm_of_the_mean_shares_mirrored_in_x(geant4: Events) -> None:
+    template = lean.mean_template(geant4.showers)
+    np.testing.assert_array_equal(template, template[::-1])
+    np.testing.assert_allclose((np.exp(template.astype(np.float64)) - 1e-6).sum(axis=(0, 1)), 1, rtol=1e-4)
+
+
+def test_no_convolution_is_transposed(model: lean.Lean) -> None:
+    kinds = [type(layer).__name__ for layer in model.network.layers]
+    assert kinds.count("Conv2D") == 4
+    assert "Conv2DTranspose" not in kinds

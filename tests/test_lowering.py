@@ -1,0 +1,118 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from calogan import bundle, generator, lowering
+from calogan.config import Config, Network
+from calogan.errors import ModelError
+from calogan.events import Events
+from calogan.geometry import CLIC
+from calogan.networks import compound_poisson, lean
+from calogan.networks.base import GeneratorNetwork
+from calogan.networks.families import build_generator
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> lean.Lean:
+    loaded = lowering.load_generator_network(tiny_model, bundle.read(tiny_model))
+    assert isinstance(loaded, lean.Lean)
+    return loaded
+
+
+def run(path: Path, output: str, **inputs: NDArray[np.generic]) -> NDArray[np.float32]:
+    definition = tf.compat.v1.GraphDef()
+    definition.ParseFromString(path.read_bytes())
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(definition, name="")
+        with tf.compat.v1.Session(graph=graph) as session:
+            found: NDArray[np.float32] = session.run(
+                f"out_{output}:0", {f"{name}:0": value for name, value in inputs.items()}
+            )
+    return found
+
+
+def tails(
+    folder: Path, model: lean.Lean, layers: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Showers by `Lean.finish`, by the frozen tail from the same random bits, and the rates."""
+    rng = np.random.default_rng(1)
+    logits = 0.5 * rng.standard_normal((len(layers), *CLIC.shape), np.float32)
+    bits = rng.integers(0, 2**16, logits.shape, dtype=np.uint16)
+    dense = np.asarray(model.finish(logits, layers, compound_poisson.normal_table()[bits]))
+    sparse = run(folder / "finish.pb", "showers", outputs=logits, context=layers, bits=bits)
+    return dense, sparse, np.asarray(model.rates(logits, layers)[0])
+
+
+def test_the_sparse_tail_draws_the_showers_of_the_dense_one(tiny_model: Path, model: lean.Lean, geant4: Events) -> None:
+    dense, sparse, rate = tails(tiny_model, model, geant4.showers[:32].sum(axis=(1, 2)))
+    # The table of quantiles ends at a rate of 1e-4: below, the dense tail hits a cell or two of a shower more.
+    differ = ((dense > 0) != (sparse > 0)).any(axis=(1, 2))
+    assert (rate[(dense > 0) != (sparse > 0)] < 1e-4).all()
+    assert differ.mean() < 0.02
+    same = np.broadcast_to(~differ[:, None, None, :], dense.shape)
+    np.testing.assert_allclose(sparse[same], dense[same], rtol=1e-5, atol=1e-9)
+    assert 0.01 < (sparse > 0).mean() < 0.3
+
+
+def test_both_tails_agree_where_a_layer_is_not_hit(tiny_model: Path, model: lean.Lean, geant4: Events) -> None:
+    layers = geant4.showers[:32].sum(axis=(1, 2))
+    layers[:, ::2] = 5e-5  # seldom enough for one crossing
+    dense, sparse, _ = tails(tiny_model, model, layers)
+    differ = ((dense > 0) != (sparse > 0)).any(axis=(1, 2))
+    assert differ.mean() < 0.05
+    # Expected shape: many cells of little energy, where a hit would be one cell with all of it.
+    assert ((sparse[..., ::2] > 0).sum(axis=(1, 2)) > 3).mean() > 0.3
+    same = np.broadcast_to(~differ[:, None, None, :], dense.shape)
+    np.testing.assert_allclose(sparse[same], dense[same], rtol=1e-4, atol=1e-9)
+    assert not ((sparse > 0) & (sparse < CLIC.threshold_gev)).any()
+
+
+def test_the_layers_of_the_sparse_tail_sum_to_what_was_drawn(
+    tiny_model: Path, model: lean.Lean, geant4: Events
+) -> None:
+    layers = geant4.showers[:32].sum(axis=(1, 2))
+    sparse = tails(tiny_model, model, layers)[1]
+    np.testing.assert_allclose(sparse.sum(axis=(1, 2)), layers, rtol=1e-4, atol=625 * CLIC.threshold_gev)
+
+
+def test_frozen_graphs_compute_what_the_keras_model_does(tiny_model: Path, model: lean.Lean) -> None:
+    energy = np.float32([5, 50, 400])
+    latent = np.random.default_rng(2).standard_normal((3, model.latent_size), np.float32)
+    features, layers = (np.asarray(tensor) for tensor in model.prepare(energy, latent))
+    inputs = {"energy": energy, "latent": latent}
+    np.testing.assert_allclose(run(tiny_model / "prepare.pb", "features", **inputs), features, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run(tiny_model / "prepare.pb", "context", **inputs), layers, rtol=1e-4, atol=1e-9)
+    logits = run(tiny_model / "network.float32.pb", "outputs", features=features)
+    np.testing.assert_allclose(logits, model.network(features), rtol=1e-3, atol=1e-4)
+
+
+def test_the_description_tells_of_the_training(tiny_model: Path, tiny_config: Config) -> None:
+    described = bundle.read(tiny_model)
+    assert described.energy_range == (2, 500) == (tiny_config.data.energy_low, tiny_config.data.energy_high)
+    assert described.header["seed"] == str(tiny_config.training.seed)
+    assert described.network_files["bfloat16"] == described.network_files["float32"]
+
+
+def test_the_published_network_is_frozen_too(tmp_path: Path) -> None:
+    network: GeneratorNetwork = build_generator(Network(family="rehm2021"))
+    network.save_weights(tmp_path / "r.weights.h5")
+    config = Config(network=Network(family="rehm2021"))
+    described = lowering.freeze(tmp_path / "r.weights.h5", config, tmp_path / "model")
+    assert (described.latent_size, described.cell_noise) == (200, False)
+    showers = generator.load(tmp_path / "model", precision="float32").sample(np.float32([100, 200]), seed=1)
+    latent = generator.latent_numbers(2, seed=1, model=described)
+    np.testing.assert_allclose(showers.showers, network(np.float32([100, 200]), latent), rtol=1e-3, atol=1e-6)
+
+
+def test_altered_or_missing_weights_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    described = bundle.copy(tiny_model, tmp_path / "copy")
+    weights = tmp_path / "copy" / bundle.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ModelError, match="is not the file that was written"):
+        lowering.load_generator_network(tmp_path / "copy", described)
+    weights.unlink()
+    with pytest.raises(ModelError, match="is missing"):
+        lowering.load_generator_network(tmp_path / "copy", described)
