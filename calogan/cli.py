@@ -146,7 +146,7 @@ def train(config: str, out: Path) -> None:
     quiet.load_tensorflow()
     from calogan import steps  # noqa: PLC0415
 
-    with Progress(*_columns(), console=_screen, transient=True) as progress:
+    with _progress() as progress:
         task = progress.add_task("training", total=None)
 
         def show(epoch: "Epoch") -> None:
@@ -350,13 +350,14 @@ def _write_text(path: Path, text: str) -> None:
         raise RequestError(f"{path}: cannot be written ({error})") from error
 
 
-def _columns() -> tuple[Any, ...]:
-    return TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+def _progress() -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=_screen, disable=not _screen.is_terminal)
 
 
 @contextlib.contextmanager
 def _bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
-    with Progress(*_columns(), console=_screen, transient=True) as progress:
+    with _progress() as progress:
         task = progress.add_task(text, total=total)
         yield functools.partial(progress.advance, task)
 

@@ -85,27 +85,24 @@ def _finish_lean(model: Lean, outputs: tf.Tensor, context: tf.Tensor, bits: tf.T
     """
     rate, quantum = model.rates(outputs, context)
     uniform = tf.cast(bits, tf.float32) * 2.0**-16 + 2.0**-17
-    where = tf.where(tf.reshape(uniform > tf.exp(-rate), [-1]))[:, 0]
-    hit_rate = tf.gather(tf.reshape(rate, [-1]), where)
-    noise = tf.gather(compound_poisson.normal_table(), tf.cast(tf.gather(tf.reshape(bits, [-1]), where), tf.int32))
+    where = tf.cast(tf.where(tf.reshape(uniform > tf.exp(-rate), [-1]))[:, 0], tf.int32)
     cells, layers = quantum.shape.num_elements(), CLIC.layers
     cell = tf.math.floormod(where, cells)
-    energy = compound_poisson.sample(hit_rate, noise) * tf.gather(tf.reshape(quantum, [-1]), cell)
+    noise = tf.gather(compound_poisson.normal_table(), tf.cast(tf.gather(tf.reshape(bits, [-1]), where), tf.int32))
+    energy = compound_poisson.sample(tf.gather(tf.reshape(rate, [-1]), where), noise)
+    energy *= tf.gather(tf.reshape(quantum, [-1]), cell)
     layer = where // cells * layers + tf.math.floormod(cell, layers)
-    drawn = tf.math.unsorted_segment_sum(energy, layer, tf.size(context, tf.int64))
     wanted = tf.reshape(context, [-1])
+    drawn = tf.math.unsorted_segment_sum(energy, layer, tf.size(wanted))
     energy *= tf.gather(tf.math.divide_no_nan(wanted, drawn), layer)
+    # A layer in which no cell was hit has its energy in the central cell, as in `Lean.finish`.
+    missed = tf.cast(tf.where(drawn <= 0)[:, 0], tf.int32)
+    (x, y), (_, ny, _) = CLIC.entry_cell, CLIC.shape
+    central = missed // layers * cells + (x * ny + y) * layers + tf.math.floormod(missed, layers)
+    energy = tf.concat([energy, tf.gather(wanted, missed)], axis=0)
     energy = tf.where(energy < CLIC.threshold_gev, 0.0, energy)
-    showers = tf.reshape(tf.scatter_nd(where[:, None], energy, tf.size(rate, tf.int64)[None]), tf.shape(rate))
-    missed = (tf.reshape(drawn, tf.shape(context)) <= 0)[:, None, None, :]
-
-    def with_missed() -> tf.Tensor:
-        # A layer in which no cell was hit keeps its energy in its expected shape, as in `Lean.finish`.
-        expected = rate * quantum
-        expected *= context[:, None, None, :] / tf.reduce_sum(expected, axis=(1, 2), keepdims=True)
-        return tf.where(missed & (expected >= CLIC.threshold_gev), expected, showers)
-
-    return {"showers": tf.cond(tf.reduce_any(missed), with_missed, lambda: showers)}
+    where = tf.concat([where, central], axis=0)
+    return {"showers": tf.reshape(tf.scatter_nd(where[:, None], energy, tf.size(rate)[None]), tf.shape(rate))}
 
 
 def _finish(model: GeneratorNetwork, outputs: tf.Tensor, context: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -36,7 +36,7 @@ def test_the_figures_agree_with_each_other(report: BenchmarkReport, tiny_model: 
     float32, int8 = report.timings["float32"], report.timings["int8"]
     for timing in (float32, int8):
         assert timing.showers_per_s * timing.ms_per_shower == pytest.approx(1000)
-        assert 0 < timing.network_ms_per_shower
+        assert timing.network_ms_per_shower > 0
         assert timing.ms_per_shower_error >= 0
     # The ratio is taken within rounds, the times over all of them: equal but for the noise of a busy machine.
     assert int8.speedup == pytest.approx(float32.ms_per_shower / int8.ms_per_shower, rel=0.5)

@@ -63,8 +63,8 @@ def test_both_tails_agree_where_a_layer_is_not_hit(tiny_model: Path, model: lean
     dense, sparse, _ = tails(tiny_model, model, layers)
     differ = ((dense > 0) != (sparse > 0)).any(axis=(1, 2))
     assert differ.mean() < 0.05
-    # Expected shape: many cells of little energy, where a hit would be one cell with all of it.
-    assert ((sparse[..., ::2] > 0).sum(axis=(1, 2)) > 3).mean() > 0.3
+    # Where no cell was hit the central one has it all, which an ordinary draw hardly ever gives.
+    assert np.isclose(sparse[:, *CLIC.entry_cell][:, ::2], 5e-5, rtol=1e-3).mean() > 0.3
     same = np.broadcast_to(~differ[:, None, None, :], dense.shape)
     np.testing.assert_allclose(sparse[same], dense[same], rtol=1e-4, atol=1e-9)
     assert not ((sparse > 0) & (sparse < CLIC.threshold_gev)).any()

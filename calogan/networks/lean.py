@@ -49,6 +49,8 @@ class Lean(GeneratorNetwork):
             initializer=keras.initializers.Constant(float(np.log(3.5e-4))),
         )
         self.ring = _rings()
+        self.central = np.zeros((1, *CLIC.shape), dtype=np.float32)
+        self.central[:, *CLIC.entry_cell] = 1.0
 
     def prepare(self, energy: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Draw what stays float32 before the network.
@@ -100,10 +102,9 @@ class Lean(GeneratorNetwork):
         rate, quantum = self.rates(logits, layer_energies)
         cells = compound_poisson.sample(rate, noise) * quantum
         total = ops.sum(cells, axis=(1, 2), keepdims=True)
-        # A layer in which no cell was hit keeps its energy in its expected shape.
-        expected = rate * quantum
-        cells = ops.where(total > 0, cells, expected)
-        total = ops.sum(cells, axis=(1, 2), keepdims=True)
+        # A layer in which no cell was hit has its energy in the central cell.
+        cells = ops.where(total > 0, cells, self.central)
+        total = ops.where(total > 0, total, 1.0)
         showers = cells * (layer_energies[:, None, None, :] / total)
         return ops.where(showers < CLIC.threshold_gev, 0.0, showers)
 

@@ -63,15 +63,14 @@ def test_the_layers_of_showers_sum_to_the_energies_drawn(
     assert 0.01 < (showers > 0).mean() < 0.5
 
 
-def test_a_layer_without_a_hit_keeps_its_expected_shape(model: lean.Lean, layers: NDArray[np.float32]) -> None:
+def test_a_layer_without_a_hit_has_its_energy_in_the_central_cell(
+    model: lean.Lean, layers: NDArray[np.float32]
+) -> None:
     logits = np.zeros((8, *CLIC.shape), np.float32)
     faint = layers / 1000
     showers = np.asarray(model.finish(logits, faint, np.full_like(logits, -10.0)))
-    rate, quantum = model.rates(logits, faint)
-    expected = np.asarray(rate * quantum)
-    kept = expected > 2 * CLIC.threshold_gev
-    assert kept.any()
-    np.testing.assert_allclose(showers[kept], expected[kept], rtol=1e-2)
+    assert (showers > 0).sum() == (faint >= CLIC.threshold_gev).sum()
+    np.testing.assert_allclose(showers[:, *CLIC.entry_cell], np.where(faint < CLIC.threshold_gev, 0, faint), rtol=1e-6)
 
 
 def test_the_three_parts_in_a_row_are_the_model(model: lean.Lean) -> None:
