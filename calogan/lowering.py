@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -34,6 +35,8 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
     n_features = model.network.input_shape[-1]
     write_graph(folder / "prepare.pb", _prepare, model, energy=(), latent=(model.latent_size,))
     write_graph(folder / "network.float32.pb", _network, model, features=(n_features,))
+    halved = halve_weights((folder / "network.float32.pb").read_bytes())
+    (folder / "network.float16.pb").write_bytes(halved)
     if isinstance(model, Lean):
         tail = {"outputs": CLIC.shape, "context": (CLIC.layers,), "bits": CLIC.shape}
         write_graph(folder / "finish.pb", _finish_lean, model, **tail)
@@ -48,7 +51,11 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
             latent_size=model.latent_size,
             cell_noise=model.cell_noise,
             energy_range=(config.data.energy_low, config.data.energy_high),
-            network_files={"float32": "network.float32.pb", "bfloat16": "network.float32.pb"},
+            network_files={
+                "float32": "network.float32.pb",
+                "bfloat16": "network.float32.pb",
+                "float16": "network.float16.pb",
+            },
             quantization={},
             header=provenance.header(seed=config.training.seed, inputs=inputs),
             sha256={},
@@ -66,6 +73,24 @@ def load_generator_network(folder: Path, model: Bundle) -> GeneratorNetwork:
     generator = build_generator(Network(family=model.family, width=model.width))
     generator.load_weights(folder / bundle.WEIGHTS)
     return generator
+
+
+def halve_weights(graph: bytes) -> bytes:
+    """Store the weights of a frozen graph as float16; arithmetic stays float32, as in TFLite's float16 models."""
+    source, halved = (tf.compat.v1.GraphDef.FromString(graph) for _ in range(2))
+    del halved.node[:]
+    for node in source.node:
+        tensor = node.attr["value"].tensor
+        values = tf.make_ndarray(tensor) if node.op == "Const" and tensor.dtype == tf.float32.as_datatype_enum else None
+        if values is None or values.ndim == 0:
+            halved.node.add().CopyFrom(node)
+            continue
+        stored = halved.node.add(op="Const", name=f"{node.name}/float16")
+        stored.attr["dtype"].type = tf.float16.as_datatype_enum
+        stored.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values.astype(np.float16)))
+        read = halved.node.add(op="Cast", name=node.name, input=[stored.name])
+        read.attr["SrcT"].type, read.attr["DstT"].type = tf.float16.as_datatype_enum, tf.float32.as_datatype_enum
+    return bytes(halved.SerializeToString(deterministic=True))
 
 
 def _prepare(model: GeneratorNetwork, energy: tf.Tensor, latent: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -56,11 +56,11 @@ def main(model: str) -> None:
     reference = read_events(packaged_sample())
     energy = np.repeat(reference.energy, DRAWS)
     candidates = {"parametrised": parametric.simulate(energy, seed=SEED)}
-    for precision in ("float32", "bfloat16", "int8"):
+    for precision in ("float32", "bfloat16", "float16", "int8"):
         candidates[precision] = generator.load(model, precision=precision, threads=2).sample(energy, seed=SEED)
         print(f"generated {precision}", file=sys.stderr)
     reports = {name: _validated(reference, events, candidates["float32"], name) for name, events in candidates.items()}
-    timed = benchmark(model, ["bfloat16", "int8"], Benchmark(repetitions=9))
+    timed = benchmark(model, ["bfloat16", "float16", "int8"], Benchmark(repetitions=9))
     (FOLDER / "figures").mkdir(exist_ok=True)
     plots.save_figures(reports, FOLDER / "figures")
     (FOLDER / "results.md").write_text(_page(reports, timed), encoding="utf-8")

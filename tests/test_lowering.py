@@ -116,3 +116,14 @@ def test_altered_or_missing_weights_are_refused(tiny_model: Path, tmp_path: Path
     weights.unlink()
     with pytest.raises(ModelError, match="is missing"):
         lowering.load_generator_network(tmp_path / "copy", described)
+
+
+def test_float16_rounds_the_weights_and_nothing_else(tiny_model: Path) -> None:
+    whole, half = (
+        generator.load(tiny_model, precision=name).sample(np.full(16, 100, np.float32), seed=1)
+        for name in ("float32", "float16")
+    )
+    relative = np.abs(whole.showers - half.showers).sum() / whole.showers.sum()
+    assert 0 < relative < 0.01
+    sizes = [(tiny_model / f"network.{name}.pb").stat().st_size for name in ("float32", "float16")]
+    assert sizes[1] < 0.6 * sizes[0]
