@@ -74,6 +74,8 @@ def main(keep: bool, only_stop: bool, config: str) -> None:
 def demonstrate(config_name: str) -> None:
     """Everything, in order."""
     config = load_config(config_name)
+    if not shutil.which("curl"):
+        raise ServiceError("curl is not installed, and the demo ends with it; install it (apt-get install curl)")
     FOLDER.mkdir(exist_ok=True)
     storage = FOLDER / "storage"
     shutil.rmtree(storage, ignore_errors=True)
