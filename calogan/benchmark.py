@@ -160,7 +160,7 @@ def _network(folder: Path, description: Bundle, precision: str) -> Callable[[NDA
     with tf.Graph().as_default() as graph:
         definition = read_graph(folder / description.network_files[precision])
         features, outputs = tf.import_graph_def(definition, return_elements=["features:0", "out_outputs:0"], name="")
-        session = tf.compat.v1.Session(graph=graph, config=generator.session_config(precision, 1))
+        session = tf.compat.v1.Session(graph=graph, config=generator.session_config(1))
         # Fetching the operation, not its tensor, leaves the copy to numpy out of the time.
         run: Callable[[NDArray[np.float32]], NDArray[np.float32]] = session.make_callable(
             outputs.op, feed_list=[features]

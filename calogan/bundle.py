@@ -2,7 +2,7 @@
 
     model.json              family, version, range of energies, provenance, hashes of the files
     prepare.pb              float32: energies and latent numbers -> features and context
-    network.<precision>.pb  the part that is quantized: features -> outputs (bfloat16 runs that of float32)
+    network.<precision>.pb  the part that is quantized: features -> outputs
     finish.pb               float32: outputs, context and cell noise -> showers
     generator.weights.h5    weights, to go on training or to quantize again
 

@@ -111,17 +111,14 @@ def _assemble(folder: Path, model: Bundle, precision: str, threads: int) -> _Run
             last["bits"] = tf.compat.v1.placeholder(tf.uint16, (None, *CLIC.shape), "bits")
             inputs.append(last["bits"])
         (showers,) = _splice(folder / "finish.pb", ("showers",), **last)
-        session = tf.compat.v1.Session(graph=graph, config=session_config(precision, threads))
+        session = tf.compat.v1.Session(graph=graph, config=session_config(threads))
         run: _Run = session.make_callable(showers, feed_list=inputs)
         return run
 
 
-def session_config(precision: str, threads: int) -> tf.compat.v1.ConfigProto:
-    """TensorFlow's settings for one precision; bfloat16 is the float32 graph computed in bfloat16 by oneDNN."""
-    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1)
-    if precision == "bfloat16":
-        config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = 1
-    return config
+def session_config(threads: int) -> tf.compat.v1.ConfigProto:
+    """TensorFlow's settings for a graph that runs one operation at a time."""
+    return tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1)
 
 
 def _splice(path: Path, returned: tuple[str, ...], /, **inputs: tf.Tensor) -> list[tf.Tensor]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tensorflow.python.grappler import tf_optimizer
 
 from calogan import bundle, provenance
 from calogan.bundle import Bundle
@@ -35,8 +36,9 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
     n_features = model.network.input_shape[-1]
     write_graph(folder / "prepare.pb", _prepare, model, energy=(), latent=(model.latent_size,))
     write_graph(folder / "network.float32.pb", _network, model, features=(n_features,))
-    halved = halve_weights((folder / "network.float32.pb").read_bytes())
-    (folder / "network.float16.pb").write_bytes(halved)
+    float32 = (folder / "network.float32.pb").read_bytes()
+    (folder / "network.bfloat16.pb").write_bytes(compute_in_bfloat16(float32))
+    (folder / "network.float16.pb").write_bytes(halve_weights(float32))
     if isinstance(model, Lean):
         tail = {"outputs": CLIC.shape, "context": (CLIC.layers,), "bits": CLIC.shape}
         write_graph(folder / "finish.pb", _finish_lean, model, **tail)
@@ -53,7 +55,7 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
             energy_range=(config.data.energy_low, config.data.energy_high),
             network_files={
                 "float32": "network.float32.pb",
-                "bfloat16": "network.float32.pb",
+                "bfloat16": "network.bfloat16.pb",
                 "float16": "network.float16.pb",
             },
             quantization={},
@@ -73,6 +75,25 @@ def load_generator_network(folder: Path, model: Bundle) -> GeneratorNetwork:
     generator = build_generator(Network(family=model.family, width=model.width))
     generator.load_weights(folder / bundle.WEIGHTS)
     return generator
+
+
+def compute_in_bfloat16(graph: bytes) -> bytes:
+    """Have a frozen network computed in bfloat16, by the rewrite TensorFlow has for oneDNN.
+
+    The rewrite is done here and not by a setting of the session, so that it meets the network alone: what is
+    around it stays float32, and bfloat16 cannot move the layers' energies any more than int8 can.
+    """
+    with tf.Graph().as_default() as whole:
+        (outputs,) = tf.import_graph_def(
+            tf.compat.v1.GraphDef.FromString(graph), name="", return_elements=["out_outputs:0"]
+        )
+        whole.add_to_collection("train_op", outputs.op)  # what the rewriter has to keep
+        meta = tf.compat.v1.train.export_meta_graph(graph=whole)
+    config = tf.compat.v1.ConfigProto()
+    config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = 1
+    config.graph_options.rewrite_options.min_graph_nodes = -1
+    rewritten = tf_optimizer.OptimizeGraph(config, meta)
+    return bytes(rewritten.SerializeToString(deterministic=True))
 
 
 def halve_weights(graph: bytes) -> bytes:

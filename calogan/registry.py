@@ -220,8 +220,8 @@ def _log_model(name: str, folder: Path) -> Any:
         params=ParamSchema([ParamSpec("seed", "long", 0)]),
     )
     with warnings.catch_warnings():
-        # It asks for type hints or an example to guess the signature from, which is given.
-        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow.pyfunc")
+        # It asks for type hints or an example to guess the signature from, which is given; its own do not please it.
+        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
         return mlflow.pyfunc.log_model(
             name=name,
             python_model=str(resources.files("calogan") / "mlflow_model.py"),

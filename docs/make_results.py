@@ -3,6 +3,7 @@
 The reference is the sample that comes with the package, which the packaged model has never seen. Run by `make results`.
 """
 
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -123,7 +124,12 @@ def _page(reports: Mapping[str, validation.ValidationReport], timed: BenchmarkRe
 
 
 def _cell(estimate: validation.Estimate | None) -> str:
-    return "" if estimate is None else f"{estimate.value:.3g} ± {estimate.error:.1g}"
+    if estimate is None:
+        return ""
+    if not estimate.error > 0:
+        return f"{estimate.value:.3g}"
+    decimals = max(0, 1 - math.floor(math.log10(estimate.error)))  # two digits of the error
+    return f"{estimate.value:.{decimals}f} ± {estimate.error:.{decimals}f}"
 
 
 if __name__ == "__main__":

@@ -37,9 +37,12 @@ def trial(settings: dict[str, Any], *, config: Config, model: Path, run_id: str)
     return {"score": score}
 
 
-@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
-def replace(config: Config, model: Path) -> None:
-    """Quantize as configured and judge the result on the test split; only one that fails no gate enters the model."""
+def replace_int8(config: Config, model: Path) -> None:
+    """Quantize as configured and judge the result on the test split; only one that fails no gate enters the model.
+
+    Raises:
+        GateError: a gate failed; the model is as it was.
+    """
     with tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
         steps.quantize_model(config, model, Path(scratch))
         report = steps.validate_model(config, Path(scratch), "int8")
@@ -57,8 +60,8 @@ def replace(config: Config, model: Path) -> None:
 def main(config_name: str, model: Path) -> None:
     """Tune the quantization of a model; its int8 network is replaced by the best one that passes the gates."""
     config = load_config(config_name)
+    model = bundle.find(model).resolve()
     join()
-    model = model.resolve()
     with registry.pipeline_run(f"tune {config_name}", {"model": str(model)}, header=header()) as run_id:
         function = tune.with_parameters(trial, config=config, model=model, run_id=run_id)
         run_config = tune.RunConfig(name="tune", storage_path=str(model / "tuning"), verbose=1)
@@ -75,7 +78,7 @@ def main(config_name: str, model: Path) -> None:
         chosen = config.model_copy(update={"quantization": Quantization(**best.config)})
         mlflow.log_metric("physics/score", best.metrics["score"])
         say("tune", f"best of {len(results)} trials: {best.config}, physics score {best.metrics['score']:.3f}")
-        ray.get(replace.options(num_cpus=1).remote(chosen, model))
+        ray.get(ray.remote(num_cpus=1, max_retries=3)(replace_int8).remote(chosen, model))
     say("done", str(model))
 
 

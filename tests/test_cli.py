@@ -102,7 +102,7 @@ def compare(**changed: object) -> list[object]:
         (simulate(energy="nan"), "nan"),
         (simulate(energy="2:inf"), "2:inf"),
         (simulate(energy="1:2:3"), "1:2:3"),
-        (simulate(energy=1e6), "1e+06"),
+        (simulate(energy=1e6), "1000000"),
         (simulate(n=0), "0"),
         (simulate(n=-1), "-1"),
         (simulate(n="many"), "many"),

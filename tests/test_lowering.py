@@ -93,7 +93,7 @@ def test_the_description_tells_of_the_training(tiny_model: Path, tiny_config: Co
     described = bundle.read(tiny_model)
     assert described.energy_range == (2, 500) == (tiny_config.data.energy_low, tiny_config.data.energy_high)
     assert described.header["seed"] == str(tiny_config.training.seed)
-    assert described.network_files["bfloat16"] == described.network_files["float32"]
+    assert set(described.network_files) == {"float32", "bfloat16", "float16", "int8"}
 
 
 def test_the_published_network_is_frozen_too(tmp_path: Path) -> None:
@@ -116,6 +116,16 @@ def test_altered_or_missing_weights_are_refused(tiny_model: Path, tmp_path: Path
     weights.unlink()
     with pytest.raises(ModelError, match="is missing"):
         lowering.load_generator_network(tmp_path / "copy", described)
+
+
+def test_bfloat16_is_the_network_alone(tiny_model: Path) -> None:
+    whole, rough = (
+        generator.load(tiny_model, precision=name).sample(np.full(16, 100, np.float32), seed=1)
+        for name in ("float32", "bfloat16")
+    )
+    assert (whole.showers != rough.showers).any()
+    totals = [events.showers.sum(axis=(1, 2)) for events in (whole, rough)]
+    np.testing.assert_allclose(*totals, rtol=1e-3, atol=625 * CLIC.threshold_gev)
 
 
 def test_float16_rounds_the_weights_and_nothing_else(tiny_model: Path) -> None:

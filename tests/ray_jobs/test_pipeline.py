@@ -1,0 +1,285 @@
+"""The jobs as they are used: submitted to a real Ray cluster, with a real MLflow server beside it."""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from calogan import bundle, provenance
+from calogan.events import packaged_sample, read_events, write_events
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+MARK = "CALOGAN_TEST_CLUSTER"
+COMMIT = "0123456789ab"  # a job runs in a copy of the files, without their history
+CONFIG = """
+name = "small"
+[data]
+path = "{data}"
+train = 0.3
+validation = 0.1
+calibration = 0.1
+test = 0.5
+[network]
+width = 8
+[training]
+flow_epochs = 1
+shape_epochs = 1
+adversarial_epochs = 0
+[quantization]
+calibration_showers = 32
+[validation]
+gates = "{gates}"
+draws = 1
+[benchmark]
+batch_size = 16
+repetitions = 2
+"""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster of two cores and an MLflow server, on this machine."""
+
+    dashboard: str
+    mlflow: str
+    environment: dict[str, str]
+    folder: Path
+
+    def submit(self, module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run a job to its end."""
+        job = ["python", "-m", f"ray_jobs.{module}", *map(str, arguments)]
+        command = [
+            str(BIN / "ray"),
+            "job",
+            "submit",
+            "--address",
+            self.dashboard,
+            "--working-dir",
+            str(ROOT),
+            "--",
+            *job,
+        ]
+        return subprocess.run(
+            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False
+        )
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Ask MLflow."""
+        answer = httpx.post(f"{self.mlflow}/api/2.0/mlflow/{path}", json=body).raise_for_status().json()
+        assert isinstance(answer, dict)
+        return answer
+
+    def runs(self) -> list[dict[str, Any]]:
+        """All runs of MLflow, the newest first."""
+        experiment = httpx.get(
+            f"{self.mlflow}/api/2.0/mlflow/experiments/get-by-name", params={"experiment_name": "calogan"}
+        ).json()["experiment"]["experiment_id"]
+        return list(self.post("runs/search", {"experiment_ids": [experiment]})["runs"])
+
+    def config(self, name: str = "small", *, data: str = "") -> Path:
+        """Write a configuration whose gates everything passes."""
+        path, gates = self.folder / f"{name}.toml", self.folder / "gates.toml"
+        gates.write_text('"physics/sampling_fraction_shift" = { limit = 1e6 }\n')
+        path.write_text(CONFIG.format(gates=gates, data=data))
+        return path
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def wait_for(answers: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        try:
+            if answers():
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.5)
+    pytest.fail("a server does not answer")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    ports = {name: free_port() for name in ("mlflow", "dashboard", "gcs")}
+    mlflow, dashboard = (f"http://127.0.0.1:{ports[name]}" for name in ("mlflow", "dashboard"))
+    environment = os.environ | {
+        MARK: str(folder),
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "MLFLOW_TRACKING_URI": mlflow,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        provenance.COMMIT_VARIABLE: COMMIT,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": (token := secrets.token_hex(32)),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
+    commands = {
+        "mlflow": ["mlflow", "server", "--host", "127.0.0.1", "--port", str(ports["mlflow"]), "--workers", "1", *store],
+        "ray": [
+            *("ray", "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--port", str(ports["gcs"])),
+            *("--include-dashboard", "true", "--dashboard-port", str(ports["dashboard"]), "--num-cpus", "2"),
+        ],
+    }
+    servers = []
+    try:
+        for name, (program, *arguments) in commands.items():
+            with (folder / f"{name}.log").open("w") as log:
+                command = [str(BIN / program), *arguments]
+                servers.append(
+                    subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+                )
+        wait_for(lambda: httpx.get(f"{mlflow}/health").is_success)
+        headers = {"Authorization": f"Bearer {token}"}
+        wait_for(lambda: httpx.get(f"{dashboard}/api/jobs/", headers=headers).is_success)
+        yield Cluster(dashboard, mlflow, environment, folder)
+    finally:
+        stop_marked(str(folder))
+        for server in servers:
+            server.wait(timeout=10)
+
+
+def stop_marked(mark: str) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == mark and process.pid != os.getpid():
+                    process.send_signal(number)
+                    found.append(process)
+            except psutil.Error:
+                continue
+        psutil.wait_procs(found, timeout=8)
+
+
+def errors(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """Lines in which a job tells its error; Ray shows the last lines of a failed job once more."""
+    assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+    return {line for line in (done.stdout + done.stderr).splitlines() if line.startswith("error: ")}
+
+
+@pytest.fixture(scope="module")
+def storage(cluster: Cluster) -> Path:
+    """Folder of a pipeline that has run."""
+    storage = cluster.folder / "storage"
+    done = cluster.submit("pipeline", "--config", cluster.config(), "--storage", storage)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    for step in ("train", "quantize", "validate", "benchmark", "register", "done"):
+        assert f"  {step}" in done.stdout
+    return storage
+
+
+@pytest.fixture
+def model(storage: Path, tmp_path: Path) -> Path:
+    """A copy of its model, to be written to."""
+    bundle.copy(storage / "small", tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_the_pipeline_writes_a_summary(storage: Path) -> None:
+    summary = json.loads((storage / "small" / "summary.json").read_text())
+    assert list(summary["precisions"]) == ["float32", "int8"]
+    float32, int8 = summary["precisions"].values()
+    assert set(float32["physics"]) == set(int8["physics"])
+    assert set(float32["performance"]) == set(int8["performance"])
+    assert int8["performance"]["quant/integer_convolutions"] > 0
+    assert int8["gates"] == {"physics/sampling_fraction_shift": "passed"}
+    assert float32["champion"]
+    assert int8["champion"]
+    assert summary["best_epoch"]["stage"] == "shape"
+    assert summary["header"]["git_commit"] == COMMIT
+
+
+def test_the_pipeline_logs_a_parent_and_a_run_of_each_precision(cluster: Cluster, storage: Path) -> None:
+    summary = json.loads((storage / "small" / "summary.json").read_text())
+    runs = {run["info"]["run_id"]: run for run in cluster.runs()}
+    children = {name: runs[found["run_id"]] for name, found in summary["precisions"].items()}
+    names = {name: {metric["key"] for metric in run["data"]["metrics"]} for name, run in children.items()}
+    assert names["float32"] == names["int8"]
+    tags = {name: {tag["key"]: tag["value"] for tag in run["data"]["tags"]} for name, run in children.items()}
+    assert {name: found["precision"] for name, found in tags.items()} == {"float32": "float32", "int8": "int8"}
+    (parent,) = {found["mlflow.parentRunId"] for found in tags.values()}
+    logged = {metric["key"] for metric in runs[parent]["data"]["metrics"]}
+    assert "train/physics_score" in logged
+    assert {run["info"]["status"] for run in (runs[parent], *children.values())} == {"FINISHED"}
+
+
+def test_a_configuration_that_is_not_there_is_one_readable_line(cluster: Cluster) -> None:
+    done = cluster.submit("pipeline", "--config", "no-such-config", "--storage", cluster.folder / "none")
+    assert done.returncode != 0
+    (line,) = errors(done)
+    assert line.startswith("error: no configuration 'no-such-config'")
+
+
+def test_an_error_on_a_worker_is_one_readable_line(cluster: Cluster) -> None:
+    config = cluster.config("elsewhere", data="/nowhere/geant4.h5")
+    done = cluster.submit("train", "--config", config, "--out", cluster.folder / "elsewhere")
+    assert done.returncode != 0
+    assert errors(done) == {"error: /nowhere/geant4.h5: no such file"}
+
+
+def test_train_writes_a_model(cluster: Cluster, tmp_path: Path) -> None:
+    done = cluster.submit("train", "--config", cluster.config(), "--out", tmp_path / "trained")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert bundle.read(tmp_path / "trained").name == "small"
+    assert "physics score" in done.stdout
+
+
+def test_validate_writes_a_report_and_tells_by_its_exit(cluster: Cluster, tmp_path: Path) -> None:
+    sample = read_events(packaged_sample())[:150]
+    path = write_events(tmp_path / "g4.h5", sample, header={})
+    arguments = ["--reference", path, "--candidate", path, "--json", tmp_path / "v.json", "--gates"]
+    done = cluster.submit("validate", *arguments, "demo_gates")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "v.json").read_text())["physics_score"] > 0.99
+    done = cluster.submit("validate", *arguments, tmp_path / "none.toml")
+    assert done.returncode != 0
+    (line,) = errors(done)
+    assert "none.toml: cannot be read" in line
+
+
+def test_tune_keeps_the_best_trial(cluster: Cluster, model: Path) -> None:
+    before, precisions = len(cluster.runs()), set(bundle.read(model).network_files)
+    done = cluster.submit("tune", "--config", cluster.config(), "--model", model)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "best of 8 trials" in done.stdout
+    runs = cluster.runs()[:-before]
+    named = [run["info"]["run_name"] for run in runs]
+    assert named.count("trial") == 8
+    assert {run["info"]["status"] for run in runs} == {"FINISHED"}
+    scores = [
+        metric["value"]
+        for run in runs
+        if run["info"]["run_name"] == "trial"
+        for metric in run["data"]["metrics"]
+        if metric["key"] == "physics/score"
+    ]
+    best = next(run for run in runs if run["info"]["run_name"].startswith("tune"))
+    assert {metric["key"]: metric["value"] for metric in best["data"]["metrics"]}["physics/score"] == max(scores)
+    bundle.check_files(model, bundle.read(model), "int8")
+    assert set(bundle.read(model).network_files) == precisions
