@@ -14,25 +14,20 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
-from calogan import __version__, quiet
+from calogan import __version__, quiet, tables
 from calogan.errors import CaloganError, GateError, RequestError
 from calogan.events import Events, parse_energy, read_events, write_events
 
 if TYPE_CHECKING:
-    from calogan.benchmark import BenchmarkReport
     from calogan.generator import Generator
     from calogan.training.loop import Epoch
-    from calogan.validation import ValidationReport
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 KEY_VARIABLE = "CALOGAN_API_KEY"
 _screen = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-_WIDE = 100  # columns of a table where the output is not a terminal
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -210,7 +205,7 @@ def validate(reference: Path, candidate: Path, gates: str, figures: Path | None,
         figures.mkdir(parents=True, exist_ok=True)
         for path in plots.save_figures({"candidate": report}, figures):
             _screen.print(f"wrote {path}")
-    _print_table(_report_table(report))
+    tables.show(tables.report_table(report))
     failed = [name for name, result in report.gates.items() if result.verdict == "failed"]
     if failed:
         raise GateError(f"{len(failed)} of {len(report.gates)} gates failed: {', '.join(failed)}")
@@ -233,7 +228,7 @@ def benchmark(model: str, precision: str, rounds: int, json_file: Path | None) -
         report = run(folder, names, Benchmark(repetitions=rounds), progress=lambda: advance(1))
     if json_file:
         _write_text(json_file, report.to_json())
-    _print_table(_benchmark_table(report))
+    tables.show(tables.benchmark_table(report))
 
 
 @cli.command(
@@ -360,53 +355,6 @@ def _bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
     with _progress() as progress:
         task = progress.add_task(text, total=total)
         yield functools.partial(progress.advance, task)
-
-
-def _print_table(table: Table) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console.width = _WIDE
-    console.print(table)
-
-
-def _report_table(report: "ValidationReport") -> Table:
-    colours = {"passed": "green", "failed": "red", "undecided": "yellow", "not measured": "dim"}
-    table = Table(title=f"{report.showers['reference']} reference and {report.showers['candidate']} candidate showers")
-    for column in ("metric", "value", "error", "floor", "limit", "gate"):
-        table.add_column(column, justify="left" if column in {"metric", "gate"} else "right", no_wrap=True)
-    for name, found in report.metrics.items():
-        floor, result = report.floor.get(name), report.gates.get(name)
-        verdict = f"[{colours[result.verdict]}]{result.verdict}[/]" if result else ""
-        table.add_row(
-            name,
-            f"{found.value:.4g}",
-            f"{found.error:.2g}",
-            f"{floor.value:.4g}" if floor else "",
-            f"{result.gate.limit:g}" if result else "",
-            verdict,
-        )
-    return table
-
-
-def _benchmark_table(report: "BenchmarkReport") -> Table:
-    table = Table(
-        title=f"{escape(report.model)} on one core, {report.header['cpu_model']} ({report.header['cpu_isa']})"
-    )
-    for column in ("precision", "ms/shower", "showers/s", "ratio", "net ms", "ratio", "MB", "int8 conv", "float"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, timing in report.timings.items():
-        table.add_row(
-            name,
-            f"{timing.ms_per_shower:.3f} ± {timing.ms_per_shower_error:.3f}",
-            f"{timing.showers_per_s:.0f}",
-            f"{timing.speedup:.2f}x",
-            f"{timing.network_ms_per_shower:.3f}",
-            f"{timing.network_speedup:.2f}x",
-            f"{timing.size_mb:.2f}",
-            str(timing.operations.integer_convolutions),
-            str(timing.operations.float_arithmetic),
-        )
-    return table
 
 
 if __name__ == "__main__":

@@ -109,7 +109,8 @@ def demonstrate(config_name: str) -> None:
 
 def start_servers() -> tuple[str, str, dict[str, str]]:
     """Start MLflow and a Ray cluster; returns both addresses and the environment of their clients."""
-    ports = {"mlflow": free_port(5000), "dashboard": free_port(8265), "gcs": free_port(6379)}
+    wanted = {"mlflow": 5000, "dashboard": 8265, "agent": 52365, "gcs": 6379}
+    ports = {name: free_port(port) for name, port in wanted.items()}
     mlflow_uri, dashboard = (f"http://127.0.0.1:{ports[name]}" for name in ("mlflow", "dashboard"))
     environment = os.environ | {
         MARK: str(FOLDER),
@@ -148,11 +149,16 @@ def start_servers() -> tuple[str, str, dict[str, str]]:
         "127.0.0.1",
         "--dashboard-port",
         str(ports["dashboard"]),
+        "--dashboard-agent-listen-port",
+        str(ports["agent"]),
     ]
     start("ray", [*head, *board, "--disable-usage-stats"], environment)
     token = {"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"}
     wait_for("MLflow", lambda: httpx.get(f"{mlflow_uri}/health").is_success)
     wait_for("Ray", lambda: httpx.get(f"{dashboard}/api/jobs/", headers=token).is_success)
+    # The agent starts jobs, and is there only after the dashboard.
+    agent = f"http://127.0.0.1:{ports['agent']}/api/local_raylet_healthz"
+    wait_for("Ray", lambda: httpx.get(agent, headers=token).is_success)
     return mlflow_uri, dashboard, environment
 
 

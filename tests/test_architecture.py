@@ -52,6 +52,7 @@ ORDER = [
     "calogan.serving.client",
     "calogan.serving.app",
     "calogan.quiet",
+    "calogan.tables",
     "calogan.cli",
 ]
 

@@ -119,7 +119,7 @@ def wait_for(answers: Callable[[], bool]) -> None:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
-    ports = {name: free_port() for name in ("mlflow", "dashboard", "gcs")}
+    ports = {name: free_port() for name in ("mlflow", "dashboard", "agent", "gcs")}
     mlflow, dashboard = (f"http://127.0.0.1:{ports[name]}" for name in ("mlflow", "dashboard"))
     environment = os.environ | {
         MARK: str(folder),
@@ -142,7 +142,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "mlflow": ["mlflow", "server", "--host", "127.0.0.1", "--port", str(ports["mlflow"]), "--workers", "1", *store],
         "ray": [
             *("ray", "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--port", str(ports["gcs"])),
-            *("--include-dashboard", "true", "--dashboard-port", str(ports["dashboard"]), "--num-cpus", "2"),
+            *("--include-dashboard", "true", "--dashboard-port", str(ports["dashboard"])),
+            *("--dashboard-agent-listen-port", str(ports["agent"]), "--num-cpus", "2"),
         ],
     }
     servers = []
@@ -156,6 +157,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         wait_for(lambda: httpx.get(f"{mlflow}/health").is_success)
         headers = {"Authorization": f"Bearer {token}"}
         wait_for(lambda: httpx.get(f"{dashboard}/api/jobs/", headers=headers).is_success)
+        # It is the agent that starts jobs.
+        agent = f"http://127.0.0.1:{ports['agent']}/api/local_raylet_healthz"
+        wait_for(lambda: httpx.get(agent, headers=headers).is_success)
         yield Cluster(dashboard, mlflow, environment, folder)
     finally:
         stop_marked(str(folder))
