@@ -41,7 +41,10 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".demo"
 MARK = "CALOGAN_DEMO"
 PICTURE_GEV = 200.0
-_RAY_CLIENT = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+\s+(INFO|SUCC) |Running entrypoint for job")
+# What Ray's client says of the submission, and TensorFlow's native code of itself; the log has it.
+_NOISE = re.compile(
+    r"\d{4}-\d\d-\d\d [\d:,]+\s+(INFO|SUCC|WARNING working_dir)|Running entrypoint for job|.*(absl::InitializeLog| I0000 00:00:|\tINFO )"
+)
 _RAY_TASK = re.compile(r"^(\x1b\[\d+m)?\(\w+ pid=\d+\)(\x1b\[0m)? ")
 _screen = Console(highlight=False, soft_wrap=True)
 
@@ -309,7 +312,7 @@ def follow(command: list[str], environment: dict[str, str]) -> None:
     ):
         for line in job.stdout or ():
             log.write(line)
-            if not _RAY_CLIENT.match(line):
+            if not _NOISE.match(line):
                 _screen.print(_RAY_TASK.sub("", line.rstrip()), markup=False)
     if job.returncode:
         raise ServiceError(
