@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,9 @@ def start_servers() -> tuple[str, str, dict[str, str]]:
         str(ports["dashboard"]),
         "--dashboard-agent-listen-port",
         str(ports["agent"]),
+        # Not the folder of other clusters, for there Ray looks up which one a job belongs to; short, for its sockets.
+        "--temp-dir",
+        tempfile.mkdtemp(prefix="calogan-"),
     ]
     start("ray", [*head, *board, "--disable-usage-stats"], environment)
     token = {"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"}

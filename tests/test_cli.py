@@ -15,7 +15,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from calogan import generator
+from calogan import bundle, generator
 from calogan.cli import KEY_VARIABLE, cli, main
 from calogan.errors import QuantizationError
 from calogan.events import Events, read_events, write_events
@@ -50,13 +50,14 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory, geant4: Events) -> Path:
-    """Folder with showers and with files that are none."""
+def files(tmp_path_factory: pytest.TempPathFactory, geant4: Events, tiny_model: Path) -> Path:
+    """Folder with showers, with files that are none, and with a model of one precision."""
     folder = tmp_path_factory.mktemp("files")
     write_events(folder / "geant4.h5", geant4, header={})
     write_events(folder / "few.h5", geant4[:3], header={})
     (folder / "text.h5").write_text("no HDF5")
     (folder / "gates.toml").write_text("limit = [")
+    bundle.copy(tiny_model, folder / "float32", precisions=("float32",))
     return folder
 
 
@@ -125,7 +126,7 @@ def compare(**changed: object) -> list[object]:
         (["generate", "--model", "no-such", "-o", "{tmp}/x.h5"], "no-such"),
         (["generate", "--model", "{files}", "-o", "{tmp}/x.h5"], "{files}"),
         (["generate", "--model", "{model}", "--precision", "int4", "-o", "{tmp}/x.h5"], "int4"),
-        (["generate", "--model", "{model}", "--precision", "float16", "-o", "{tmp}/x.h5"], "float16"),
+        (["generate", "--model", "{files}/float32", "--precision", "int8", "-o", "{tmp}/x.h5"], "int8"),
         (["generate", "--model", "{model}", "--energy", 5000, "-o", "{tmp}/x.h5"], "5000"),
         (["benchmark", "--model", "{model}", "--precision", "int8,int4"], "int4"),
         (["benchmark", "--model", "no-such"], "no-such"),

@@ -3,10 +3,12 @@
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -126,12 +128,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "MLFLOW_TRACKING_URI": mlflow,
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         provenance.COMMIT_VARIABLE: COMMIT,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": (token := secrets.token_hex(32)),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
+    # A folder of its own, for there Ray looks up which cluster a job belongs to; a short name, for its sockets.
+    scratch = tempfile.mkdtemp(prefix="ray-")
     store = [
         "--backend-store-uri",
         f"sqlite:///{folder}/mlflow.db",
@@ -144,6 +149,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             *("ray", "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--port", str(ports["gcs"])),
             *("--include-dashboard", "true", "--dashboard-port", str(ports["dashboard"])),
             *("--dashboard-agent-listen-port", str(ports["agent"]), "--num-cpus", "2"),
+            *("--temp-dir", scratch),
         ],
     }
     servers = []
@@ -165,6 +171,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         stop_marked(str(folder))
         for server in servers:
             server.wait(timeout=10)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def stop_marked(mark: str) -> None:

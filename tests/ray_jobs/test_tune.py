@@ -17,7 +17,7 @@ def model(tiny_model: Path, tmp_path: Path) -> Path:
 
 def judged_by(limit: float, tiny_config: Config, folder: Path) -> Config:
     gates = folder / "gates.toml"
-    gates.write_text(f'"physics/sampling_fraction_shift" = {{ limit = {limit} }}')
+    gates.write_text(f'"physics/auc_high_level" = {{ limit = {limit}, best = 0.5 }}')
     chosen = Quantization(calibration_showers=16, granularity="per_tensor")
     return tiny_config.model_copy(update={"quantization": chosen, "validation": Validation(gates=str(gates), draws=1)})
 
@@ -35,6 +35,6 @@ def test_the_best_trial_enters_the_model(model: Path, tiny_config: Config, tmp_p
 
 def test_a_model_whose_best_trial_fails_is_left_as_it_was(model: Path, tiny_config: Config, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in model.iterdir()}
-    with pytest.raises(GateError, match="physics/sampling_fraction_shift; the model is left as it was"):
-        replace_int8(judged_by(1e-9, tiny_config, tmp_path), model)
+    with pytest.raises(GateError, match="physics/auc_high_level; the model is left as it was"):
+        replace_int8(judged_by(0.51, tiny_config, tmp_path), model)
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
