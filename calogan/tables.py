@@ -1,6 +1,7 @@
 """Reports as tables on a terminal."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -61,3 +62,52 @@ def benchmark_table(report: "BenchmarkReport") -> Table:
             str(timing.operations.float_arithmetic),
         )
     return table
+
+
+def summary_table(summary: Mapping[str, Any]) -> Table:
+    """Precisions beside each other, from the summary a pipeline writes."""
+    rows: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        ("sampling fraction shift", _physics("sampling_fraction_shift", percent=True)),
+        ("worst layer, mean energy", _physics("worst_layer", percent=True)),
+        ("composite MSE", _physics("composite_mse")),
+        ("mean y / std (cells)", lambda p: f"{_value(p, 'y_mean'):.2f} / {_value(p, 'y_std'):.2f}"),
+        ("mean z / std (layers)", lambda p: f"{_value(p, 'z_mean'):.2f} / {_value(p, 'z_std'):.2f}"),
+        ("pixel-wise from float32, of ECAL", _physics("pixelwise_relative", percent=True)),
+        ("classifier AUC against Geant4", _physics("auc_high_level")),
+        ("gates passed", lambda p: _gates(p["gates"])),
+        ("ms per shower, one core", lambda p: f"{p['performance']['perf/ms_per_shower']:.3f}"),
+        ("  ratio to float32", lambda p: f"{p['performance']['perf/speedup']:.2f}x"),
+        ("  of it the network", lambda p: f"{p['performance']['perf/network_ms_per_shower']:.3f}"),
+        ("  ratio to float32", lambda p: f"{p['performance']['perf/network_speedup']:.2f}x"),
+        ("network size (MB)", lambda p: f"{p['performance']['model/size_mb']:.2f}"),
+        ("int8 convolutions", lambda p: f"{p['performance']['quant/integer_convolutions']:.0f}"),
+    ]
+    table = Table(title=f"\nagainst Geant4 showers that no step before has seen; {summary['header']['cpu_isa']}")
+    table.add_column("", no_wrap=True)
+    for name in summary["precisions"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for title, text in rows:
+        table.add_row(title, *(text(found) for found in summary["precisions"].values()))
+    return table
+
+
+def _value(found: dict[str, Any], metric: str) -> float:
+    """One physics figure of a precision."""
+    return float(found["physics"][f"physics/{metric}"]["value"])
+
+
+def _physics(metric: str, *, percent: bool = False) -> Callable[[dict[str, Any]], str]:
+    """How to print one physics figure with its error."""
+
+    def text(found: dict[str, Any]) -> str:
+        estimate = found["physics"][f"physics/{metric}"]
+        scale, unit = (100.0, " %") if percent else (1.0, "")
+        return f"{scale * estimate['value']:.2g} ± {scale * estimate['error']:.1g}{unit}"
+
+    return text
+
+
+def _gates(verdicts: dict[str, str]) -> str:
+    """How many gates passed, of those that were measured."""
+    measured = [verdict for verdict in verdicts.values() if verdict != "not measured"]
+    return f"{measured.count('passed')} of {len(measured)}"

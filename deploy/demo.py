@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 import httpx
@@ -27,9 +26,8 @@ import psutil
 import yaml
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from calogan import plots, provenance, quiet
+from calogan import plots, provenance, quiet, tables
 
 quiet.load_tensorflow()  # before what imports it: the screen is for the demo's progress
 
@@ -103,7 +101,7 @@ def demonstrate(config_name: str) -> None:
         reference_title=f"Geant4, {energy:.1f} GeV electron",
         generated_title=f"calogan int8, {energy:.1f} GeV electron",
     ).savefig(picture, dpi=130)
-    show_table(summary)
+    _screen.print(tables.summary_table(summary))
     runs = [found["run_id"] for found in summary["precisions"].values()]
     _screen.print(f"\n[bold]comparison[/]  {escape(registry.comparison_url(runs, tracking_uri=mlflow_uri))}")
     _screen.print("[bold]ask for showers[/]")
@@ -157,7 +155,7 @@ def start_servers() -> tuple[str, str, dict[str, str]]:
         str(ports["agent"]),
         # Not the folder of other clusters, for there Ray looks up which one a job belongs to; short, for its sockets.
         "--temp-dir",
-        tempfile.mkdtemp(prefix="calogan-"),
+        str(scratch_folder()),
     ]
     start("ray", [*head, *board, "--disable-usage-stats"], environment)
     token = {"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"}
@@ -167,6 +165,16 @@ def start_servers() -> tuple[str, str, dict[str, str]]:
     agent = f"http://127.0.0.1:{ports['agent']}/api/local_raylet_healthz"
     wait_for("Ray", lambda: httpx.get(agent, headers=token).is_success)
     return mlflow_uri, dashboard, environment
+
+
+def scratch_folder() -> Path:
+    """Make a folder for Ray's logs and sockets, linked from the demo's, in place of that of the last demo."""
+    link = FOLDER / "ray"
+    if link.is_symlink():
+        shutil.rmtree(link.resolve(), ignore_errors=True)
+        link.unlink()
+    link.symlink_to(tempfile.mkdtemp(prefix="calogan-"))
+    return link.resolve()
 
 
 def deploy(dashboard: str, environment: dict[str, str]) -> str:
@@ -222,55 +230,6 @@ def ask(curl: str, environment: dict[str, str]) -> None:
         say("ask", f"100 int8 showers over HTTP in {time.monotonic() - begun:.2f} s, sha256 {answers[-1][:16]}")
     if len(set(answers)) != 1:
         raise ServiceError("the same request with the same seed gave different bytes")
-
-
-def show_table(summary: dict[str, Any]) -> None:
-    """Print float32 beside int8."""
-    rows: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
-        ("sampling fraction shift", physics("sampling_fraction_shift", percent=True)),
-        ("worst layer, mean energy", physics("worst_layer", percent=True)),
-        ("composite MSE", physics("composite_mse")),
-        ("mean y / std (cells)", lambda p: f"{value(p, 'y_mean'):.2f} / {value(p, 'y_std'):.2f}"),
-        ("mean z / std (layers)", lambda p: f"{value(p, 'z_mean'):.2f} / {value(p, 'z_std'):.2f}"),
-        ("pixel-wise from float32, of ECAL", physics("pixelwise_relative", percent=True)),
-        ("classifier AUC against Geant4", physics("auc_high_level")),
-        ("gates passed", lambda p: gates(p["gates"])),
-        ("ms per shower, one core", lambda p: f"{p['performance']['perf/ms_per_shower']:.3f}"),
-        ("  ratio to float32", lambda p: f"{p['performance']['perf/speedup']:.2f}x"),
-        ("  of it the network", lambda p: f"{p['performance']['perf/network_ms_per_shower']:.3f}"),
-        ("  ratio to float32", lambda p: f"{p['performance']['perf/network_speedup']:.2f}x"),
-        ("network size (MB)", lambda p: f"{p['performance']['model/size_mb']:.2f}"),
-        ("int8 convolutions", lambda p: f"{p['performance']['quant/integer_convolutions']:.0f}"),
-    ]
-    table = Table(title=f"\nagainst Geant4 showers that no step before has seen; {summary['header']['cpu_isa']}")
-    table.add_column("", no_wrap=True)
-    for name in summary["precisions"]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for title, text in rows:
-        table.add_row(title, *(text(found) for found in summary["precisions"].values()))
-    _screen.print(table)
-
-
-def value(found: dict[str, Any], metric: str) -> float:
-    """One physics figure of a precision."""
-    return float(found["physics"][f"physics/{metric}"]["value"])
-
-
-def physics(metric: str, *, percent: bool = False) -> Callable[[dict[str, Any]], str]:
-    """How to print one physics figure with its error."""
-
-    def text(found: dict[str, Any]) -> str:
-        estimate = found["physics"][f"physics/{metric}"]
-        scale, unit = (100.0, " %") if percent else (1.0, "")
-        return f"{scale * estimate['value']:.2g} ± {scale * estimate['error']:.1g}{unit}"
-
-    return text
-
-
-def gates(verdicts: dict[str, str]) -> str:
-    """How many gates passed, of those that were measured."""
-    measured = [verdict for verdict in verdicts.values() if verdict != "not measured"]
-    return f"{measured.count('passed')} of {len(measured)}"
 
 
 def say(step: str, text: str) -> None:
