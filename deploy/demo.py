@@ -42,7 +42,7 @@ MARK = "CALOGAN_DEMO"
 PICTURE_GEV = 200.0
 # What Ray's client says of the submission, and TensorFlow's native code of itself; the log has it.
 _NOISE = re.compile(
-    r"\d{4}-\d\d-\d\d [\d:,]+\s+(INFO|SUCC|WARNING working_dir)|Running entrypoint for job|.*(absl::InitializeLog| I0000 00:00:|\tINFO )"
+    r"\d{4}-\d\d-\d\d [\d:,]+\s+(INFO|SUCC|WARNING working_dir)|Running entrypoint for job|.*(absl::InitializeLog| I0000 00:00:|[\t ]INFO |color_warning\(|/data_validation\.py:)"
 )
 _RAY_TASK = re.compile(r"^(\x1b\[\d+m)?\(\w+ pid=\d+\)(\x1b\[0m)? ")
 _screen = Console(highlight=False, soft_wrap=True)
