@@ -8,6 +8,7 @@ import numpy as np
 from calogan import bundle, generator, lowering
 from calogan.bundle import Bundle
 from calogan.config import Config
+from calogan.errors import ModelError
 from calogan.events import Events, packaged_sample, read_events, split_events
 from calogan.quantization import quantize
 from calogan.training.loop import Epoch, TrainingResult, train
@@ -48,8 +49,15 @@ def score_showers(reference: Events, candidate: Events) -> float:
 
 
 def quantize_model(config: Config, model: Path, target: Path | None = None) -> Bundle:
-    """Quantize a model to int8 on the calibration split."""
-    return quantize(bundle.find(model), read_split(config, "calibration"), config.quantization, target or model)
+    """Quantize a model to int8 on the calibration split, in place or into another folder.
+
+    Raises:
+        ModelError: there is no such model, or it is a packaged one and no other folder is given.
+    """
+    source = bundle.find(model)
+    if target is None and source != model:
+        raise ModelError(f"{model} is a packaged model, which stays as it is; name another folder with --out")
+    return quantize(source, read_split(config, "calibration"), config.quantization, target or source)
 
 
 def validate_model(config: Config, model: Path, precision: str, *, threads: int = 1) -> ValidationReport:

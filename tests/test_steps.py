@@ -81,3 +81,8 @@ def test_a_model_that_is_not_there_is_an_error(config: Config, tmp_path: Path) -
         steps.quantize_model(config, tmp_path)
     with pytest.raises(ModelError, match="no model"):
         steps.validate_model(config, tmp_path, "int8")
+
+
+def test_a_packaged_model_is_not_quantized_in_place(config: Config) -> None:
+    with pytest.raises(ModelError, match="lean is a packaged model"):
+        steps.quantize_model(config, Path("lean"))
