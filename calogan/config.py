@@ -19,13 +19,16 @@ class Data(_Step):
     """Which showers a model is made of and judged by.
 
     Attributes:
-        path: HDF5 file of Geant4 showers; empty for the sample that comes with the package.
+        path: HDF5 file of Geant4 showers, a folder, a pattern, or a list of these; empty for the sample that comes
+            with the package.
+        format: format of the files, see `calogan.events`; empty to recognise it.
         energy_low, energy_high: range Ep was drawn from, GeV; the model answers for it.
         train, validation, calibration, test: shares of the showers, by identity; they add up to 1.
             Weights see train only, the choice of the best epoch validation, INC calibration, reports test.
     """
 
-    path: str = ""
+    path: str | tuple[str, ...] = ""
+    format: Literal["", "clic", "clic-x50", "calochallenge", "par04"] = ""
     energy_low: float = Field(2.0, gt=0)
     energy_high: float = Field(500.0, gt=0)
     train: float = Field(0.6, gt=0)
@@ -43,11 +46,11 @@ class Network(_Step):
     """The generator.
 
     Attributes:
-        family: `lean` or `rehm2021`.
+        family: `lean`, `rehm2021` or `conv3d`.
         width: channels of the convolutions of `lean`.
     """
 
-    family: Literal["lean", "rehm2021"] = "lean"
+    family: Literal["lean", "rehm2021", "conv3d"] = "lean"
     width: int = Field(32, ge=8, le=256, multiple_of=2)
 
 

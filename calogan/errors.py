@@ -38,6 +38,10 @@ class ModelError(CaloganError):
     http_status = 404
 
 
+class SimulationError(CaloganError):
+    """The Geant4 engine is not installed or a simulation died."""
+
+
 class TrainingError(CaloganError):
     """Training met a state it cannot go on from, such as a loss that is not a number."""
 

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow.python.grappler import tf_optimizer
 
-from calogan import bundle, provenance
+from calogan import bundle, provenance, rewrites
 from calogan.bundle import Bundle
 from calogan.config import Config, Network
 from calogan.geometry import CLIC
@@ -33,9 +34,9 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
     model = build_generator(config.network)
     model.load_weights(weights)
     model.save_weights(folder / bundle.WEIGHTS)
-    n_features = model.network.input_shape[-1]
+    network = rewrites.lower(model.network, integer=False)
     write_graph(folder / "prepare.pb", _prepare, model, energy=(), latent=(model.latent_size,))
-    write_graph(folder / "network.float32.pb", _network, model, features=(n_features,))
+    write_graph(folder / "network.float32.pb", _network, network, features=network.input_shape[1:])
     float32 = (folder / "network.float32.pb").read_bytes()
     (folder / "network.bfloat16.pb").write_bytes(compute_in_bfloat16(float32))
     (folder / "network.float16.pb").write_bytes(halve_weights(float32))
@@ -119,8 +120,8 @@ def _prepare(model: GeneratorNetwork, energy: tf.Tensor, latent: tf.Tensor) -> d
     return {"features": features, "context": context}
 
 
-def _network(model: GeneratorNetwork, features: tf.Tensor) -> dict[str, tf.Tensor]:
-    return {"outputs": model.network(features, training=False)}
+def _network(network: keras.Model, features: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"outputs": network(features, training=False)}
 
 
 def _finish_lean(model: Lean, outputs: tf.Tensor, context: tf.Tensor, bits: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -155,7 +156,7 @@ def _finish(model: GeneratorNetwork, outputs: tf.Tensor, context: tf.Tensor) -> 
     return {"showers": model.finish(outputs, context, None)}
 
 
-def write_graph(path: Path, function: _Part, model: GeneratorNetwork, **shapes: tuple[int, ...]) -> None:
+def write_graph(path: Path, function: _Part, model: keras.Model, **shapes: tuple[int, ...]) -> None:
     """Freeze function(model, **inputs) -> {name: output}; inputs and outputs are nodes of their names."""
     kinds = {"bits": tf.uint16}
     specs = {

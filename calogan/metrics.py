@@ -10,23 +10,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import wasserstein_distance
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from calogan.errors import EventsError
-from calogan.events import Events
 from calogan.observables import AXES, PLANES, Floats, Observables, high_level_features, moments
+from calogan.resampling import Columns, Sample, replica_means, replica_weights
 
 ENERGY_BINS_GEV = ((2, 50), (50, 150), (150, 300), (300, 500))
 TAIL_CELLS = 5  # [R21]: the tails are the first and last five cells of the transverse profile
-FEWEST_SHOWERS = 20  # below this neither a spread nor its error means anything
-_REPLICAS = 100
-_BLOCK = 1024  # showers taken at a time
-_SHOWERS_PER_MATCHED_BIN = 40
-
-Columns = Callable[[Observables], Floats]
+CLASSIFIED_SHOWERS = 20_000  # of each sample at most: training time and memory grow with them, the AUC hardly does
 
 
 @dataclass(frozen=True)
@@ -37,64 +29,28 @@ class Estimate:
     error: float
 
 
-def match_energies(reference: Observables, candidate: Observables) -> tuple[Observables, Observables]:
-    """Weight the candidate so that both samples have the same spectrum of Ep.
+@dataclass(frozen=True, eq=False)
+class Projections:
+    """The mean projections of a sample on xy, xz and yz, over Ep.
 
-    Shower shapes change with Ep, so a difference of spectra would pass for a difference of physics. Ep is divided into
-    bins of about equal numbers of reference showers; in each, the candidate's weights add up to the reference's. What
-    has no counterpart in the other sample gets weight 0. Two samples of the same energies are left as they are.
-
-    Raises:
-        EventsError: fewer than `FEWEST_SHOWERS` of a sample have a counterpart and hold energy.
+    Attributes:
+        mean: of the sample and of its replicas, shape (1 + REPLICAS, 3, 625).
+        noise: variance of the mean of the sample, shape (3, 625).
     """
-    bins = max(1, min(25, len(reference) // _SHOWERS_PER_MATCHED_BIN))
-    edges = np.unique(np.quantile(reference.energy, np.linspace(0, 1, bins + 1)))
-    inside = (candidate.energy >= edges[0]) & (candidate.energy <= edges[-1])
-    of_reference, of_candidate = (np.searchsorted(edges[1:-1], s.energy, side="right") for s in (reference, candidate))
-    wanted = np.bincount(of_reference, minlength=len(edges)).astype(np.float64)
-    found = np.bincount(of_candidate, weights=inside, minlength=len(edges))
-    both = (wanted > 0) & (found > 0)
-    ratio = np.divide(wanted, found, out=np.zeros_like(wanted), where=both)
-    matched = (
-        replace(reference, weight=both[of_reference].astype(np.float64)),
-        replace(candidate, weight=np.where(inside, ratio[of_candidate], 0.0)),
-    )
-    for name, sample in zip(("reference", "candidate"), matched, strict=True):
-        used = np.count_nonzero(sample.weight)
-        if used < FEWEST_SHOWERS:
-            raise EventsError(
-                f"only {used} of {len(sample)} {name} showers have energies that the other sample has too; "
-                f"at least {FEWEST_SHOWERS} are needed: generate the candidate at the energies of the reference "
-                f"({edges[0]:g} to {edges[-1]:g} GeV)"
-            )
-        alive = np.count_nonzero((sample.weight > 0) & (sample.ecal > 0))
-        if alive < FEWEST_SHOWERS:
-            raise EventsError(
-                f"only {alive} of {used} {name} showers hold any energy; at least {FEWEST_SHOWERS} are needed: "
-                "check the model or the unit of the cells (GeV)"
-            )
-    return matched
+
+    mean: Floats
+    noise: Floats
 
 
-def replica_means(sample: Observables, columns: Columns, seed: tuple[int, int]) -> Floats:
-    """Weighted means of per-shower numbers, for the sample and for its bootstrap replicas.
-
-    Args:
-        sample: n observed showers.
-        columns: the per-shower numbers of some showers, shape (showers, k).
-        seed: of the replicas; differs between reference and candidate.
-
-    Returns:
-        Means, shape (1 + replicas, k); row 0 is the sample itself.
-    """
-    weights = _replica_weights(sample, seed)
-    blocks = (slice(start, start + _BLOCK) for start in range(0, len(sample), _BLOCK))
-    total: Floats = sum((weights[:, block] @ columns(sample[block]) for block in blocks), start=np.zeros(()))
-    means: Floats = total / weights.sum(axis=1, keepdims=True)
-    return means
+def projections(sample: Sample, sums: Floats) -> Projections:
+    """Make mean projections of sums over the showers of a sample, one weighting of `partials.Measured.planes`."""
+    weights = np.array([sample.weight.sum(), *(sample.weight @ sample.counts)])
+    mean = sums[:-1] / weights[:, None]
+    noise = (sums[-1] / weights[0] - mean[0] ** 2) / sample.effective
+    return Projections(mean.reshape(len(mean), len(PLANES), -1), noise.reshape(len(PLANES), -1))
 
 
-def composite_mse(reference: Observables, candidate: Observables, *, seed: int = 0) -> Estimate:
+def composite_mse(reference: Projections, candidate: Projections) -> Estimate:
     """Total mean squared error between the two-dimensional projections of the mean showers.
 
     The metric of arXiv 2103.10142, table 4, which leaves binning and normalisation open. Here: R and C are the means
@@ -102,38 +58,31 @@ def composite_mse(reference: Observables, candidate: Observables, *, seed: int =
     sum(R^2), and the three are added. A candidate too high by a factor 1 + s gives 3 s^2. The part that the finite
     samples alone would give, the variance of the two means, is subtracted, and less than 0 is given as 0.
     """
-
-    def columns(sample: Observables) -> Floats:
-        cells = sample.projections.reshape(len(sample), -1) / sample.energy[:, None]
-        return np.hstack([cells, cells**2])
-
-    means = _both_means(reference, candidate, columns, seed)
-    (r, r_square), (c, c_square) = (np.split(m.reshape(len(m), 2, len(PLANES), -1), 2, axis=1) for m in means)
-    noise = (r_square - r**2) / _effective(reference) + (c_square - c**2) / _effective(candidate)
-    total = (((c - r) ** 2 - noise).sum(axis=-1) / (r**2).sum(axis=-1)).sum(axis=(1, 2))
-    error = _estimate(total).error
-    return Estimate(max(0.0, float(total[0])), error)
+    r, c = reference.mean, candidate.mean
+    noise = reference.noise + candidate.noise
+    total = (((c - r) ** 2 - noise).sum(axis=-1) / (r**2).sum(axis=-1)).sum(axis=1)
+    return Estimate(max(0.0, float(total[0])), _estimate(total).error)
 
 
-def profile_moments(reference: Observables, candidate: Observables, axis: str, *, seed: int = 0) -> dict[str, Estimate]:
+def profile_moments(reference: Sample, candidate: Sample, axis: str) -> dict[str, Estimate]:
     """Mean and standard deviation of the mean profile along an axis, in cells counted from 0.
 
     Table 3 of arXiv 2103.10142: the candidate's `mean` and `std`, and their differences from the reference,
     `mean_shift` and `std_shift`.
     """
-    r, c = _both_means(reference, candidate, lambda s: _per_ep(s.profiles[:, AXES.index(axis)], s), seed)
+    r, c = _both_means(reference, candidate, lambda s: _per_ep(s.profiles[:, AXES.index(axis)], s))
     (r_mean, r_std), (c_mean, c_std) = moments(r), moments(c)
     values = {"mean": c_mean, "std": c_std, "mean_shift": c_mean - r_mean, "std_shift": c_std - r_std}
     return {name: _estimate(value) for name, value in values.items()}
 
 
-def sampling_fraction_shift(reference: Observables, candidate: Observables, *, seed: int = 0) -> Estimate:
+def sampling_fraction_shift(reference: Sample, candidate: Sample) -> Estimate:
     """Relative deviation of the mean of ECAL/Ep."""
-    r, c = _both_means(reference, candidate, lambda s: s.sampling_fraction[:, None], seed)
+    r, c = _both_means(reference, candidate, lambda s: s.sampling_fraction[:, None])
     return _estimate(_deviation(c, r)[:, 0])
 
 
-def resolution_shift(reference: Observables, candidate: Observables, *, seed: int = 0) -> Estimate:
+def resolution_shift(reference: Sample, candidate: Sample) -> Estimate:
     """Relative deviation of the resolution, the standard deviation of ECAL/Ep over its mean."""
 
     def resolution(means: Floats) -> Floats:
@@ -142,83 +91,99 @@ def resolution_shift(reference: Observables, candidate: Observables, *, seed: in
     def columns(sample: Observables) -> Floats:
         return np.stack([sample.sampling_fraction, sample.sampling_fraction**2], axis=1)
 
-    r, c = _both_means(reference, candidate, columns, seed)
+    r, c = _both_means(reference, candidate, columns)
     return _estimate(_deviation(resolution(c), resolution(r)))
 
 
-def worst_layer(reference: Observables, candidate: Observables, *, seed: int = 0) -> Estimate:
+def worst_layer(reference: Sample, candidate: Sample) -> Estimate:
     """Relative deviation of the mean energy of the layer where it is largest, with its sign.
 
     In GeV, not over Ep: the first layers hold nearly the same energy at every Ep, so that over Ep a few showers of low
     energy would decide about them, with three times the statistical error.
     """
-    r, c = _both_means(reference, candidate, lambda s: s.profiles[:, AXES.index("z")], seed)
+    r, c = _both_means(reference, candidate, lambda s: s.profiles[:, AXES.index("z")])
     deviation = _deviation(c, r)
     return _estimate(deviation[:, np.argmax(np.abs(deviation[0]))])
 
 
-def tail(reference: Observables, candidate: Observables, axis: str, *, last: bool, seed: int = 0) -> Estimate:
+def tail(reference: Sample, candidate: Sample, axis: str, *, last: bool) -> Estimate:
     """Relative deviation of the mean energy (over Ep) in the first or last five cells of a transverse profile."""
     cells = slice(-TAIL_CELLS, None) if last else slice(TAIL_CELLS)
     along = AXES.index(axis)
     r, c = _both_means(
-        reference, candidate, lambda s: _per_ep(s.profiles[:, along, cells].sum(axis=1, keepdims=True), s), seed
+        reference, candidate, lambda s: _per_ep(s.profiles[:, along, cells].sum(axis=1, keepdims=True), s)
     )
     return _estimate(_deviation(c, r)[:, 0])
 
 
-def hits_shift(reference: Observables, candidate: Observables, *, seed: int = 0) -> Estimate:
+def hits_shift(reference: Sample, candidate: Sample) -> Estimate:
     """Relative deviation of the mean number of cells above the read-out threshold."""
-    r, c = _both_means(reference, candidate, lambda s: s.hits.sum(axis=1, keepdims=True), seed)
+    r, c = _both_means(reference, candidate, lambda s: s.hits.sum(axis=1, keepdims=True, dtype=np.float64))
     return _estimate(_deviation(c, r)[:, 0])
 
 
-def empty_showers(reference: Observables, candidate: Observables, *, seed: int = 0) -> Estimate:
+def empty_showers(reference: Sample, candidate: Sample) -> Estimate:
     """Share of showers without any energy, candidate minus reference."""
-    r, c = _both_means(reference, candidate, lambda s: (s.ecal == 0).astype(np.float64)[:, None], seed)
+    r, c = _both_means(reference, candidate, lambda s: (s.ecal == 0).astype(np.float64)[:, None])
     return _estimate((c - r)[:, 0])
 
 
-def separation_cell_energy(reference: Observables, candidate: Observables, *, seed: int = 0) -> Estimate:
+def separation_cell_energy(reference: Sample, candidate: Sample) -> Estimate:
     """Separation power of the spectra of cell energy, 0 for equal and 1 for disjoint ones.
 
     Half the sum of (r - c)^2 / (r + c) over the bins of two histograms normalised to 1: arXiv 2009.03796, eq. 15.
     """
-    r, c = (m / m.sum(axis=1, keepdims=True) for m in _both_means(reference, candidate, lambda s: s.spectrum, seed))
+    r, c = (
+        m / m.sum(axis=1, keepdims=True)
+        for m in _both_means(reference, candidate, lambda s: s.spectrum.astype(np.float64))
+    )
     return _estimate(0.5 * ((r - c) ** 2 / np.maximum(r + c, 1e-16)).sum(axis=1))
 
 
-def wasserstein(
-    reference: Observables, candidate: Observables, quantity: Callable[[Observables], Floats], *, seed: int = 0
-) -> Estimate:
+def wasserstein(reference: Sample, candidate: Sample, quantity: Callable[[Observables], Floats]) -> Estimate:
     """Wasserstein-1 distance of a per-shower number, in standard deviations of the reference.
 
     Never negative, so two samples of the same kind give about 1/sqrt(n), not 0. Showers for which the number is not
     defined (NaN) are left out.
     """
-    r, c = quantity(reference), quantity(candidate)
-    r_keep, c_keep = np.isfinite(r), np.isfinite(c)
-    r, c = r[r_keep], c[c_keep]
-    r_weights = _replica_weights(reference, (seed, 0))[:, r_keep]
-    c_weights = _replica_weights(candidate, (seed, 1))[:, c_keep]
-    mean = np.average(r, weights=r_weights[0])
-    spread = np.sqrt(np.average((r - mean) ** 2, weights=r_weights[0]))
-    distances = np.array([wasserstein_distance(r, c, u, v) for u, v in zip(r_weights, c_weights, strict=True)])
+    samples = (reference, candidate)
+    values = [quantity(sample.observables) for sample in samples]
+    kept = [np.flatnonzero(np.isfinite(v) & (s.weight > 0)) for v, s in zip(values, samples, strict=True)]
+    r, c = (v[keep] for v, keep in zip(values, kept, strict=True))
+    r_weight, c_weight = (s.weight[keep] for s, keep in zip(samples, kept, strict=True))
+    together = np.concatenate([r, c])
+    order = np.argsort(together)
+    steps = np.diff(together[order])
+
+    def distance(r_weight: Floats, c_weight: Floats) -> float:
+        # The area between the two cumulative distributions, which are constant from one shower to the next.
+        signed = np.concatenate([r_weight / r_weight.sum(), -c_weight / c_weight.sum()])
+        return float(np.abs(np.cumsum(signed[order])[:-1]) @ steps)
+
+    r_counts, c_counts = (s.counts[keep].T for s, keep in zip(samples, kept, strict=True))
+    replicas = (distance(r_weight * u, c_weight * v) for u, v in zip(r_counts, c_counts, strict=True))
+    distances = np.array([distance(r_weight, c_weight), *replicas])
+    mean = np.average(r, weights=r_weight)
+    spread = np.sqrt(np.average((r - mean) ** 2, weights=r_weight))
     if spread == 0:
         return _estimate(np.where(distances > 0, np.inf, 0.0))
     return _estimate(distances / spread)
 
 
-def auc_high_level(reference: Observables, candidate: Observables, *, seed: int = 0) -> Estimate:
+def auc_high_level(reference: Sample, candidate: Sample, *, seed: int = 0) -> Estimate:
     """Area under the ROC curve of a classifier that tells candidate from reference by its high-level features.
 
     Gradient-boosted trees, trained on one half and tested on the other, then the other way round; the two areas are
     averaged. 0.5: cannot be told apart; 1: always told apart. The error is that of the test, not of the training.
+    Of a larger sample `CLASSIFIED_SHOWERS` are taken, evenly over its length.
     """
-    features = np.vstack([high_level_features(s)[0] for s in (reference, candidate)])
-    label = np.repeat([0, 1], [len(reference), len(candidate)])
-    weights = np.hstack([_replica_weights(s, (seed, i)) for i, s in enumerate((reference, candidate))])
-    half = _halves(reference.energy, candidate.energy, seed)
+    samples = (reference, candidate)
+    chosen = [_evenly(sample.used, CLASSIFIED_SHOWERS) for sample in samples]
+    seen = [sample.observables[which] for sample, which in zip(samples, chosen, strict=True)]
+    features = np.vstack([high_level_features(some)[0] for some in seen])
+    label = np.repeat([0, 1], [len(some) for some in seen])
+    weights = np.hstack([replica_weights(s.weight[i], s.counts[i]) for s, i in zip(samples, chosen, strict=True)])
+    half = _halves(seen[0].energy, seen[1].energy, seed)
     areas = []
     for test in (half, ~half):
         model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed)
@@ -227,30 +192,20 @@ def auc_high_level(reference: Observables, candidate: Observables, *, seed: int 
             train = _drawn_by_weight(weights[0], ~test)
             model.fit(features[train], label[train])
             score = model.predict_proba(features[test])[:, 1]
-        areas.append([roc_auc_score(label[test], score, sample_weight=w) for w in weights[:, test]])
+        areas.append(_areas(label[test], score, weights[:, test]))
     return _estimate(np.mean(areas, axis=0))
 
 
-def pixelwise_difference(float32: Events, candidate: Events) -> dict[str, Estimate]:
+def pixelwise_difference(moved: Floats) -> dict[str, Estimate]:
     """How far single showers move from those of the float32 model made with the same latent.
 
     Table 5 of arXiv 2103.10142: the sum over cells of the absolute difference; its `mean` and `std` over showers in
     GeV, and `relative`, the mean of its ratio to the ECAL of the float32 shower.
 
-    Raises:
-        EventsError: the two do not have the same energies, so they cannot have the same latent.
+    Args:
+        moved: see `partials.moved_energy`, shape (n, 2), GeV.
     """
-    if not np.array_equal(float32.energy, candidate.energy):
-        raise EventsError(
-            "the float32 showers and the candidate differ in number or energies; generate both with the same energies and seed"
-        )
-    n = len(candidate)
-    difference, total = np.empty(n), np.empty(n)
-    for block in (slice(start, start + _BLOCK) for start in range(0, n, _BLOCK)):
-        difference[block] = np.abs(float32.showers[block] - candidate.showers[block]).sum(
-            axis=(1, 2, 3), dtype=np.float64
-        )
-        total[block] = float32.showers[block].sum(axis=(1, 2, 3), dtype=np.float64)
+    n, (difference, total) = len(moved), moved.T
     std = difference.std()
     relative = difference[total > 0] / total[total > 0]
     fourth = np.mean((difference - difference.mean()) ** 4)
@@ -263,19 +218,14 @@ def pixelwise_difference(float32: Events, candidate: Events) -> dict[str, Estima
     }
 
 
-def in_energy_bin(sample: Observables, low: float, high: float) -> Observables:
-    """Showers of weight above 0 with low <= Ep < high (GeV)."""
-    return sample[np.flatnonzero((sample.energy >= low) & (sample.energy < high) & (sample.weight > 0))]
+def in_energy_bin(sample: Sample, low: float, high: float) -> Sample:
+    """Leave out all showers but those with low <= Ep < high (GeV)."""
+    energy = sample.observables.energy
+    return replace(sample, weight=np.where((energy >= low) & (energy < high), sample.weight, 0.0))
 
 
-def _both_means(reference: Observables, candidate: Observables, columns: Columns, seed: int) -> tuple[Floats, Floats]:
-    return replica_means(reference, columns, (seed, 0)), replica_means(candidate, columns, (seed, 1))
-
-
-def _replica_weights(sample: Observables, seed: tuple[int, int]) -> Floats:
-    counts = np.random.default_rng(seed).poisson(1.0, (1 + _REPLICAS, len(sample)))
-    counts[0] = 1
-    return counts * sample.weight
+def _both_means(reference: Sample, candidate: Sample, columns: Columns) -> tuple[Floats, Floats]:
+    return replica_means(reference, columns), replica_means(candidate, columns)
 
 
 def _estimate(replicas: Floats) -> Estimate:
@@ -295,9 +245,29 @@ def _deviation(candidate: Floats, reference: Floats) -> Floats:
     return np.where(candidate == reference, 0.0, ratio - 1)
 
 
-def _effective(sample: Observables) -> float:
-    """Number of showers of equal weight that would have the same statistical error."""
-    return float(sample.weight.sum() ** 2 / (sample.weight**2).sum())
+def _evenly(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    return rows[np.arange(most) * len(rows) // most] if len(rows) > most else rows
+
+
+def _areas(label: NDArray[np.intp], score: Floats, weights: Floats) -> Floats:
+    """Areas under the ROC curve for many weightings of the same scores, which are sorted only once.
+
+    The area is the probability that a candidate has a higher score than a reference shower; equal ones count a half.
+
+    Args:
+        label: 0 for the reference, 1 for the candidate, shape (n,).
+        score: of the classifier, shape (n,).
+        weights: shape (k, n).
+
+    Returns:
+        Areas, shape (k,).
+    """
+    order = np.argsort(score)
+    first_of_equals = np.flatnonzero(np.diff(score[order], prepend=-np.inf))
+    r, c = (np.add.reduceat((weights * (label == i))[:, order], first_of_equals, axis=1) for i in (0, 1))
+    below = np.cumsum(r, axis=1) - r / 2
+    areas: Floats = (c * below).sum(axis=1) / (c.sum(axis=1) * r.sum(axis=1))
+    return areas
 
 
 def _drawn_by_weight(weights: Floats, which: NDArray[np.bool_]) -> NDArray[np.intp]:

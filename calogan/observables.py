@@ -1,8 +1,10 @@
 """What physics measures on showers: energies, profiles, moments, hits; arrays in, arrays out."""
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from calogan.geometry import CLIC
 
 Showers = NDArray[np.float32]
 Floats = NDArray[np.float64]
+Counts = NDArray[np.int32]
 
 AXES = ("x", "y", "z")
 PLANES = ("xy", "xz", "yz")
@@ -90,79 +93,106 @@ def max_cell(showers: Showers) -> Floats:
 
 def cell_spectrum(showers: Showers) -> Floats:
     """Number of cells of each shower in each bin of `SPECTRUM_EDGES_GEV`, shape (n, 48); hotter cells join the last bin."""
-    bins = len(SPECTRUM_EDGES_GEV) - 1
-    flat = showers.reshape(len(showers), -1)
-    shower, cell = np.nonzero(flat >= SPECTRUM_EDGES_GEV[0])
-    which = np.searchsorted(SPECTRUM_EDGES_GEV, flat[shower, cell], side="right") - 1
-    counts: NDArray[np.intp] = np.bincount(shower * bins + np.minimum(which, bins - 1), minlength=len(showers) * bins)
-    return counts.reshape(len(showers), bins).astype(np.float64)
+    shower, *cell = np.nonzero(showers >= SPECTRUM_EDGES_GEV[0])
+    return _spectrum(shower, showers[shower, *cell], len(showers)).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class Observables:
-    """All that metrics and figures need of a sample, about a tenth of its size.
+    """All that metrics and figures need of each shower: 1.3 kB instead of 62.5.
 
     Attributes:
         energy: energy of the primary particles, Ep, shape (n,), GeV.
         ecal: deposited energy, shape (n,), GeV; 0 for an empty shower, which stays in the sample.
         profiles: energy along x, y and z, shape (n, 3, 25), GeV.
-        projections: energy on the planes xy, xz and yz, shape (n, 3, 25, 25), GeV, float32.
+        layer_moments: in each layer the mean and width of x, then of y, shape (n, 4, 25), cells; NaN where it is empty.
+        core_shares: the two shares of `core_share`, shape (n, 2); NaN for an empty shower.
         hits: cells above the read-out threshold in each layer, shape (n, 25).
         bright_hits: cells above `BRIGHT_GEV`, shape (n,).
         max_cell: energy of the hottest cell, shape (n,), GeV.
         spectrum: cells in each bin of `SPECTRUM_EDGES_GEV`, shape (n, 48).
-        weight: weight of each shower when it is compared, shape (n,).
     """
 
     energy: Floats
     ecal: Floats
     profiles: Floats
-    projections: Showers
-    hits: Floats
-    bright_hits: Floats
+    layer_moments: NDArray[np.float32]
+    core_shares: Floats
+    hits: Counts
+    bright_hits: Counts
     max_cell: Floats
-    spectrum: Floats
-    weight: Floats
+    spectrum: Counts
 
     def __len__(self) -> int:
         return len(self.energy)
 
     def __getitem__(self, which: slice | NDArray[np.intp]) -> "Observables":
-        return Observables(**{field.name: getattr(self, field.name)[which] for field in dataclasses.fields(self)})
+        return Observables(**{name: array[which] for name, array in self.arrays().items()})
 
     @property
     def sampling_fraction(self) -> Floats:
         """ECAL/Ep, shape (n,)."""
         return self.ecal / self.energy
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all attributes by name."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
 
 def observe(events: Events) -> Observables:
-    """Measure a sample in one pass, as the detector reads it out: cells below `CLIC.threshold_gev` count as empty."""
-    parts = list(_observed_chunks(events))
-    joined = {
-        field.name: np.concatenate([getattr(part, field.name) for part in parts])
-        for field in dataclasses.fields(Observables)
-    }
-    return Observables(**joined)
+    """Measure a sample, as the detector reads it out: cells below `CLIC.threshold_gev` count as empty."""
+    parts = (observe_planes(events[start : start + _CHUNK])[0] for start in range(0, len(events), _CHUNK))
+    return joined(parts, len(events))
 
 
-def _observed_chunks(events: Events) -> Iterator[Observables]:
-    for start in range(0, len(events), _CHUNK):
-        chunk = events[start : start + _CHUNK]
-        cells = np.where(chunk.showers < CLIC.threshold_gev, np.float32(0), chunk.showers)
-        planes = np.stack([projection(cells, plane) for plane in PLANES], axis=1)
-        xy, xz, yz = planes[:, 0], planes[:, 1], planes[:, 2]
-        yield Observables(
-            energy=chunk.energy.astype(np.float64),
-            ecal=xy.sum(axis=(1, 2)),
-            profiles=np.stack([xz.sum(axis=2), yz.sum(axis=2), xz.sum(axis=1)], axis=1),
-            projections=planes.astype(np.float32),
-            hits=hits(cells),
-            bright_hits=_sum(cells >= BRIGHT_GEV, (1, 2, 3)),
-            max_cell=max_cell(cells),
-            spectrum=cell_spectrum(cells),
-            weight=np.ones(len(chunk)),
-        )
+def observe_planes(events: Events) -> tuple[Observables, Floats]:
+    """Measure a few showers; also give their projections on xy, xz and yz, shape (n, 3, 25, 25), GeV.
+
+    Nine cells of ten are empty, so all sums are over the hits.
+    """
+    n, (nx, ny, nz) = len(events), CLIC.shape
+    flat = events.showers.reshape(-1)
+    where = np.flatnonzero(flat >= CLIC.threshold_gev)
+    gev = flat[where]
+    column, z = np.divmod(where, nz)  # column: of shower, x and y
+    row = column // ny  # of shower and x
+    shower = row // nx
+    planes = np.stack(
+        [
+            _summed(column, gev, (n, nx, ny)),
+            _summed(row * nz + z, gev, (n, nx, nz)),
+            _summed(where - nz * ny * (row - shower), gev, (n, ny, nz)),
+        ],
+        axis=1,
+    )
+    xy, xz, yz = planes[:, 0], planes[:, 1], planes[:, 2]
+    deposited = _sum(xy, (1, 2))
+    return Observables(
+        energy=events.energy.astype(np.float64),
+        ecal=deposited,
+        profiles=np.stack([xz.sum(axis=2), yz.sum(axis=2), xz.sum(axis=1)], axis=1),
+        layer_moments=np.stack(
+            [number for plane in (xz, yz) for number in moments(plane.swapaxes(1, 2))], axis=1, dtype=np.float32
+        ),
+        core_shares=np.stack(core_share(xy), axis=1),
+        hits=_counted(shower * nz + z, (n, nz)),
+        bright_hits=_counted(shower[gev >= BRIGHT_GEV], (n,)),
+        max_cell=np.where(deposited > 0, max_cell(events.showers), 0.0),
+        spectrum=_spectrum(shower, gev, n),
+    ), planes
+
+
+def joined(parts: Iterable[Observables], showers: int) -> Observables:
+    """Put the parts of a sample together; showers: how many there are in all."""
+    arrays: dict[str, NDArray[Any]] = {}
+    filled = 0
+    for part in parts:
+        for name, array in part.arrays().items():
+            if name not in arrays:
+                arrays[name] = np.empty((showers, *array.shape[1:]), array.dtype)
+            arrays[name][filled : filled + len(part)] = array
+        filled += len(part)
+    return Observables(**arrays)
 
 
 def high_level_features(sample: Observables) -> tuple[Floats, tuple[str, ...]]:
@@ -180,16 +210,14 @@ def high_level_features(sample: Observables) -> tuple[Floats, tuple[str, ...]]:
     tiny = CLIC.threshold_gev
     layers = sample.profiles[:, 2]
     mean, std = moments(sample.profiles)
-    core, core_3x3 = core_share(sample.projections[:, 0])
-    x_layer, y_layer = (moments(sample.projections[:, plane].swapaxes(1, 2)) for plane in (1, 2))
     each_layer = {
         "share": layers / _nonzero(sample.ecal)[:, None],
         "log10_energy": np.log10(layers + tiny),
-        "hits": sample.hits,
-        "x_mean": x_layer[0],
-        "x_std": x_layer[1],
-        "y_mean": y_layer[0],
-        "y_std": y_layer[1],
+        "hits": sample.hits.astype(np.float64),
+        "x_mean": sample.layer_moments[:, 0],
+        "x_std": sample.layer_moments[:, 1],
+        "y_mean": sample.layer_moments[:, 2],
+        "y_std": sample.layer_moments[:, 3],
     }
     single = {
         "log10_ep": np.log10(sample.energy),
@@ -197,14 +225,31 @@ def high_level_features(sample: Observables) -> tuple[Floats, tuple[str, ...]]:
         "log10_ecal": np.log10(sample.ecal + tiny),
         **{f"{axis}_mean": mean[:, i] for i, axis in enumerate(AXES)},
         **{f"{axis}_std": std[:, i] for i, axis in enumerate(AXES)},
-        "hits": sample.hits.sum(axis=1),
-        "bright_hits": sample.bright_hits,
-        "core_share": core,
-        "core_share_3x3": core_3x3,
+        "hits": sample.hits.sum(axis=1).astype(np.float64),
+        "bright_hits": sample.bright_hits.astype(np.float64),
+        "core_share": sample.core_shares[:, 0],
+        "core_share_3x3": sample.core_shares[:, 1],
         "max_cell_share": sample.max_cell / sample.energy,
     }
     names = (*single, *(f"{name}_layer_{k}" for name in each_layer for k in range(CLIC.layers)))
     return np.column_stack([*single.values(), *each_layer.values()]), names
+
+
+def _summed(index: NDArray[np.intp], gev: Showers, shape: tuple[int, ...]) -> Floats:
+    total = np.bincount(index, weights=gev, minlength=math.prod(shape))
+    return np.asarray(total, dtype=np.float64).reshape(shape)
+
+
+def _counted(index: NDArray[np.intp], shape: tuple[int, ...]) -> Counts:
+    return np.bincount(index, minlength=math.prod(shape)).reshape(shape).astype(np.int32)
+
+
+def _spectrum(shower: NDArray[np.intp], gev: Showers, n: int) -> Counts:
+    """Spectra of n showers from their hits: the shower and the energy of each."""
+    bins = len(SPECTRUM_EDGES_GEV) - 1
+    which = np.searchsorted(SPECTRUM_EDGES_GEV, gev, side="right") - 1
+    seen = which >= 0
+    return _counted(shower[seen] * bins + np.minimum(which[seen], bins - 1), (n, bins))
 
 
 def _sum(numbers: NDArray[np.floating] | NDArray[np.bool_], axis: int | tuple[int, ...]) -> Floats:

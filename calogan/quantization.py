@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from calogan import bundle, generator, lowering
+from calogan import bundle, generator, lowering, rewrites
 from calogan.bundle import Bundle
 from calogan.config import Quantization
 from calogan.errors import QuantizationError
@@ -60,7 +60,7 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
     source = bundle.read(folder)
     model = lowering.load_generator_network(folder, source)
     features = _calibration_features(model, source, calibration, config)
-    definition = _compress(model.network, features, config)
+    definition = compress(rewrites.lower(model.network, integer=True), features, config)
     counted = count_operations(definition)
     if counted.integer_convolutions == 0:
         raise QuantizationError(
@@ -120,7 +120,17 @@ class _CalibrationLoader:
         return len(self._features) // self.batch_size
 
 
-def _compress(network: keras.Model, features: NDArray[np.float32], config: Quantization) -> tf.compat.v1.GraphDef:
+def compress(network: keras.Model, features: NDArray[np.float32], config: Quantization) -> tf.compat.v1.GraphDef:
+    """Quantize a lowered network to int8.
+
+    Args:
+        network: from `rewrites.lower`.
+        features: what it is calibrated with, shape (n, k).
+        config: the configuration to try.
+
+    Raises:
+        QuantizationError: the compressor failed or gave nothing back.
+    """
     # The compressor calibrates by reading back what TensorFlow prints to file descriptor 2. It takes that
     # descriptor from sys.stderr when it is imported, where a notebook or a test has put something else.
     with contextlib.redirect_stderr(sys.__stderr__), warnings.catch_warnings():
@@ -144,7 +154,10 @@ def _compress(network: keras.Model, features: NDArray[np.float32], config: Quant
 
 
 def _with_names(definition: tf.compat.v1.GraphDef, features: str, outputs: str) -> tf.compat.v1.GraphDef:
-    """Give input and output of a compressed graph the names of every network of this package."""
+    """Give input and output of a compressed graph the names of every network of this package, and the rest short ones.
+
+    The names it comes with are a tenth of the file.
+    """
     source, sink = (f"{name.partition(':')[0]}:0" for name in (features, outputs))
     with tf.Graph().as_default() as graph:
         placeholder = tf.compat.v1.placeholder(tf.float32, (None, None), "features")
@@ -153,4 +166,12 @@ def _with_names(definition: tf.compat.v1.GraphDef, features: str, outputs: str) 
         )
         tf.identity(result, name="out_outputs")
         renamed = graph.as_graph_def()
-    return tf.compat.v1.graph_util.extract_sub_graph(renamed, ["out_outputs"])
+    small = tf.compat.v1.graph_util.extract_sub_graph(renamed, ["out_outputs"])
+    kept = {"features", "out_outputs"}
+    short = {node.name: node.name if node.name in kept else f"n{i}" for i, node in enumerate(small.node)}
+    for node in small.node:
+        node.name = short[node.name]
+        for i, name in enumerate(node.input):  # "name", "name:output" or "^name"
+            bare = name.lstrip("^").partition(":")[0]
+            node.input[i] = name.replace(bare, short[bare], 1)
+    return small

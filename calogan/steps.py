@@ -9,22 +9,29 @@ from calogan import bundle, generator, lowering
 from calogan.bundle import Bundle
 from calogan.config import Config
 from calogan.errors import ModelError
-from calogan.events import Events, packaged_sample, read_events, split_events
+from calogan.events import Events, Selection, open_events, packaged_sample, split_source
+from calogan.events.files import find_files
 from calogan.quantization import quantize
 from calogan.training.loop import Epoch, TrainingResult, train
 from calogan.validation import ValidationReport, load_gates, physics_score, validate
 
+PART_SHOWERS = 10_000  # of a part are used where it has to be in memory: more decide nothing
 _VALIDATION_SEED = 20_000  # no other step draws showers with it
 
 
-def data_path(config: Config) -> Path:
-    """File of Geant4 showers a configuration is about."""
-    return Path(config.data.path) if config.data.path else packaged_sample()
+def data_paths(config: Config) -> tuple[Path, ...]:
+    """Files of Geant4 showers a configuration is about."""
+    return tuple(find_files(config.data.path)) if config.data.path else (packaged_sample(),)
+
+
+def open_splits(config: Config) -> dict[str, Selection]:
+    """Divide the showers of a configuration into train, validation, calibration and test; they stay on disk."""
+    return split_source(open_events(data_paths(config), format=config.data.format or None), config.data.fractions)
 
 
 def read_split(config: Config, name: str) -> Events:
-    """Read one part of the showers: train, validation, calibration or test."""
-    return split_events(read_events(data_path(config)), config.data.fractions)[name]
+    """Read one part of the showers into memory, the first `PART_SHOWERS` of it: validation, calibration or test."""
+    return open_splits(config)[name][:PART_SHOWERS]
 
 
 def train_model(config: Config, folder: Path, *, on_epoch: Callable[[Epoch], None] | None = None) -> TrainingResult:
@@ -35,11 +42,10 @@ def train_model(config: Config, folder: Path, *, on_epoch: Callable[[Epoch], Non
         folder: where the model is written.
         on_epoch: called after every epoch.
     """
-    parts = split_events(read_events(data_path(config)), config.data.fractions)
-    result = train(
-        parts["train"], parts["validation"], config, folder / "training", score=score_showers, on_epoch=on_epoch
-    )
-    lowering.freeze(result.weights, config, folder, inputs=(data_path(config),))
+    parts = open_splits(config)
+    validation = parts["validation"][:PART_SHOWERS]
+    result = train(parts["train"], validation, config, folder / "training", score=score_showers, on_epoch=on_epoch)
+    lowering.freeze(result.weights, config, folder, inputs=data_paths(config))
     return result
 
 
@@ -69,4 +75,4 @@ def validate_model(config: Config, model: Path, precision: str, *, threads: int 
     if precision != "float32":
         candidate = generator.load(model, precision=precision, threads=threads).sample(energy, seed=_VALIDATION_SEED)
     gates = load_gates(config.validation.gates)
-    return validate(reference, candidate, float32=float32, gates=gates, inputs=(data_path(config),))
+    return validate(reference, candidate, float32=float32, gates=gates, inputs=data_paths(config))

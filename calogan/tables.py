@@ -9,6 +9,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from calogan.benchmark import BenchmarkReport
+    from calogan.inspection import Inspection
     from calogan.validation import ValidationReport
 
 _WIDE = 100  # columns of a table where the output is not a terminal
@@ -22,10 +23,11 @@ def show(table: Table) -> None:
     console.print(table)
 
 
-def report_table(report: "ValidationReport") -> Table:
+def report_table(report: "ValidationReport", candidate: str = "candidate") -> Table:
     """Metrics of a comparison with their errors, the floor and the gates."""
     colours = {"passed": "green", "failed": "red", "undecided": "yellow", "not measured": "dim"}
-    table = Table(title=f"{report.showers['reference']} reference and {report.showers['candidate']} candidate showers")
+    title = f"{report.showers['reference']} reference showers and {report.showers['candidate']} of {candidate}"
+    table = Table(title=escape(title))
     for column in ("metric", "value", "error", "floor", "limit", "gate"):
         table.add_column(column, justify="left" if column in {"metric", "gate"} else "right", no_wrap=True)
     for name, found in report.metrics.items():
@@ -62,6 +64,32 @@ def benchmark_table(report: "BenchmarkReport") -> Table:
             str(timing.operations.float_arithmetic),
         )
     return table
+
+
+def inspection_tables(found: "Inspection") -> list[Table]:
+    """Files, and the showers in them by energy."""
+    files = Table(title=f"{len(found.energy)} showers in {len(found.files)} files")
+    for column in ("file", "format", "showers", "generator"):
+        files.add_column(column, justify="right" if column == "showers" else "left")
+    for file in found.files:
+        origin = file.origin.get("generator") or file.origin.get("origin", "")
+        files.add_row(escape(str(file.path)), escape(file.layout), str(file.showers), escape(origin))
+    energies = Table(
+        title=f"Ep {found.energy.min():.4g} to {found.energy.max():.4g} GeV, {found.hits.mean():.0f} cells hit"
+    )
+    for column in ("Ep (GeV)", "showers", "sampling fraction (%)", "spread (%)", ""):
+        energies.add_column(column, justify="left" if not column else "right")
+    rows = found.by_energy()
+    most = max((row["showers"] for row in rows), default=1)
+    for row in rows:
+        energies.add_row(
+            f"{row['low_gev']:.4g} - {row['high_gev']:.4g}",
+            f"{row['showers']:.0f}",
+            f"{100 * row['sampling_fraction']:.3f} ± {100 * row['error']:.3f}",
+            f"{100 * row['spread']:.3f}",
+            "█" * max(1, round(24 * row["showers"] / most)),
+        )
+    return [files, energies]
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:

@@ -1,49 +1,52 @@
-"""Prove showers right: observables x metrics -> a report with gates, and the shapes that its figures show."""
+"""Prove showers right: samples -> a report with metrics, gates, and the shapes that its figures show."""
 
 import dataclasses
 import json
 import math
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from calogan import metrics, provenance
-from calogan.errors import ConfigError, GateError
-from calogan.events import Events
+from calogan import metrics, partials, provenance
+from calogan.comparison import METRICS, Curve, compare, curves
+from calogan.errors import ConfigError, EventsError, GateError
+from calogan.events import EventSource
 from calogan.metrics import Estimate
-from calogan.observables import AXES, SPECTRUM_EDGES_GEV, Floats, Observables, core_share, moments, observe
+from calogan.partials import Measured, Partial, Plan, merge, observe_part, parts
+from calogan.resampling import match_energies
+
+__all__ = [
+    "METRICS",
+    "SAMPLES",
+    "Curve",
+    "Estimate",
+    "Gate",
+    "GateResult",
+    "ValidationReport",
+    "Verdict",
+    "compare",
+    "conclude",
+    "curves",
+    "failed_gates",
+    "judge",
+    "load_gates",
+    "physics_score",
+    "prepare",
+    "report_to_dict",
+    "validate",
+    "write_report",
+]
 
 Verdict = Literal["passed", "failed", "undecided", "not measured"]
 Progress = Callable[[str], None]
 
-# Finer where the shower changes fastest; the bins of the figures, not of the gates.
-CURVE_EDGES_GEV: Floats = np.array([2, 10, 25, 50, 100, 150, 200, 300, 400, 500.0])
-
-_WASSERSTEIN: dict[str, Callable[[Observables], Floats]] = {
-    "sampling_fraction": lambda s: s.sampling_fraction,
-    "depth": lambda s: moments(s.profiles[:, AXES.index("z")])[0],
-    "width": lambda s: moments(s.profiles[:, AXES.index("y")])[1],
-    "core_share": lambda s: core_share(s.projections[:, 0])[0],
-}
-_BINS = tuple(f"{low}_{high}gev" for low, high in metrics.ENERGY_BINS_GEV)
-_ALWAYS = (
-    "composite_mse",
-    *(f"{axis}_{name}" for axis in AXES for name in ("mean", "std", "mean_shift", "std_shift")),
-    *(f"{axis}_tail_{end}" for axis in ("x", "y") for end in ("first", "last")),
-    *("sampling_fraction_shift", "worst_layer", "hits_shift", "empty_showers", "separation_cell_energy"),
-    *(f"wasserstein_{name}" for name in _WASSERSTEIN),
-    "auc_high_level",
-)
-_SOMETIMES = (
-    *(f"{name}_{label}" for label in _BINS for name in ("sampling_fraction_shift", "resolution_shift")),
-    *(f"pixelwise_{name}" for name in ("mean", "std", "relative")),
-)
-METRICS = tuple(f"physics/{name}" for name in (*_ALWAYS, *_SOMETIMES))
+SAMPLES = ("reference", "candidate")
 
 
 @dataclass(frozen=True)
@@ -86,22 +89,6 @@ class GateResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
-    """A quantity of both samples in bins, with errors of one standard deviation; NaN where a bin has too few showers.
-
-    Attributes:
-        edges: edges of the k bins, shape (k + 1,).
-        reference, reference_error, candidate, candidate_error: shape (k,).
-    """
-
-    edges: Floats
-    reference: Floats
-    reference_error: Floats
-    candidate: Floats
-    candidate_error: Floats
-
-
-@dataclass(frozen=True, eq=False)
 class ValidationReport:
     """What was found out about a candidate.
 
@@ -126,17 +113,17 @@ class ValidationReport:
 
 
 def validate(
-    reference: Events,
-    candidate: Events,
+    reference: EventSource,
+    candidate: EventSource,
     *,
-    float32: Events | None = None,
+    float32: EventSource | None = None,
     floor: bool = True,
     gates: Mapping[str, Gate] | None = None,
     seed: int = 0,
     inputs: Iterable[Path] = (),
     progress: Progress | None = None,
 ) -> ValidationReport:
-    """Compare a candidate with the reference.
+    """Compare a candidate with the reference; showers in files are read once, a block at a time.
 
     Args:
         reference: Geant4 showers.
@@ -154,63 +141,88 @@ def validate(
     say = progress if progress is not None else _silent
     gates = load_gates() if gates is None else gates
     _check_names(gates, "gates")
-    say(f"observing {len(reference)} reference and {len(candidate)} candidate showers")
-    r, c = metrics.match_energies(observe(reference), observe(candidate))
-    say("comparing them")
-    found = compare(r, c, seed=seed)
-    if float32 is not None:
-        pixelwise = metrics.pixelwise_difference(float32, candidate)
-        found |= {f"physics/pixelwise_{name}": estimate for name, estimate in pixelwise.items()}
-    lowest: dict[str, Estimate] = {}
-    if floor and len(reference) >= 2 * metrics.FEWEST_SHOWERS:
-        say("comparing the reference with itself")
-        order = np.random.default_rng(seed).permutation(len(r))
-        halves = (r[np.sort(order[::2])], r[np.sort(order[1::2])])
-        lowest = compare(*metrics.match_energies(*halves), seed=seed)
+    plan = prepare(reference, candidate, float32=float32, floor=floor, seed=seed)
+
+    def observed(of: int, source: EventSource, beside: EventSource | None) -> Iterator[Partial]:
+        for part in parts(plan, of):
+            say(f"observing the {SAMPLES[of]}: shower {part.start:,} of {len(source):,}")
+            yield observe_part(source, part, beside)
+
+    return conclude(
+        plan,
+        merge(observed(0, reference, None), len(reference)),
+        merge(observed(1, candidate, float32), len(candidate)),
+        gates=gates,
+        inputs=inputs,
+        progress=progress,
+    )
+
+
+def prepare(
+    reference: EventSource,
+    candidate: EventSource,
+    *,
+    float32: EventSource | None = None,
+    floor: bool = True,
+    seed: int = 0,
+) -> Plan:
+    """Make the plan of a validation from the energies of its samples; arguments as for `validate`.
+
+    Raises:
+        EventsError: too few showers with common energies, or `float32` does not belong to the candidate.
+    """
+    if float32 is not None and not np.array_equal(float32.energy, candidate.energy):
+        raise EventsError(
+            "the float32 showers and the candidate differ in number or energies; generate both with the same energies and seed"
+        )
+    return partials.plan(reference.energy, candidate.energy, floor=floor, seed=seed)
+
+
+def conclude(
+    plan: Plan,
+    reference: Measured,
+    candidate: Measured,
+    *,
+    gates: Mapping[str, Gate],
+    inputs: Iterable[Path] = (),
+    progress: Progress | None = None,
+) -> ValidationReport:
+    """Make the report of two samples that were measured in parts; arguments as for `validate`.
+
+    Raises:
+        EventsError: hardly a shower holds any energy.
+    """
+    say = progress if progress is not None else _silent
+    # Equal results need equal threads, on a worker as here.
+    with threadpool_limits(1):
+        say("comparing them")
+        r, c = match_energies(reference.observables, candidate.observables, seed=plan.seed)
+        found = compare((r, reference.planes[0]), (c, candidate.planes[0]), seed=plan.seed)
+        if candidate.moved.size:
+            pixelwise = metrics.pixelwise_difference(candidate.moved)
+            found |= {f"physics/pixelwise_{name}": estimate for name, estimate in pixelwise.items()}
+        lowest: dict[str, Estimate] = {}
+        if len(plan.weights[0]) > 1:
+            say("comparing the reference with itself")
+            halves = [dataclasses.replace(r, weight=weight) for weight in plan.weights[0][1:]]
+            lowest = compare((halves[0], reference.planes[1]), (halves[1], reference.planes[2]), seed=plan.seed)
+        shapes = curves(r, c)
     return ValidationReport(
         showers={
             name: count
-            for label, sample in (("reference", r), ("candidate", c))
+            for label, sample in zip(SAMPLES, (r, c), strict=True)
             for name, count in (
                 (label, len(sample)),
-                (f"{label}_used", int(np.count_nonzero(sample.weight))),
-                (f"{label}_empty", int(np.count_nonzero(sample.ecal == 0))),
+                (f"{label}_used", len(sample.used)),
+                (f"{label}_empty", int(np.count_nonzero(sample.observables.ecal == 0))),
             )
         },
         metrics=found,
         floor=lowest,
         gates={name: judge(gate, found.get(name)) for name, gate in gates.items()},
-        curves=curves(r, c, seed=seed),
-        provenance=provenance.header(seed=seed, inputs=inputs),
+        curves=shapes,
+        provenance=provenance.header(seed=plan.seed, inputs=inputs),
     )
-
-
-def compare(reference: Observables, candidate: Observables, *, seed: int = 0) -> dict[str, Estimate]:
-    """Compute every metric of two samples whose energies match, see `metrics.match_energies`."""
-    r, c = reference, candidate
-    found = {
-        "composite_mse": metrics.composite_mse(r, c, seed=seed),
-        "sampling_fraction_shift": metrics.sampling_fraction_shift(r, c, seed=seed),
-        "worst_layer": metrics.worst_layer(r, c, seed=seed),
-        "hits_shift": metrics.hits_shift(r, c, seed=seed),
-        "empty_showers": metrics.empty_showers(r, c, seed=seed),
-        "separation_cell_energy": metrics.separation_cell_energy(r, c, seed=seed),
-        "auc_high_level": metrics.auc_high_level(r, c, seed=seed),
-    }
-    for axis in AXES:
-        moments_found = metrics.profile_moments(r, c, axis, seed=seed)
-        found |= {f"{axis}_{name}": estimate for name, estimate in moments_found.items()}
-    for axis in ("x", "y"):
-        found[f"{axis}_tail_first"] = metrics.tail(r, c, axis, last=False, seed=seed)
-        found[f"{axis}_tail_last"] = metrics.tail(r, c, axis, last=True, seed=seed)
-    for name, quantity in _WASSERSTEIN.items():
-        found[f"wasserstein_{name}"] = metrics.wasserstein(r, c, quantity, seed=seed)
-    for label, (low, high) in zip(_BINS, metrics.ENERGY_BINS_GEV, strict=True):
-        in_bin = [metrics.in_energy_bin(sample, low, high) for sample in (r, c)]
-        if min(map(len, in_bin)) >= metrics.FEWEST_SHOWERS:
-            found[f"sampling_fraction_shift_{label}"] = metrics.sampling_fraction_shift(*in_bin, seed=seed)
-            found[f"resolution_shift_{label}"] = metrics.resolution_shift(*in_bin, seed=seed)
-    return {f"physics/{name}": estimate for name, estimate in found.items()}
 
 
 def load_gates(name_or_path: str | Path = "gates") -> dict[str, Gate]:
@@ -265,27 +277,6 @@ def physics_score(report: ValidationReport) -> float:
     return 1 / (1 + sum(excess) / len(excess))
 
 
-def curves(reference: Observables, candidate: Observables, *, seed: int = 0) -> dict[str, Curve]:
-    """Compute what the figures show, see `ValidationReport.curves`."""
-
-    def curve(
-        edges: Floats, columns: metrics.Columns, finish: Callable[[Floats], Floats] = lambda means: means
-    ) -> Curve:
-        both = [finish(metrics.replica_means(s, columns, (seed, i))) for i, s in enumerate((reference, candidate))]
-        (r, r_error), (c, c_error) = ((values[0], values[1:].std(axis=0)) for values in both)
-        return Curve(edges, r, r_error, c, c_error)
-
-    cells = np.arange(reference.profiles.shape[-1] + 1) - 0.5
-    found = {
-        axis: curve(cells, lambda s, i=i: s.profiles[:, i] / s.energy[:, None])  # type: ignore[misc]
-        for i, axis in enumerate(AXES)
-    }
-    found["cell_energy"] = curve(SPECTRUM_EDGES_GEV, lambda s: s.spectrum)
-    found["sampling_fraction"] = curve(CURVE_EDGES_GEV, _in_bins, lambda means: _bin_moments(means)[0])
-    found["resolution"] = curve(CURVE_EDGES_GEV, _in_bins, lambda means: np.divide(*_bin_moments(means)[::-1]))
-    return found
-
-
 def report_to_dict(report: ValidationReport) -> dict[str, Any]:
     """Turn a report into what JSON can hold; numbers that are not finite become None."""
     plain = dataclasses.asdict(report)
@@ -303,22 +294,6 @@ def write_report(path: Path, report: ValidationReport) -> Path:
     except OSError as error:
         raise ConfigError(f"{path}: the report cannot be written ({error})") from error
     return path
-
-
-def _in_bins(sample: Observables) -> Floats:
-    """Per shower and bin of `CURVE_EDGES_GEV`: 1, ECAL/Ep and its square if the shower is in the bin, else 0."""
-    which = np.searchsorted(CURVE_EDGES_GEV, sample.energy, side="right") - 1
-    inside = (which[:, None] == np.arange(len(CURVE_EDGES_GEV) - 1)).astype(np.float64)
-    fraction = sample.sampling_fraction[:, None]
-    return np.hstack([inside, inside * fraction, inside * fraction**2])
-
-
-def _bin_moments(means: Floats) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of ECAL/Ep in each bin, shape (replicas, bins), of the means of `_in_bins`."""
-    share, first, second = np.split(means, 3, axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = first / share
-        return mean, np.sqrt(np.maximum(second / share - mean**2, 0))
 
 
 def _gate(place: str, entry: object) -> Gate:

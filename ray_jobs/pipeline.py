@@ -62,7 +62,9 @@ def main(config_name: str, storage: Path) -> None:
         f"{step}.{name}": value for step, values in _sections(config).items() for name, value in values.items()
     }
     with registry.pipeline_run(f"pipeline {config_name}", parameters, header=provenance.header()) as run_id:
-        say("train", f"{config.network.family} on {steps.data_path(config).name}, {cores()} cores")
+        files = steps.data_paths(config)
+        more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
+        say("train", f"{config.network.family} on {files[0].name}{more}, {cores()} cores")
         trained = ray.get(train.options(num_cpus=cores()).remote(config, folder, run_id))
         say("quantize", "Intel Neural Compressor, on the calibration split")
         ray.get(quantize.options(num_cpus=1).remote(config, folder))

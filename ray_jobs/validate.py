@@ -1,35 +1,100 @@
-"""Compare two files of showers as a job.
+"""Compare samples of any size as a job: parts of both are observed wherever the cluster has cores.
 
-ray job submit --working-dir . -- python -m ray_jobs.validate --reference g4.h5 --candidate showers.h5 --json v.json
+ray job submit --working-dir . -- python -m ray_jobs.validate --reference g4/ --candidate 'showers-*.h5' --json v.json
 """
 
 import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import ray
 
 from calogan import validation
-from calogan.events import read_events
+from calogan.events import open_events
+from calogan.partials import Part, Partial, Plan, merge, observe_part, parts
+from calogan.validation import SAMPLES, Gate, ValidationReport
 from ray_jobs.cluster import join, run, say
 
+Paths = tuple[str, ...]
+BLOCKS = 8  # of 1,024 showers in a task: seconds of work, and 50 MB of results
 
-@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
-def validate(reference: Path, candidate: Path, gates: str) -> validation.ValidationReport:
-    """Read both files where the worker is and compare them."""
-    samples = read_events(reference), read_events(candidate)
-    return validation.validate(*samples, gates=validation.load_gates(gates), inputs=(reference, candidate))
+
+@ray.remote(num_cpus=1, max_retries=3)  # type: ignore[untyped-decorator]
+def observe(part: Part, source: Paths, float32: Paths) -> Partial:
+    """Measure a part where the worker is."""
+    return observe_part(open_events(source), part, open_events(float32) if float32 else None)
+
+
+def validate(
+    reference: Paths,
+    candidate: Paths,
+    float32: Paths = (),
+    *,
+    gates: Mapping[str, Gate],
+    floor: bool = True,
+    seed: int = 0,
+    blocks: int = BLOCKS,
+    task: Any = observe,
+) -> ValidationReport:
+    """Compare samples on the cluster; the report is the one of `validation.validate`, bit for bit.
+
+    Args:
+        reference: files, folders or patterns of Geant4 showers, which every worker can read.
+        candidate: of any generator.
+        float32: of the float32 model with the latent of the candidate; none for no pixel-wise metrics.
+        gates: limits by name of the metric.
+        floor: also compare the reference with itself.
+        seed: see `validation.validate`.
+        blocks: blocks of showers in a task.
+        task: the remote function that does a part.
+
+    Raises:
+        EventsError: files cannot be read, or the samples cannot be compared.
+    """
+    named = (reference, candidate)
+    sources = [open_events(paths) for paths in named]
+    beside = open_events(float32) if float32 else None
+    plan = validation.prepare(sources[0], sources[1], float32=beside, floor=floor, seed=seed)
+    # All parts of both samples are started before the first is waited for.
+    started = [
+        deque((part, task.remote(part, paths, float32 if of else ())) for part in parts(plan, of, blocks=blocks))
+        for of, paths in enumerate(named)
+    ]
+    measured = [merge(_finished(tasks, plan), len(source)) for tasks, source in zip(started, sources, strict=True)]
+    read = [path for source in sources for path in source.paths]
+    return validation.conclude(plan, *measured, gates=gates, inputs=read, progress=lambda line: say("compare", line))
+
+
+def _finished(tasks: deque[tuple[Part, Any]], plan: Plan) -> Iterator[Partial]:
+    """Results in the order of the showers; each is forgotten when the next is asked for."""
+    while tasks:
+        part, reference = tasks.popleft()
+        partial: Partial = ray.get(reference)
+        say("observe", f"{SAMPLES[part.of]}: {part.stop:,} of {plan.weights[part.of].shape[1]:,} showers")
+        yield partial
 
 
 @click.command()
-@click.option("--reference", type=click.Path(path_type=Path), required=True, help="Geant4 showers, on shared storage.")
-@click.option("--candidate", type=click.Path(path_type=Path), required=True, help="Showers of any generator.")
+@click.option("--reference", multiple=True, required=True, help="Geant4 showers: file, folder or pattern; repeatable.")
+@click.option("--candidate", multiple=True, required=True, help="Showers of any generator, the same way.")
+@click.option("--float32", multiple=True, help="Those of the float32 model with the candidate's seed, if any.")
 @click.option("--gates", default="gates", show_default=True, help="Limits: of the package, or a TOML file.")
+@click.option("--seed", default=0, show_default=True, help="Of the bootstrap and of the classifier.")
+@click.option(
+    "--blocks", type=click.IntRange(1), default=BLOCKS, show_default=True, help="1,024 showers each, per task."
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), required=True, help="Report to write.")
-def main(reference: Path, candidate: Path, gates: str, json_file: Path) -> None:
-    """Validate on a Ray cluster; exit code 3 when a gate failed."""
+def main(
+    reference: Paths, candidate: Paths, float32: Paths, gates: str, seed: int, blocks: int, json_file: Path
+) -> None:
+    """Validate on a Ray cluster; exit code 3 when a gate failed. Every worker must see the files."""
+    limits = validation.load_gates(gates)
     join()
-    report = ray.get(validate.options(num_cpus=1).remote(reference.resolve(), candidate.resolve(), gates))
+    samples = (tuple(str(Path(path).absolute()) for path in paths) for paths in (reference, candidate, float32))
+    report = validate(*samples, gates=limits, seed=seed, blocks=blocks)
     validation.write_report(json_file, report)
     failed = [name for name, result in report.gates.items() if result.verdict == "failed"]
     say("done", f"physics score {validation.physics_score(report):.3f}; failed gates: {', '.join(failed) or 'none'}")

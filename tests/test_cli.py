@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 import h5py
 import httpx
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from calogan import bundle, generator
-from calogan.cli import KEY_VARIABLE, cli, main
+from calogan.cli import cli, main
+from calogan.cli.loading import KEY_VARIABLE
 from calogan.errors import QuantizationError
 from calogan.events import Events, read_events, write_events
 from calogan.simulation import parametric
@@ -113,7 +115,21 @@ def compare(**changed: object) -> list[object]:
         (simulate(seed=1.5), "1.5"),
         (simulate(engine="geant5"), "geant5"),
         (simulate(out="{tmp}/nowhere/x.h5"), "nowhere/x.h5"),
-        (simulate(out="{tmp}"), "{tmp}"),
+        (simulate(out="{files}"), "{files}"),
+        (simulate(out="{tmp}/x.h5", **{"shard-size": 10}), "x.h5"),
+        (simulate(out="{tmp}/folder", energy=5000), "5000"),
+        (simulate(tuning="{tmp}/missing.toml"), "missing.toml"),
+        (simulate(detector="no-such"), "no-such"),
+        (simulate(format="par04"), "par04"),
+        (["inspect", "{tmp}/missing.h5"], "missing.h5"),
+        (["inspect", "{files}/text.h5"], "text.h5"),
+        (["inspect", "{files}/geant4.h5", "--format", "calochallenge"], "geant4.h5"),
+        (["inspect", "{files}/geant4.h5", "--picture", "{tmp}/nowhere/x.png"], "nowhere/x.png"),
+        (["inspect", "{files}/geant4.h5", "--picture", "{tmp}/x.doc"], "x.doc"),
+        (["convert", "{files}/text.h5", "-o", "{tmp}/x.h5"], "text.h5"),
+        (["convert", "{files}/geant4.h5", "{files}/geant4.h5", "-o", "{tmp}/x.h5"], "more than once"),
+        (["tune-parametric", "--reference", "{tmp}/missing.h5", "-o", "{tmp}/t.toml"], "missing.h5"),
+        (["tune-parametric", "--reference", "{files}/few.h5", "-o", "{tmp}/t.toml"], "3 showers"),
         (compare(reference="{tmp}/missing.h5"), "missing.h5"),
         (compare(candidate="{tmp}/missing.h5"), "missing.h5"),
         (compare(candidate="{files}"), "{files}"),
@@ -186,6 +202,58 @@ def test_simulate_with_equal_seeds_gives_equal_bytes(run: Run, tmp_path: Path) -
     assert a == b != c
 
 
+def test_simulate_into_a_folder_goes_on_where_it_was_stopped(run: Run, tmp_path: Path) -> None:
+    arguments = ["simulate", "--n", 20, "--shard-size", 8, "--energy", "2:10", "--out", tmp_path / "p"]
+    assert run(*arguments).code == 0
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()}
+    assert sorted(whole) == [
+        "manifest.json",
+        "production.json",
+        *(f"showers-{number:05d}.h5" for number in range(3)),
+    ]
+    (tmp_path / "p" / "showers-00001.h5").unlink()
+    done = run(*arguments)
+    assert "12 showers of 20 are there already" in done.err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()} == whole
+    assert run(*arguments, "--seed", 2).code == 2
+
+
+def test_inspect_shows_a_file_and_tells_problems_by_its_exit(run: Run, files: Path, tmp_path: Path) -> None:
+    done = run("inspect", files / "geant4.h5", "--json", tmp_path / "i.json", "--picture", tmp_path / "i.png")
+    assert done.code == 0
+    assert "clic: 25x25x25 cells in GeV" in done.out
+    assert "no problem found" in done.err
+    assert json.loads((tmp_path / "i.json").read_text())["showers"] == 200
+    assert (tmp_path / "i.png").read_bytes()[:4] == b"\x89PNG"
+    events = read_events(files / "few.h5")
+    write_events(tmp_path / "bad.h5", Events(0 * events.showers, events.energy))
+    done = run("inspect", tmp_path / "bad.h5")
+    assert done.code == 1
+    assert "problem: 3 of 3 showers hold no energy" in done.err
+
+
+def test_convert_to_another_format_and_back(run: Run, files: Path, tmp_path: Path) -> None:
+    there, back = tmp_path / "there.h5", tmp_path / "back.h5"
+    assert run("convert", files / "geant4.h5", "--format", "calochallenge", "-o", there).code == 0
+    with h5py.File(there) as file:
+        assert file["showers"].shape == (200, 15625)
+        assert file["incident_energies"].shape == (200, 1)
+    done = run("convert", there, "-o", back)
+    assert "calochallenge: 15625 cells in MeV, layer after layer, 200 showers" in done.err
+    first, last = read_events(files / "geant4.h5"), read_events(back)
+    np.testing.assert_allclose(last.showers, first.showers, rtol=1e-6)
+    np.testing.assert_allclose(last.energy, first.energy, rtol=1e-6)
+
+
+def test_generate_in_parts_gives_the_bytes_of_one(
+    run: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("generate", "--model", tiny_model, "--n", 50, "--out", tmp_path / "a.h5").code == 0
+    monkeypatch.setattr("calogan.cli.generation._PART", 20)
+    assert run("generate", "--model", tiny_model, "--n", 50, "--out", tmp_path / "b.h5").code == 0
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
 def test_generate_with_equal_seeds_gives_equal_bytes(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     for name, seed in (("a.h5", 3), ("b.h5", 3), ("c.h5", 4)):
         done = run("generate", "--model", tiny_model, "--n", 20, "--seed", seed, "--out", tmp_path / name)
@@ -216,6 +284,25 @@ def test_what_is_generated_can_be_validated(run: Run, tiny_model: Path, files: P
     for name in written["metrics"]:
         assert name in done.out
     assert "…" not in done.out
+
+
+def test_several_candidates_are_compared_on_one_page(run: Run, files: Path, geant4: Events, tmp_path: Path) -> None:
+    (tmp_path / "g.toml").write_text('"physics/sampling_fraction_shift" = { limit = 0.1 }\n')
+    doubled = write_events(tmp_path / "doubled.h5", Events(2 * geant4.showers, geant4.energy))
+    command = compare(
+        reference=files / "geant4.h5",
+        candidate=files / "geant4.h5",
+        gates=tmp_path / "g.toml",
+        json=tmp_path / "v.json",
+    )
+    done = run(*command, "--candidate", f"twice={doubled}", "--html", tmp_path / "v.html")
+    assert done.code == 3
+    assert done.err.splitlines()[-1] == "error: twice: 1 of 1 gates failed: physics/sampling_fraction_shift"
+    assert list(json.loads((tmp_path / "v.json").read_text())["candidates"]) == ["geant4", "twice"]
+    page = (tmp_path / "v.html").read_text()
+    assert "twice" in page
+    assert 'http-equiv="Content-Security-Policy"' in page
+    assert run(*command, "--candidate", files / "geant4.h5").code == 2
 
 
 def test_a_failed_gate_exits_with_3_and_is_named(run: Run, files: Path, geant4: Events, tmp_path: Path) -> None:

@@ -102,6 +102,9 @@ def test_the_published_network_is_frozen_too(tmp_path: Path) -> None:
     config = Config(network=Network(family="rehm2021"))
     described = lowering.freeze(tmp_path / "r.weights.h5", config, tmp_path / "model")
     assert (described.latent_size, described.cell_noise) == (200, False)
+    frozen = tf.compat.v1.GraphDef.FromString((tmp_path / "model" / "network.float32.pb").read_bytes())
+    # Of six normalisations in a branch, only shifts in front of padding are left.
+    assert not {"FusedBatchNormV3", "Rsqrt", "Mul"} & {node.op for node in frozen.node}
     showers = generator.load(tmp_path / "model", precision="float32").sample(np.float32([100, 200]), seed=1)
     latent = generator.latent_numbers(2, seed=1, model=described)
     np.testing.assert_allclose(showers.showers, network(np.float32([100, 200]), latent), rtol=1e-3, atol=1e-6)

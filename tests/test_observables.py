@@ -61,25 +61,47 @@ def test_an_empty_shower_stays_and_divides_by_nothing() -> None:
 
 
 def test_cells_below_the_readout_threshold_are_not_seen() -> None:
-    cells = one_cell(12, 12, 5, 1.0) + one_cell(0, 0, 0, 0.9e-6)
-    sample = obs.observe(Events(cells, np.array([50.0], np.float32)))
-    assert sample.ecal == [1.0]
-    assert sample.hits.sum() == 1
+    faint = one_cell(0, 0, 0, 0.9e-6)
+    showers = np.concatenate([one_cell(12, 12, 5, 1.0) + faint, faint])
+    sample = obs.observe(Events(showers, np.array([50.0, 50.0], np.float32)))
+    assert sample.ecal.tolist() == sample.max_cell.tolist() == [1.0, 0.0]
+    assert sample.hits.sum(axis=1).tolist() == sample.spectrum.sum(axis=1).tolist() == [1, 0]
 
 
-def test_observing_in_chunks_gives_what_each_function_gives(geant4: Events) -> None:
-    sample = obs.observe(geant4)
+def test_observing_the_hits_gives_what_each_function_gives_of_all_cells(geant4: Events) -> None:
+    sample, planes = obs.observe_planes(geant4)
 
-    assert len(sample) == len(geant4) > obs._CHUNK
+    assert len(sample) == len(geant4)
     np.testing.assert_allclose(sample.ecal, obs.ecal(geant4.showers), rtol=1e-6)
     for i, axis in enumerate(obs.AXES):
         np.testing.assert_allclose(sample.profiles[:, i], obs.profile(geant4.showers, axis), rtol=1e-6, atol=1e-9)
     for i, plane in enumerate(obs.PLANES):
-        np.testing.assert_allclose(
-            sample.projections[:, i], obs.projection(geant4.showers, plane), rtol=1e-6, atol=1e-9
-        )
+        np.testing.assert_allclose(planes[:, i], obs.projection(geant4.showers, plane), rtol=1e-6, atol=1e-9)
     np.testing.assert_array_equal(sample.hits, obs.hits(geant4.showers))
-    np.testing.assert_array_equal(sample.spectrum.sum(axis=1), sample.hits.sum(axis=1))
+    np.testing.assert_array_equal(sample.spectrum, obs.cell_spectrum(geant4.showers))
+    np.testing.assert_array_equal(sample.bright_hits, (geant4.showers >= obs.BRIGHT_GEV).sum(axis=(1, 2, 3)))
+    np.testing.assert_array_equal(sample.max_cell, obs.max_cell(geant4.showers))
+    np.testing.assert_array_equal(sample.core_shares, np.transpose(obs.core_share(planes[:, 0])))
+
+
+def test_layer_moments_are_those_of_each_layer(geant4: Events) -> None:
+    sample = obs.observe(geant4)
+    expected = [
+        moment
+        for across in (2, 1)
+        for moment in obs.moments(geant4.showers.sum(axis=across, dtype=np.float64).swapaxes(1, 2))
+    ]
+    np.testing.assert_allclose(sample.layer_moments, np.stack(expected, axis=1), rtol=1e-3, atol=1e-2)
+
+
+def test_observing_in_chunks_changes_nothing(geant4: Events) -> None:
+    assert len(geant4) > obs._CHUNK
+    for name, array in obs.observe(geant4).arrays().items():
+        np.testing.assert_array_equal(array, getattr(obs.observe_planes(geant4)[0], name), err_msg=name)
+
+
+def test_a_shower_takes_little_memory(geant4: Events) -> None:
+    assert sum(array.nbytes for array in obs.observe(geant4).arrays().values()) / len(geant4) < 1500
 
 
 def test_features_are_named_once_each_and_finite_where_there_is_energy(geant4: Events) -> None:

@@ -31,6 +31,13 @@ def test_the_int8_network_is_a_quarter_of_the_size(tiny_model: Path) -> None:
     assert (tiny_model / "network.int8.pb").stat().st_size < (tiny_model / "network.float32.pb").stat().st_size / 3
 
 
+def test_the_int8_network_is_little_more_than_its_weights(tiny_model: Path) -> None:
+    definition = read_graph(tiny_model / "network.int8.pb")
+    weights = sum(len(node.attr["value"].tensor.tensor_content) for node in definition.node if node.op == "Const")
+    assert definition.ByteSize() < weights + 400 * len(definition.node)
+    assert {"features", "out_outputs"} <= {node.name for node in definition.node}
+
+
 def test_the_model_says_how_it_was_quantized(tiny_model: Path) -> None:
     described = bundle.read(tiny_model)
     assert described.network_files["int8"] == "network.int8.pb"

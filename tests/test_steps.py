@@ -28,7 +28,7 @@ def identities(events: Events) -> set[str]:
 
 
 def test_without_a_path_the_packaged_showers_are_used(tiny_config: Config) -> None:
-    assert steps.data_path(tiny_config) == packaged_sample()
+    assert steps.data_paths(tiny_config) == (packaged_sample(),)
 
 
 def test_the_parts_are_disjoint_and_the_whole(config: Config, geant4: Events) -> None:

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calogan import validation
+from calogan import metrics, resampling, validation
 from calogan.errors import ConfigError, EventsError, GateError
-from calogan.events import Events, packaged_sample, read_events
+from calogan.events import Events, open_events, packaged_sample, read_events, write_events
 from calogan.metrics import Estimate
+from calogan.partials import merge, observe_part, parts
+from calogan.resampling import match_energies, replica_means
 from calogan.validation import Gate, ValidationReport, judge
 
 
@@ -24,7 +26,12 @@ def report(events: Events) -> ValidationReport:
     lines: list[str] = []
     candidate = events[300:]
     found = validation.validate(events[:300], candidate, float32=candidate, progress=lines.append)
-    assert len(lines) == 3
+    assert lines == [
+        "observing the reference: shower 0 of 300",
+        "observing the candidate: shower 0 of 300",
+        "comparing them",
+        "comparing the reference with itself",
+    ]
     return found
 
 
@@ -128,6 +135,52 @@ def test_a_report_is_reproducible_and_written_as_strict_json(events: Events, tmp
 def test_a_report_into_nowhere_is_an_error(report: ValidationReport, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
         validation.write_report(tmp_path / "none" / "report.json", report)
+
+
+def test_samples_in_parts_give_the_same_report(events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "BLOCK", 32)
+    reference, candidate = events[:250], events[200:420]
+    float32 = Events(candidate.showers * np.float32(1.01), candidate.energy)
+    whole = validation.validate(reference, candidate, float32=float32, seed=3)
+
+    plan = validation.prepare(reference, candidate, float32=float32, seed=3)
+    # Workers finish in any order.
+    of_reference = [observe_part(reference, part) for part in reversed(list(parts(plan, 0, blocks=3)))]
+    of_candidate = [observe_part(candidate, part, float32) for part in reversed(list(parts(plan, 1, blocks=100)))]
+    samples = merge(of_reference[::-1], len(reference)), merge(of_candidate[::-1], len(candidate))
+    report = validation.conclude(plan, *samples, gates=validation.load_gates())
+
+    assert json.dumps(validation.report_to_dict(report)) == json.dumps(validation.report_to_dict(whole))
+
+
+def test_the_seed_is_that_of_sums_replicas_and_classifier(events: Events) -> None:
+    samples = events[:100], events[100:200]
+    report = validation.validate(*samples, floor=False, seed=3)
+
+    plan = validation.prepare(*samples, floor=False, seed=3)
+    measured = [merge([observe_part(s, part) for part in parts(plan, of)], len(s)) for of, s in enumerate(samples)]
+    r, c = match_energies(*(found.observables for found in measured), seed=3)
+    planes = [metrics.projections(s, m.planes[0]) for s, m in zip((r, c), measured, strict=True)]
+    # Each replica has the same showers in the sums of its projections as elsewhere.
+    np.testing.assert_allclose(
+        planes[0].mean.sum(axis=-1), np.tile(replica_means(r, lambda s: s.sampling_fraction[:, None]), 3)
+    )
+    assert report.metrics["physics/composite_mse"] == metrics.composite_mse(*planes)
+    assert report.metrics["physics/auc_high_level"] == metrics.auc_high_level(r, c, seed=3)
+    assert report.metrics["physics/hits_shift"] == metrics.hits_shift(r, c)
+
+
+def test_files_are_validated_without_being_read_whole(events: Events, tmp_path: Path) -> None:
+    for name, some in (("a", events[:150]), ("b", events[150:300])):
+        write_events(tmp_path / f"{name}.h5", some, header={})
+    files = open_events(tmp_path)
+    found, expected = (validation.validate(s, events[300:], floor=False) for s in (files, events[:300]))
+    assert json.dumps(validation.report_to_dict(found)) == json.dumps(validation.report_to_dict(expected))
+
+
+def test_float32_showers_of_other_energies_are_an_error(events: Events) -> None:
+    with pytest.raises(EventsError, match="same energies and seed"):
+        validation.validate(events[:100], events[100:200], float32=events[200:300])
 
 
 def test_too_few_showers_are_an_error(events: Events) -> None:

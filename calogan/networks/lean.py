@@ -130,10 +130,9 @@ def shape_network(width: int) -> keras.Model:
     return keras.Model(features, logits, name="shape")
 
 
-def mean_template(showers: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Log of the mean share of each cell in its layer, shape (25, 25, 25), smoothed where it is rare."""
-    mean = showers.astype(np.float64).mean(axis=0)
-    mirrored = 0.5 * (mean + mean[::-1])
+def template(mean_shower: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Log of the share of each cell in its layer of the mean shower, both of shape (25, 25, 25), smoothed where it is rare."""
+    mirrored = 0.5 * (mean_shower + mean_shower[::-1])
     share = mirrored / mirrored.sum(axis=(0, 1), keepdims=True)
     return np.asarray(np.log(share + 1e-6), dtype=np.float32)
 

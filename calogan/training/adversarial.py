@@ -11,10 +11,11 @@ from keras import ops
 from numpy.typing import NDArray
 
 from calogan.config import Training
-from calogan.events import Events
+from calogan.events import EventSource, batches
+from calogan.geometry import CLIC
 from calogan.networks.base import GeneratorNetwork, Tensor
 from calogan.networks.lean import Lean
-from calogan.training.batches import batches
+from calogan.training.survey import Survey
 
 WEIGHT_REAL, WEIGHT_ENERGY, WEIGHT_ECAL = 6.0, 0.2, 0.1
 LABEL_REAL, LABEL_FAKE, FLIPPED = 0.9, 0.0, 0.05
@@ -49,7 +50,7 @@ def published_loss(label: Tensor, energy: Tensor, ecal: Tensor, answer: tuple[Te
     return adversarial + WEIGHT_ENERGY * mape(energy / 100.0, auxiliary) + WEIGHT_ECAL * mape(ecal, total)
 
 
-def fit_ecal(showers: Events) -> NDArray[np.float64]:
+def fit_ecal(known: Survey) -> NDArray[np.float64]:
     """Fit ECAL = e (a4 e^4 + ... + a0), e = Ep / 100 GeV, the form of the published polynomial.
 
     The published numbers belong to the published samples; another detector description has others.
@@ -57,8 +58,8 @@ def fit_ecal(showers: Events) -> NDArray[np.float64]:
     Returns:
         (a4, ..., a0), as `numpy.polyval` takes them.
     """
-    e = showers.energy.astype(np.float64) / 100
-    return np.polyfit(e, showers.showers.sum(axis=(1, 2, 3), dtype=np.float64) / e, _ECAL_DEGREE)
+    e = known.energy.astype(np.float64) / 100
+    return np.polyfit(e, known.ecal / e, _ECAL_DEGREE)
 
 
 class AdversarialStage:
@@ -68,6 +69,7 @@ class AdversarialStage:
         model: the generator.
         discriminator: see `rehm2021.discriminator`.
         showers: the training split.
+        known: survey of the training split.
         config: rates, batch size and numbers of epochs.
         move_generator: False to train the discriminator alone.
     """
@@ -76,7 +78,8 @@ class AdversarialStage:
         self,
         model: GeneratorNetwork,
         discriminator: keras.Model,
-        showers: Events,
+        showers: EventSource,
+        known: Survey,
         config: Training,
         *,
         move_generator: bool,
@@ -85,7 +88,7 @@ class AdversarialStage:
         self.epochs = config.adversarial_epochs if move_generator else config.warmup_epochs
         self._model, self._discriminator, self._showers = model, discriminator, showers
         self._move_generator = move_generator
-        self._ecal = fit_ecal(showers)
+        self._ecal = fit_ecal(known)
         self._batch_size = min(config.batch_size, len(showers))
         self._generator_variables = adversarial_variables(model)
         self._generator_optimizer = keras.optimizers.Adam(config.generator_rate)
@@ -102,19 +105,18 @@ class AdversarialStage:
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:
         """Take the three steps for every batch; returns the mean losses."""
         losses = []
-        for rows in batches(len(self._showers), self._batch_size, rng):
-            real = self._showers[rows]
+        for real in batches(self._showers, self._batch_size, rng):
             ecal = real.showers.sum(axis=(1, 2, 3))
-            label = _labels(len(rows), LABEL_REAL, LABEL_FAKE, rng)
+            label = _labels(len(real), LABEL_REAL, LABEL_FAKE, rng)
             on_real = self._discriminate(real.showers, real.energy, ecal, label)
-            fake, energy, target = self._draw_fakes(len(rows), epoch, rng)
+            fake, energy, target = self._draw_fakes(len(real), epoch, rng)
             showers = self._model(*fake, training=False)
-            label = _labels(len(rows), LABEL_FAKE, 1.0, rng)
+            label = _labels(len(real), LABEL_FAKE, 1.0, rng)
             on_fake = self._discriminate(showers, energy, target, label)
             step = {"discriminator_real": float(on_real), "discriminator_fake": float(on_fake)}
             if self._move_generator:
-                fake, energy, target = self._draw_fakes(len(rows), epoch, rng)
-                label = _labels(len(rows), LABEL_REAL, LABEL_FAKE, rng)
+                fake, energy, target = self._draw_fakes(len(real), epoch, rng)
+                label = _labels(len(real), LABEL_REAL, LABEL_FAKE, rng)
                 step["generator"] = float(self._step_generator(*fake, tf.constant(target), tf.constant(label)))
             losses.append(step)
         return {f"{name}_loss": float(np.mean([step[name] for step in losses])) for name in losses[0]}
@@ -128,7 +130,7 @@ class AdversarialStage:
         """Draw the generator's input, the energies in it, shape (n,), GeV, and the ECAL expected of them, (n,), GeV."""
         e = rng.uniform(*(FAKE_EP_EARLY if epoch < EARLY_EPOCHS else FAKE_EP), n)
         energy = (100 * e).astype(np.float32)
-        cells = (n, *self._showers.showers.shape[1:]) if self._model.cell_noise else (n, 1)
+        cells = (n, *CLIC.shape) if self._model.cell_noise else (n, 1)
         latent = rng.standard_normal((n, self._model.latent_size), np.float32)
         noise = rng.standard_normal(cells, np.float32)
         target = (e * np.polyval(self._ecal, e)).astype(np.float32)

@@ -7,13 +7,11 @@ from keras import layers
 from numpy.typing import NDArray
 
 from calogan.config import Training
-from calogan.events import Events
-from calogan.geometry import CLIC
+from calogan.events import EventSource, batches
 from calogan.networks import compound_poisson, flow, lean
-from calogan.training.batches import batches
+from calogan.training.survey import Survey, moments
 
 _STICK_NOISE = 0.2  # blurs the few thousand showers the flow learns from; chosen by the held-out likelihood
-_MOMENT_FLOOR = 0.05  # cells squared, keeps the logarithm of a width finite where one cell holds a layer
 _CLIP_NORM = 1.0
 
 
@@ -22,14 +20,15 @@ class FlowStage:
 
     name = "flow"
 
-    def __init__(self, model: lean.Lean, showers: Events, config: Training) -> None:
+    def __init__(self, model: lean.Lean, known: Survey, config: Training) -> None:
         self.epochs = config.flow_epochs
         self._model = model
-        self._batch_size = min(config.batch_size, len(showers))
-        sticks = flow.to_sticks(showers.showers.sum(axis=(1, 2)), showers.energy)
-        model.flow.fit_scale(sticks, showers.energy)
-        self._condition, self._scaled = _scaled_sticks(model, showers, sticks)
-        steps = max(1, self.epochs * (len(showers) // self._batch_size))
+        n = len(known.energy)
+        self._batch_size = min(config.batch_size, n)
+        sticks = flow.to_sticks(known.layer_energies, known.energy)
+        model.flow.fit_scale(sticks, known.energy)
+        self._condition, self._scaled = _scaled_sticks(model, known.layer_energies, known.energy)
+        steps = max(1, self.epochs * (n // self._batch_size))
         rate = keras.optimizers.schedules.CosineDecay(config.flow_rate, steps)
         self._optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-3)
         model.flow.log_likelihood(self._scaled[:2], self._condition[:2])  # builds the variables
@@ -41,7 +40,9 @@ class FlowStage:
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:  # noqa: ARG002 - one interface
         """Take one step per batch; returns the mean loss."""
         losses = []
-        for rows in batches(len(self._scaled), self._batch_size, rng):
+        order = rng.permutation(len(self._scaled))
+        for start in range(0, len(order) - self._batch_size + 1, self._batch_size):
+            rows = order[start : start + self._batch_size]
             blurred = self._scaled[rows] + _STICK_NOISE * rng.standard_normal(self._scaled[rows].shape, np.float32)
             losses.append(self._step(tf.constant(blurred), tf.constant(self._condition[rows])))
         return {"flow_loss": float(np.mean(losses))}
@@ -63,19 +64,14 @@ class ShapeStage:
 
     name = "shape"
 
-    def __init__(self, model: lean.Lean, showers: Events, config: Training) -> None:
+    def __init__(self, model: lean.Lean, showers: EventSource, known: Survey, config: Training) -> None:
         self.epochs = config.shape_epochs
         self._model = model
-        self._showers = showers.showers
+        self._showers = showers
         self._batch_size = min(config.batch_size, len(showers))
-        self._layer_energies = self._showers.sum(axis=(1, 2))
-        sticks = flow.to_sticks(self._layer_energies, showers.energy)
-        self._condition, self._scaled = _scaled_sticks(model, showers, sticks)
-        self._moments, self._mirrored = _moments(self._showers), _moments(self._showers[:, ::-1])
-        centre, spread = self._moments.mean(axis=0), self._moments.std(axis=0) + 1e-6
-        self._moments, self._mirrored = (self._moments - centre) / spread, (self._mirrored - centre) / spread
-        model.template.assign(lean.mean_template(self._showers))
-        self.encoder = _encoder(self._moments.shape[1] + 1 + flow.SIZE)
+        self._centre, self._spread = tf.constant(known.moments_centre), tf.constant(known.moments_spread)
+        model.template.assign(lean.template(known.mean_shower))
+        self.encoder = _encoder(len(known.moments_centre) + 1 + flow.SIZE)
         self._variables = [
             *model.network.trainable_variables,
             *self.encoder.trainable_variables,
@@ -92,12 +88,12 @@ class ShapeStage:
         """Take one step per batch, half of them mirrored in x, an exact symmetry; returns the mean losses."""
         weight = tf.constant(np.clip(2 * epoch / max(1, self.epochs) - 0.5, 0.01, 1), tf.float32)
         losses = []
-        for rows in batches(len(self._showers), self._batch_size, rng):
-            mirror = rng.random() < 0.5
-            showers = self._showers[rows, ::-1] if mirror else self._showers[rows]
-            moments = (self._mirrored if mirror else self._moments)[rows]
-            normal = rng.standard_normal((len(rows), lean.SHAPE_LATENT), np.float32)
-            arrays = (showers, self._layer_energies[rows], self._scaled[rows], self._condition[rows], moments, normal)
+        for batch in batches(self._showers, self._batch_size, rng):
+            showers = batch.showers[:, ::-1] if rng.random() < 0.5 else batch.showers
+            layer_energies = showers.sum(axis=(1, 2))
+            condition, scaled = _scaled_sticks(self._model, layer_energies, batch.energy)
+            normal = rng.standard_normal((len(batch), lean.SHAPE_LATENT), np.float32)
+            arrays = (showers, layer_energies, scaled, condition, normal)
             losses.append(self._step(*(tf.constant(array) for array in arrays), weight))
         cells, divergence = np.mean(losses, axis=0)
         return {"cell_loss": float(cells), "divergence": float(divergence)}
@@ -108,12 +104,12 @@ class ShapeStage:
         layer_energies: tf.Tensor,
         scaled: tf.Tensor,
         condition: tf.Tensor,
-        moments: tf.Tensor,
         normal: tf.Tensor,
         weight: tf.Tensor,
     ) -> tf.Tensor:
+        seen = (moments(showers) - self._centre) / self._spread
         with tf.GradientTape() as tape:
-            mean, log_spread = tf.split(self.encoder(tf.concat([moments, condition, scaled], 1)), 2, axis=1)
+            mean, log_spread = tf.split(self.encoder(tf.concat([seen, condition, scaled], 1)), 2, axis=1)
             log_spread = tf.clip_by_value(log_spread, -5.0, 2.0)
             latent = mean + tf.exp(log_spread) * normal
             logits = self._model.network(self._model.features(condition, scaled, latent))
@@ -129,26 +125,14 @@ class ShapeStage:
 
 
 def _scaled_sticks(
-    model: lean.Lean, showers: Events, sticks: NDArray[np.float64]
+    model: lean.Lean, layer_energies: NDArray[np.float32], energy: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    condition = np.asarray(flow.log_energy(showers.energy), dtype=np.float32)
-    return condition, np.asarray(model.flow.normalise(sticks.astype(np.float32), condition), dtype=np.float32)
+    condition = np.asarray(flow.log_energy(energy), dtype=np.float32)
+    sticks = flow.to_sticks(layer_energies, energy).astype(np.float32)
+    return condition, np.asarray(model.flow.normalise(sticks, condition), dtype=np.float32)
 
 
 def _encoder(inputs: int) -> keras.Model:
     width = 128
     parts = [keras.Input((inputs,)), layers.Dense(width, "relu"), layers.Dense(width, "relu")]
     return keras.Sequential([*parts, layers.Dense(2 * lean.SHAPE_LATENT)], name="encoder")
-
-
-def _moments(showers: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the encoder sees of each layer: centres and widths along x and y, hits, central cell; (n, 150)."""
-    offset = np.arange(CLIC.shape[0]) - CLIC.entry_cell[0]
-    total = showers.sum(axis=(1, 2)) + 1e-9
-    columns = []
-    for profile in (showers.sum(axis=2), showers.sum(axis=1)):
-        centre = np.einsum("nik,i->nk", profile, offset) / total
-        square = np.einsum("nik,i->nk", profile, offset**2) / total
-        columns += [centre, np.log(square + _MOMENT_FLOOR)]
-    columns += [np.log1p((showers > 0).sum(axis=(1, 2))), np.log(showers[:, 12, 12] / total + 1e-3)]
-    return np.concatenate(columns, axis=1).astype(np.float32)

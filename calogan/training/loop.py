@@ -14,13 +14,14 @@ import tensorflow as tf
 
 from calogan.config import Config
 from calogan.errors import TrainingError
-from calogan.events import Events
+from calogan.events import Events, EventSource, held
 from calogan.networks import rehm2021
 from calogan.networks.base import GeneratorNetwork
 from calogan.networks.families import build_generator
 from calogan.networks.lean import Lean
 from calogan.training.adversarial import AdversarialStage
 from calogan.training.likelihood import FlowStage, ShapeStage
+from calogan.training.survey import survey
 
 WEIGHTS = "generator.weights.h5"
 _PROGRESS = "progress.json"
@@ -78,7 +79,7 @@ class TrainingResult:
 
 
 def train(
-    showers: Events,
+    showers: EventSource,
     validation: Events,
     config: Config,
     folder: Path,
@@ -92,7 +93,7 @@ def train(
     energies of the validation split, and the weights with the highest one are kept.
 
     Args:
-        showers: the training split.
+        showers: the training split; what does not fit into a buffer is streamed, see `events.batches`.
         validation: the validation split; it only chooses the epoch.
         config: networks and numbers of epochs.
         folder: where checkpoints and the result are written.
@@ -130,15 +131,17 @@ def train(
     return TrainingResult(folder / WEIGHTS, best, tuple(history))
 
 
-def _stages(model: GeneratorNetwork, showers: Events, config: Config) -> list[Stage]:
+def _stages(model: GeneratorNetwork, showers: EventSource, config: Config) -> list[Stage]:
     numbers = config.training
+    showers = held(showers)
+    known = survey(showers)
     stages: list[Stage] = []
     if isinstance(model, Lean):
-        stages += [FlowStage(model, showers, numbers), ShapeStage(model, showers, numbers)]
+        stages += [FlowStage(model, known, numbers), ShapeStage(model, showers, known, numbers)]
     if numbers.adversarial_epochs:
         discriminator = rehm2021.discriminator()
         for move in (False, True):
-            stages.append(AdversarialStage(model, discriminator, showers, numbers, move_generator=move))
+            stages.append(AdversarialStage(model, discriminator, showers, known, numbers, move_generator=move))
         stages[-1].state["discriminator"] = discriminator
     if not any(stage.epochs for stage in stages if stage.name in {"shape", "adversarial"}):
         raise TrainingError("the configuration has no epochs of training; set shape_epochs or adversarial_epochs")

@@ -16,7 +16,7 @@ def model(geant4: Events) -> lean.Lean:
     keras.utils.set_random_seed(1)
     built = build_generator(Network(width=8))
     assert isinstance(built, lean.Lean)
-    built.template.assign(lean.mean_template(geant4.showers))
+    built.template.assign(lean.template(geant4.showers.mean(axis=0, dtype="float64")))
     return built
 
 
@@ -86,7 +86,7 @@ def test_the_three_parts_in_a_row_are_the_model(model: lean.Lean) -> None:
 
 
 def test_the_template_is_the_logarithm_of_the_mean_shares_mirrored_in_x(geant4: Events) -> None:
-    template = lean.mean_template(geant4.showers)
+    template = lean.template(geant4.showers.mean(axis=0, dtype="float64"))
     np.testing.assert_array_equal(template, template[::-1])
     np.testing.assert_allclose((np.exp(template.astype(np.float64)) - 1e-6).sum(axis=(0, 1)), 1, rtol=1e-4)
 

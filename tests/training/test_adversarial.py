@@ -12,6 +12,7 @@ from calogan.networks.base import GeneratorNetwork
 from calogan.networks.families import build_generator
 from calogan.training import adversarial
 from calogan.training.adversarial import AdversarialStage
+from calogan.training.survey import survey
 
 
 def test_mape_of_known_numbers() -> None:
@@ -42,7 +43,7 @@ def test_fit_ecal_finds_a_known_polynomial() -> None:
     known = [1e-3, -2e-2, 0.1, -0.3, 2.0]
     showers = np.zeros((200, *CLIC.shape), np.float32)
     showers[:, 12, 12, 5] = e * np.polyval(known, e)
-    np.testing.assert_allclose(adversarial.fit_ecal(Events(showers, energy)), known, rtol=2e-3)
+    np.testing.assert_allclose(adversarial.fit_ecal(survey(Events(showers, energy))), known, rtol=2e-3)
 
 
 @pytest.fixture
@@ -73,7 +74,9 @@ def changed(before: list[NDArray[np.float32]], model: keras.Model) -> set[str]:
 def test_the_step_of_the_discriminator_moves_the_discriminator_only(
     generator: GeneratorNetwork, discriminator: keras.Model, geant4: Events
 ) -> None:
-    stage = AdversarialStage(generator, discriminator, geant4[:32], Training(batch_size=16), move_generator=False)
+    stage = AdversarialStage(
+        generator, discriminator, geant4[:32], survey(geant4[:32]), Training(batch_size=16), move_generator=False
+    )
     assert (stage.name, stage.epochs) == ("warmup", 1)
     of_generator, of_discriminator = values(generator), values(discriminator)
     losses = stage.run_epoch(0, np.random.default_rng(1))
@@ -86,7 +89,9 @@ def test_the_step_of_the_discriminator_moves_the_discriminator_only(
 def test_the_step_of_the_generator_moves_neither_discriminator_nor_flow(
     generator: GeneratorNetwork, discriminator: keras.Model, geant4: Events
 ) -> None:
-    stage = AdversarialStage(generator, discriminator, geant4[:32], Training(batch_size=16), move_generator=True)
+    stage = AdversarialStage(
+        generator, discriminator, geant4[:32], survey(geant4[:32]), Training(batch_size=16), move_generator=True
+    )
     assert stage.name == "adversarial"
     of_generator, of_discriminator = values(generator), values(discriminator)
     fakes, _, target = stage._draw_fakes(16, 0, np.random.default_rng(1))
@@ -101,7 +106,9 @@ def test_the_step_of_the_generator_moves_neither_discriminator_nor_flow(
 def test_fakes_are_drawn_from_the_published_energies(
     generator: GeneratorNetwork, discriminator: keras.Model, geant4: Events
 ) -> None:
-    stage = AdversarialStage(generator, discriminator, geant4[:32], Training(batch_size=16), move_generator=True)
+    stage = AdversarialStage(
+        generator, discriminator, geant4[:32], survey(geant4[:32]), Training(batch_size=16), move_generator=True
+    )
     early = stage._draw_fakes(64, 0, np.random.default_rng(1))[1]
     late = stage._draw_fakes(64, 2, np.random.default_rng(1))[1]
     assert early.min() >= 100

@@ -1,0 +1,150 @@
+"""Commands that make, judge and time models."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from calogan import quiet, tables
+from calogan.cli import options
+from calogan.cli.loading import fetched, named_files, names
+from calogan.cli.screen import bar, examples, progress_bars, screen, write_text
+from calogan.errors import GateError
+from calogan.events import open_events
+
+if TYPE_CHECKING:
+    from calogan.training.loop import Epoch
+
+
+@click.command(
+    epilog=examples(
+        "calogan train --config tiny --out my-model/",
+        "calogan train --config mine.toml --out my-model/  # goes on after a stop",
+    )
+)
+@options.config
+@options.model_dir
+def train(config: str, out: Path) -> None:
+    """Train a generator on Geant4 showers; a run that was stopped goes on."""
+    from calogan.config import load_config  # noqa: PLC0415
+
+    loaded = load_config(config)
+    quiet.load_tensorflow()
+    from calogan import steps  # noqa: PLC0415
+
+    with progress_bars() as progress:
+        task = progress.add_task("training", total=None)
+
+        def show(epoch: "Epoch") -> None:
+            score = "" if epoch.score is None else f"  physics score {epoch.score:.3f}"
+            losses = "  ".join(f"{name} {value:.4g}" for name, value in epoch.losses.items())
+            progress.console.print(f"{epoch.stage} {epoch.number + 1}/{epoch.of}  {losses}{score}")
+            progress.update(task, total=epoch.of, completed=epoch.number + 1)
+
+        result = steps.train_model(loaded, out, on_epoch=show)
+    screen.print(f"best epoch: {result.best.stage} {result.best.number + 1}, physics score {result.best.score:.3f}")
+    click.echo(out)
+
+
+@click.command(epilog=examples("calogan quantize --model my-model/ --config tiny"))
+@click.option("--model", type=click.Path(path_type=Path), required=True, help="Folder of a trained model.")
+@options.config
+@click.option("-o", "--out", type=options.FOLDER, help="Write another folder instead of adding to the model's.")
+def quantize(model: Path, config: str, out: Path | None) -> None:
+    """Quantize a model to int8 with Intel Neural Compressor."""
+    from calogan.config import load_config  # noqa: PLC0415
+
+    loaded = load_config(config)
+    quiet.load_tensorflow()
+    from calogan import steps  # noqa: PLC0415
+    from calogan.quantization import count_operations, read_graph  # noqa: PLC0415
+
+    with screen.status("quantizing"):
+        steps.quantize_model(loaded, model, out)
+    counted = count_operations(read_graph((out or model) / "network.int8.pb"))
+    screen.print(
+        f"int8: {counted.integer_convolutions} fused convolutions, {counted.integer_products} products; "
+        f"{counted.float_arithmetic} left in float32"
+    )
+    click.echo(out or model)
+
+
+@click.command(
+    epilog=examples(
+        "calogan validate --reference geant4.h5 --candidate showers.h5 --html report.html --json v.json",
+        "calogan validate --reference geant4.h5 --candidate other.h5 --gates mine.toml --figures figures/",
+        "calogan validate --reference g4/ --candidate float32=a.h5 --candidate int8=b.h5 --html report.html",
+    )
+)
+@click.option("--reference", multiple=True, required=True, help="Geant4 showers: file, folder or pattern; repeatable.")
+@click.option(
+    "--candidate", multiple=True, required=True, help="Showers of any generator; repeatable, NAME=FILE to name it."
+)
+@click.option("--gates", default="gates", show_default=True, help="Limits: of the package, or a TOML file.")
+@click.option("--html", "html_file", type=options.FILE, callback=options.in_a_folder, help="Report to write, one file.")
+@click.option("--figures", type=options.FOLDER, help="Folder for the figures.")
+@options.json
+def validate(
+    reference: tuple[str, ...],
+    candidate: tuple[str, ...],
+    gates: str,
+    html_file: Path | None,
+    figures: Path | None,
+    json_file: Path | None,
+) -> None:
+    """Compare showers with Geant4; exit code 3 when a gate failed."""
+    from calogan import report, validation  # noqa: PLC0415
+
+    limits = validation.load_gates(gates)
+    source = open_events(reference)
+    candidates = {name: open_events(path) for name, path in named_files(candidate).items()}
+    reports = {}
+    for name, events in candidates.items():
+        with screen.status("comparing") as status:
+            reports[name] = validation.validate(
+                source, events, gates=limits, inputs=(*source.paths, *events.paths), progress=status.update
+            )
+        tables.show(tables.report_table(reports[name], name))
+    if json_file:
+        if len(reports) == 1:
+            validation.write_report(json_file, next(iter(reports.values())))
+        else:
+            write_text(json_file, report.to_json(reports))
+    if html_file:
+        shown = {"Geant4": source, **candidates}
+        report.write_html(html_file, reports, pictures=report.typical_showers(shown))
+        screen.print(f"wrote {html_file}")
+    if figures:
+        from calogan import plots  # noqa: PLC0415
+
+        figures.mkdir(parents=True, exist_ok=True)
+        for path in plots.save_figures(reports, figures):
+            screen.print(f"wrote {path}")
+    told = []
+    for name, found in reports.items():
+        failed = [gate for gate, result in found.gates.items() if result.verdict == "failed"]
+        if failed:
+            whose = f"{name}: " if len(reports) > 1 else ""
+            told.append(f"{whose}{len(failed)} of {len(found.gates)} gates failed: {', '.join(failed)}")
+    if told:
+        raise GateError("; ".join(told))
+
+
+@click.command(epilog=examples("calogan benchmark --model lean --precision float32,int8 --json b.json"))
+@options.model
+@click.option("--precision", default="float32,int8", show_default=True, help="Precisions, separated by commas.")
+@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
+@options.json
+def benchmark(model: str, precision: str, rounds: int, json_file: Path | None) -> None:
+    """Time precisions of a model, interleaved in one run on one core."""
+    quiet.load_tensorflow()
+    from calogan.benchmark import benchmark as run  # noqa: PLC0415
+    from calogan.config import Benchmark  # noqa: PLC0415
+
+    precisions = names(precision)
+    folder = fetched(model, precisions[0])
+    with bar("rounds", rounds + 1) as advance:
+        report = run(folder, precisions, Benchmark(repetitions=rounds), progress=lambda: advance(1))
+    if json_file:
+        write_text(json_file, report.to_json())
+    tables.show(tables.benchmark_table(report))

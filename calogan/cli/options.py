@@ -1,0 +1,36 @@
+"""Options that several commands have."""
+
+from pathlib import Path
+
+import click
+
+from calogan.events import FORMATS, WRITTEN_FORMATS
+
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+FILE, FOLDER = click.Path(dir_okay=False, path_type=Path), click.Path(file_okay=False, path_type=Path)
+
+
+def in_a_folder(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file whose folder is missing now, not after the work is done."""
+    if path and not path.parent.is_dir():
+        raise click.BadParameter(f"{path}: {path.parent} is no folder; make it first.")
+    return path
+
+
+energy = click.option("--energy", default="2:500", show_default=True, help="Ep in GeV: 200, or 2:500 for a flat range.")
+n = click.option("--n", type=click.IntRange(1, 10**9), default=1000, show_default=True, help="How many showers.")
+seed = click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True, help="Equal seeds, equal bytes."
+)
+out = click.option("-o", "--out", type=FILE, callback=in_a_folder, required=True, help="HDF5 file to write.")
+model = click.option("--model", default="lean", show_default=True, help="Packaged name, folder, or models:/NAME@ALIAS.")
+config = click.option("--config", default="tiny", show_default=True, help="Packaged configuration or TOML file.")
+json = click.option("--json", "json_file", type=FILE, callback=in_a_folder, help="Also write the figures for programs.")
+threads = click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Cores to use.")
+model_dir = click.option("-o", "--out", type=FOLDER, required=True, help="Folder of the model.")
+read_format = click.option(
+    "--format", "file_format", type=click.Choice(FORMATS), help="Format of the files; recognised when not given."
+)
+written_format = click.option(
+    "--format", "file_format", type=click.Choice(WRITTEN_FORMATS), default="clic", show_default=True
+)

@@ -1,0 +1,60 @@
+"""What the command line shows while it works, and how it writes what came out."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from calogan.errors import RequestError
+from calogan.events import Events, write_events
+
+screen = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def examples(*lines: str) -> str:
+    """Examples for the end of a help page."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def progress_bars() -> Progress:
+    """Bars on a terminal, nothing elsewhere."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=screen, disable=not screen.is_terminal)
+
+
+@contextlib.contextmanager
+def bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show one bar; gives the function that moves it on."""
+    with progress_bars() as progress:
+        task = progress.add_task(text, total=total)
+        yield functools.partial(progress.advance, task)
+
+
+def write_showers(out: Path, parts: Iterable[Events], header: Mapping[str, str], *, format: str = "clic") -> None:
+    """Write showers as they come and say what was written."""
+    count, fraction = 0, 0.0
+
+    def counted() -> Iterator[Events]:
+        nonlocal count, fraction
+        for events in parts:
+            count += len(events)
+            fraction += float((events.showers.sum(axis=(1, 2, 3)) / events.energy).sum())
+            yield events
+
+    write_events(out, counted(), header=header, format=format)
+    screen.print(f"wrote {out}: {count} showers, mean sampling fraction {100 * fraction / count:.3f} %")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small result.
+
+    Raises:
+        RequestError: the file cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be written ({error})") from error

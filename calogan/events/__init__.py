@@ -1,0 +1,37 @@
+"""Showers and the energies that made them: in memory, in files, streamed, divided into samples."""
+
+from importlib import resources
+from pathlib import Path
+
+from calogan.events.files import EventFiles, open_events, read_events
+from calogan.events.formats import FORMATS, WRITTEN_FORMATS
+from calogan.events.records import EnergyRange, Events, EventSource, checked_events, parse_energy
+from calogan.events.splits import Selection, split_events, split_source
+from calogan.events.stream import batches, held
+from calogan.events.writing import fill_file, write_events
+
+__all__ = [
+    "FORMATS",
+    "WRITTEN_FORMATS",
+    "EnergyRange",
+    "EventFiles",
+    "EventSource",
+    "Events",
+    "Selection",
+    "batches",
+    "checked_events",
+    "fill_file",
+    "held",
+    "open_events",
+    "packaged_sample",
+    "parse_energy",
+    "read_events",
+    "split_events",
+    "split_source",
+    "write_events",
+]
+
+
+def packaged_sample() -> Path:
+    """Return the path of the 1,000 Geant4 showers that come with the package."""
+    return Path(str(resources.files("calogan") / "data" / "geant4_electrons_2-500GeV.h5"))

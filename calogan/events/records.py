@@ -1,0 +1,139 @@
+"""Showers and the energies that made them, in memory."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from calogan.errors import EventsError, RequestError
+from calogan.geometry import CLIC
+
+_INFINITY_BITS = 0x7F800000  # of float32
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """A sample of showers.
+
+    Attributes:
+        showers: energy deposited in each cell, shape (n, 25, 25, 25), axes (x, y, z), GeV, float32.
+        energy: energy of each primary particle, shape (n,), GeV, float32.
+    """
+
+    showers: NDArray[np.float32]
+    energy: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    def __getitem__(self, which: slice | NDArray[np.intp] | NDArray[np.bool_]) -> "Events":
+        return Events(self.showers[which], self.energy[which])
+
+
+class EventSource(Protocol):
+    """Showers that can be read a stretch at a time: `Events` in memory, or files that hold more than memory does."""
+
+    @property
+    def energy(self) -> NDArray[np.float32]:
+        """Energy of each primary particle, shape (n,), GeV."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: slice, /) -> Events: ...
+
+
+@dataclass(frozen=True)
+class EnergyRange:
+    """Energies drawn flat in [low, high] GeV; low equals high for one fixed energy."""
+
+    low: float
+    high: float
+
+    def draw(self, n: int, seed: int, *, first: int = 0) -> NDArray[np.float32]:
+        """Draw n energies, shape (n,), GeV; number k, counted from `first`, depends on the seed and on k only."""
+        stream = np.random.Philox(key=seed)
+        # The counter goes up once for every four numbers.
+        stream.advance(first // 4)
+        skipped = first % 4
+        uniform = np.random.Generator(stream).random(skipped + n)[skipped:]
+        return np.asarray(self.low + (self.high - self.low) * uniform, dtype=np.float32)
+
+
+def parse_energy(text: str) -> EnergyRange:
+    """Read `200` (every shower has that energy) or `2:500` (drawn flat between the two), in GeV.
+
+    Raises:
+        RequestError: the text is not a positive number or two rising ones.
+    """
+    try:
+        low, high = (float(part) for part in (text.split(":") if ":" in text else (text, text)))
+    except ValueError:
+        raise RequestError(
+            f"energy {text!r} is not understood; give GeV as 200, or as 2:500 for a flat range"
+        ) from None
+    smallest, largest = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+    if not (smallest <= low <= high <= largest):
+        raise RequestError(f"energy {text!r} must be positive, finite and rising, for example 200 or 2:500 (GeV)")
+    return EnergyRange(low, high)
+
+
+def checked_events(
+    showers: ArrayLike,
+    energy: ArrayLike,
+    *,
+    origin: str,
+    shape: tuple[int, int, int] | None = CLIC.shape,
+    first: int = 0,
+) -> Events:
+    """Make Events of two arrays, or say what is wrong with them.
+
+    Args:
+        showers: deposited energy per cell, shape (n, 25, 25, 25), GeV.
+        energy: energy of the primary particles, shape (n,), GeV.
+        origin: where the arrays come from, for the message.
+        shape: cells along (x, y, z) that are expected; None for any.
+        first: number of the first of these showers where they come from, for the message.
+
+    Raises:
+        EventsError: wrong shape or length, no showers, a number that is not finite or is negative.
+    """
+    with np.errstate(over="ignore"):  # what single precision cannot hold becomes infinite and is told as such
+        x, e = np.asarray(showers, dtype=np.float32), np.asarray(energy, dtype=np.float32)
+    if x.ndim != 4 or (shape is not None and x.shape[1:] != shape):
+        wanted = ", ".join(map(str, shape)) if shape else "x, y, z"
+        raise EventsError(f"{origin}: showers have shape {x.shape}; expected (n, {wanted})")
+    if e.shape != (len(x),):
+        raise EventsError(
+            f"{origin}: {len(x)} showers but energies of shape {e.shape}; expected one energy for each shower"
+        )
+    if len(x) == 0:
+        raise EventsError(f"{origin}: no showers; expected at least one")
+    _check_numbers(e, "an energy", origin, first)
+    if (e <= 0).any():
+        which = _first(e <= 0)
+        raise EventsError(f"{origin}: shower {first + which} has energy {e[which]} GeV; expected more than 0")
+    # The bits of a number that is finite and not negative, read as a whole number, are below those of infinity: one
+    # fast pass tells that all is well, which it is nearly always.
+    if np.ascontiguousarray(x).view(np.uint32).max() >= _INFINITY_BITS:
+        _check_numbers(x, "a shower cell", origin, first)
+        if x.min() < 0:
+            which = _first(x < 0)
+            raise EventsError(
+                f"{origin}: shower {first + which} has a cell with negative energy ({x[which].min()} GeV); "
+                "set cells below the read-out threshold to 0"
+            )
+    return Events(x, e)
+
+
+def _check_numbers(values: NDArray[np.float32], name: str, origin: str, first: int) -> None:
+    bad = ~np.isfinite(values)
+    if bad.any():
+        raise EventsError(
+            f"{origin}: {name} is not a finite number (shower {first + _first(bad)}); expected energies in GeV"
+        )
+
+
+def _first(bad: NDArray[np.bool_]) -> int:
+    return int(np.argmax(bad.reshape(len(bad), -1).any(axis=1)))

@@ -1,0 +1,100 @@
+"""Validation in parts on a real Ray cluster."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from click.testing import CliRunner
+
+from calogan import validation
+from calogan.events import Events, open_events, packaged_sample, read_events, write_events
+from calogan.partials import Part, Partial, observe_part
+from ray_jobs import validate as job
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray cluster of two cores."""
+    # A folder of its own, so that other clusters on this machine are left alone; a short name, for its sockets.
+    scratch = tempfile.mkdtemp(prefix="ray-")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.delenv("RAY_ADDRESS", raising=False)
+        ray.init(num_cpus=2, include_dashboard=False, _temp_dir=scratch, logging_level="ERROR", log_to_driver=False)
+        yield
+        ray.shutdown()
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two blocks of each sample, in two files."""
+    folder = tmp_path_factory.mktemp("showers")
+    events = read_events(packaged_sample())
+    for name, factor in (("reference", 1.0), ("candidate", 1.02), ("float32", 1.021)):
+        (folder / name).mkdir()
+        scaled = Events(events.showers * np.float32(factor), events.energy)
+        write_events(folder / name / "a.h5", scaled[:700], header={})
+        write_events(folder / name / "b.h5", scaled[300:], header={})
+    return folder
+
+
+def plain(report: validation.ValidationReport) -> dict[str, Any]:
+    return json.loads(json.dumps(validation.report_to_dict(report)))
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> dict[str, Any]:
+    """What one process finds."""
+    sources = [open_events(folder / name) for name in ("reference", "candidate", "float32")]
+    inputs = [path for source in sources[:2] for path in source.paths]
+    return plain(validation.validate(sources[0], sources[1], float32=sources[2], seed=4, inputs=inputs))
+
+
+def test_parts_on_workers_one_of_which_dies_give_the_report_of_one_process(
+    cluster: None, folder: Path, alone: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    died = tmp_path / "died"
+
+    @ray.remote(num_cpus=1, max_retries=3)
+    def mortal(part: Part, source: tuple[str, ...], float32: tuple[str, ...]) -> Partial:
+        if (part.of, part.start) == (1, 1024) and not died.exists():
+            died.touch()
+            os._exit(1)
+        return observe_part(open_events(source), part, open_events(float32) if float32 else None)
+
+    names = [(str(folder / name),) for name in ("reference", "candidate", "float32")]
+    report = job.validate(*names, gates=validation.load_gates(), seed=4, blocks=1, task=mortal)
+
+    assert died.exists()
+    assert plain(report) == alone
+    said = capsys.readouterr().out
+    for text in ("reference: 1,024 of 1,400", "reference: 1,400 of 1,400", "candidate: 1,400 of 1,400"):
+        assert f"{text} showers" in said
+
+
+def test_the_job_takes_folders_patterns_and_lists_and_tells_by_its_exit(
+    cluster: None, folder: Path, alone: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "join", lambda: None)  # of the cluster this process is in already
+    monkeypatch.chdir(folder)
+    gates, written = tmp_path / "gates.toml", tmp_path / "v.json"
+    samples = ["--reference", "reference", "--candidate", "candidate/*.h5"]
+    samples += ["--float32", "float32/a.h5", "--float32", "float32/b.h5"]
+    arguments = [*samples, "--seed", "4", "--blocks", "2", "--gates", str(gates), "--json", str(written)]
+
+    gates.write_text('"physics/sampling_fraction_shift" = { limit = 0.001 }')
+    done = CliRunner().invoke(job.main, arguments, catch_exceptions=False)
+    assert done.exit_code == 3
+    assert "failed gates: physics/sampling_fraction_shift" in done.output
+    assert json.loads(written.read_text())["metrics"] == alone["metrics"]
