@@ -231,7 +231,7 @@ def assess(
     JSD = 1 - BCE / ln 2 with the binary cross-entropy BCE of the calibrated probabilities, as in the CaloChallenge:
     what a perfect classifier would reach is the divergence itself, any other stays below. The expected calibration
     error is the mean distance of score and share of the candidate in ten bins of the score (Guo et al.,
-    arXiv 1706.04599, eq. 3).
+    arXiv 1706.04599).
 
     Args:
         label: 0 for the reference, 1 for the candidate, shape (n,).
@@ -243,7 +243,6 @@ def assess(
     replicas = np.random.default_rng(seed).poisson(1.0, (1 + _REPLICAS, len(label))).astype(np.float64)
     replicas[0] = 1
     weights = _balanced(label, replicas if weight is None else replicas * weight)
-    # The ROC curve of a small replica costs the same sorting each time; 100 of them are still less than a training.
     auc = np.array([roc_auc_score(label, score, sample_weight=w) for w in weights])
     likelihood = np.where(label == 1, probability, 1 - probability)
     jsd = 1 + weights @ np.log2(likelihood)

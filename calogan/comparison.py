@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calogan import metrics
+from calogan import metrics, similarity
 from calogan.metrics import Estimate
 from calogan.observables import AXES, SPECTRUM_EDGES_GEV, Floats, Observables, moments
 from calogan.resampling import FEWEST_SHOWERS, Columns, Sample, replica_means
@@ -32,7 +32,7 @@ _SOMETIMES = (
     *(f"{name}_{label}" for label in _BINS for name in ("sampling_fraction_shift", "resolution_shift")),
     *(f"pixelwise_{name}" for name in ("mean", "std", "relative")),
 )
-METRICS = tuple(f"physics/{name}" for name in (*_ALWAYS, *_SOMETIMES))
+METRICS = tuple(f"physics/{name}" for name in (*_ALWAYS, *_SOMETIMES, *similarity.METRICS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,22 +100,30 @@ def curves(reference: Sample, candidate: Sample) -> dict[str, Curve]:
         axis: curve(cells, lambda s, i=i: s.profiles[:, i] / s.energy[:, None])  # type: ignore[misc]
         for i, axis in enumerate(AXES)
     }
+    layers = np.arange(reference.observables.hits.shape[1] + 1) - 0.5
+    found["hits_per_layer"] = curve(layers, lambda s: s.hits.astype(np.float64))
+    found["depth"] = curve(CURVE_EDGES_GEV, lambda s: _in_bins(s, "z", 0), lambda means: _bin_moments(means)[0])
+    found["width"] = curve(CURVE_EDGES_GEV, lambda s: _in_bins(s, "y", 1), lambda means: _bin_moments(means)[0])
     found["cell_energy"] = curve(SPECTRUM_EDGES_GEV, lambda s: s.spectrum.astype(np.float64))
     found["sampling_fraction"] = curve(CURVE_EDGES_GEV, _in_bins, lambda means: _bin_moments(means)[0])
     found["resolution"] = curve(CURVE_EDGES_GEV, _in_bins, lambda means: np.divide(*_bin_moments(means)[::-1]))
     return found
 
 
-def _in_bins(sample: Observables) -> Floats:
-    """Per shower and bin of `CURVE_EDGES_GEV`: 1, ECAL/Ep and its square if the shower is in the bin, else 0."""
+def _in_bins(sample: Observables, axis: str = "", moment: int = 0) -> Floats:
+    """Per shower and bin of `CURVE_EDGES_GEV`: 1, a number and its square if the shower is in the bin, else 0.
+
+    The number is ECAL/Ep, or along an axis the mean (moment 0) or the width (1) of the shower, 0 of an empty one.
+    """
     which = np.searchsorted(CURVE_EDGES_GEV, sample.energy, side="right") - 1
     inside = (which[:, None] == np.arange(len(CURVE_EDGES_GEV) - 1)).astype(np.float64)
-    fraction = sample.sampling_fraction[:, None]
-    return np.hstack([inside, inside * fraction, inside * fraction**2])
+    number = moments(sample.profiles[:, AXES.index(axis)])[moment] if axis else sample.sampling_fraction
+    column = np.nan_to_num(number)[:, None]
+    return np.hstack([inside, inside * column, inside * column**2])
 
 
 def _bin_moments(means: Floats) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of ECAL/Ep in each bin, shape (replicas, bins), of the means of `_in_bins`."""
+    """Mean and standard deviation of a number in each bin, shape (replicas, bins), of the means of `_in_bins`."""
     share, first, second = np.split(means, 3, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = first / share

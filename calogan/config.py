@@ -100,10 +100,12 @@ class Validation(_Step):
         gates: TOML file of limits, or a name of the package's: `gates`, or `demo_gates` with limits that some
             hundreds of showers can decide about.
         draws: showers generated for each Geant4 shower of the test split.
+        cell_trainings: trainings of the classifier on cells, for each candidate and for the floor; 0 for none.
     """
 
     gates: str = "gates"
     draws: int = Field(4, ge=1)
+    cell_trainings: int = Field(3, ge=0, le=20)
 
 
 class Benchmark(_Step):

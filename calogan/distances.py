@@ -92,9 +92,9 @@ def log_cells(showers: NDArray[np.float32]) -> NDArray[np.float32]:
 def frechet_distance(reference: NDArray[np.floating], candidate: NDArray[np.floating], *, seed: int = 0) -> Estimate:
     """Fréchet physics distance (FPD) of `normalised` features, extrapolated to infinitely many showers.
 
-    |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), with means m and covariances S: Dowson and Landau 1982, eq. 4. In
+    |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), with means m and covariances S (Dowson and Landau 1982). In
     batches of N showers it is too large by about a constant over N, so a straight line in 1/N is fitted to batches of
-    several sizes and its value at 0 is taken (arXiv 2211.10295, section III; Chong and Forsyth, arXiv 1911.07023). The
+    several sizes and its value at 0 is taken (arXiv 2211.10295; Chong and Forsyth, arXiv 1911.07023). The
     result is not cut at 0: two samples of one distribution give 0 within the error.
 
     The error is that of a jackknife over twelve groups of showers with the fit repeated. The error of one fit, which
@@ -124,7 +124,7 @@ def frechet_distance(reference: NDArray[np.floating], candidate: NDArray[np.floa
 def kernel_distance(reference: NDArray[np.floating], candidate: NDArray[np.floating], *, seed: int = 0) -> Estimate:
     """Kernel physics distance (KPD): unbiased squared maximum mean discrepancy of `normalised` features.
 
-    arXiv 2211.10295, section III, with the kernel (x.y / d + 1)^4; unbiased: Gretton et al. 2012, eq. 3. The median
+    arXiv 2211.10295, with the kernel (x.y / d + 1)^4; unbiased: Gretton et al. 2012, eq. 3. The median
     over batches and, as its error, half the range from 16 to 84 %. A batch is a half of each sample, of at most
     `KERNEL_SHOWERS`: over random halves a mean spreads as over new samples of the full size. Two samples of one
     distribution give 0 within the error.
@@ -159,7 +159,7 @@ def precision_recall_density_coverage(
 ) -> dict[str, Estimate]:
     """How well each sample covers the other, by balls that reach to the k-th nearest neighbour in the same sample.
 
-    Naeem et al., arXiv 2002.09797, eqs. 1, 2 and 4: `precision`, share of candidate showers inside the ball of any
+    Naeem et al., arXiv 2002.09797: `precision`, share of candidate showers inside the ball of any
     reference shower; `recall`, share of reference showers inside the ball of any candidate shower; `density`,
     reference balls around a candidate shower over k; `coverage`, share of reference balls with a candidate shower
     inside. Two samples of one distribution have density 1 and coverage 1 - 1/2^k; precision and recall then depend on

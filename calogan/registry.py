@@ -77,6 +77,16 @@ def log_trial(run_id: str, parameters: Mapping[str, Any], metrics: Mapping[str, 
             mlflow.log_metrics(dict(metrics))
 
 
+def log_file(run_id: str, path: Path) -> None:
+    """Add a file, such as the page of a comparison, to a run.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+    """
+    with _reachable():
+        mlflow.MlflowClient().log_artifact(run_id, str(path))
+
+
 def log_precision(
     parent: str,
     folder: Path,

@@ -75,8 +75,8 @@ def lower(network: keras.Model, *, integer: bool) -> keras.Model:
     """Rewrite a network into one that computes the same in fewer operations.
 
     Args:
-        network: functional and of layers only, one input and one output, images of fixed size with channels last, no layer used twice;
-            it is not changed.
+        network: functional and of layers only, one input and one output, images of fixed size with channels last, no
+            layer used twice; it is not changed.
         integer: whether transposed convolutions are taken apart too. Quantization needs that; in float32 they are
             faster as they are.
     """
@@ -150,7 +150,7 @@ def fold_forwards(steps: _Steps) -> _Steps | None:
             if convolution.padding == "valid" and not convolution.transposed:
                 return (dataclasses.replace(scaled, bias=bias + np.einsum("hwio,i->o", kernel, shift)),)
             if (np.abs(scale) == 1).all() and not (scale == 1).all():
-                return Affine(np.ones_like(scale), shift), scaled
+                return Affine(np.ones_like(scale), scale * shift), scaled
     return None
 
 

@@ -1,17 +1,18 @@
 """The steps of the pipeline with the files they read and write: what the command line and the Ray jobs call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from calogan import bundle, generator, lowering
+from calogan import bundle, generator, lowering, report
 from calogan.bundle import Bundle
 from calogan.config import Config
 from calogan.errors import ModelError
-from calogan.events import Events, Selection, open_events, packaged_sample, split_source
+from calogan.events import Events, EventSource, Selection, open_events, packaged_sample, split_source
 from calogan.events.files import find_files
 from calogan.quantization import quantize
+from calogan.simulation import parametric
 from calogan.training.loop import Epoch, TrainingResult, train
 from calogan.validation import ValidationReport, load_gates, physics_score, validate
 
@@ -74,5 +75,52 @@ def validate_model(config: Config, model: Path, precision: str, *, threads: int 
     candidate = float32
     if precision != "float32":
         candidate = generator.load(model, precision=precision, threads=threads).sample(energy, seed=_VALIDATION_SEED)
-    gates = load_gates(config.validation.gates)
-    return validate(reference, candidate, float32=float32, gates=gates, inputs=data_paths(config))
+    return _judge(config, reference, candidate, float32)
+
+
+def validate_parametric(config: Config) -> ValidationReport:
+    """Judge the parametrised simulation on the test split: what a model has to beat."""
+    reference = read_split(config, "test")
+    candidate = parametric.simulate(np.repeat(reference.energy, config.validation.draws), seed=_VALIDATION_SEED)
+    return _judge(config, reference, candidate, None)
+
+
+def _judge(config: Config, reference: Events, candidate: Events, float32: Events | None) -> ValidationReport:
+    return validate(
+        reference,
+        candidate,
+        float32=float32,
+        thorough=True,
+        cell_trainings=config.validation.cell_trainings,
+        gates=load_gates(config.validation.gates),
+        inputs=data_paths(config),
+    )
+
+
+def write_comparison(
+    path: Path,
+    config: Config,
+    model: Path,
+    reports: Mapping[str, ValidationReport],
+    *,
+    speed: Mapping[str, Mapping[str, float]] | None = None,
+) -> Path:
+    """Write the page that shows the candidates of a pipeline beside each other, with a shower of each.
+
+    Args:
+        path: HTML file to write.
+        config: the whole configuration.
+        model: folder of the model.
+        reports: by candidate: precisions of the model, and others that are shown without a picture.
+        speed: by candidate, see `report.render`.
+    """
+    reference = read_split(config, "test")
+    middle = np.argsort(reference.energy)[len(reference) // 2]
+    one = slice(int(middle), int(middle) + 1)
+    shown: dict[str, EventSource] = {"Geant4": reference[one]}
+    for precision in [name for name in reports if name in bundle.read(model).network_files]:
+        shown[precision] = generator.load(model, precision=precision).sample(
+            reference.energy[one], seed=_VALIDATION_SEED
+        )
+    title = f"{config.name} against Geant4"
+    return report.write_html(path, reports, title=title, pictures=report.typical_showers(shown), speed=speed)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from calogan import metrics, partials, provenance
+from calogan import metrics, partials, provenance, similarity
 from calogan.comparison import METRICS, Curve, compare, curves
 from calogan.errors import ConfigError, EventsError, GateError
 from calogan.events import EventSource
@@ -31,6 +31,7 @@ __all__ = [
     "ValidationReport",
     "Verdict",
     "compare",
+    "compare_cells",
     "conclude",
     "curves",
     "failed_gates",
@@ -118,6 +119,8 @@ def validate(
     *,
     float32: EventSource | None = None,
     floor: bool = True,
+    thorough: bool = False,
+    cell_trainings: int = 0,
     gates: Mapping[str, Gate] | None = None,
     seed: int = 0,
     inputs: Iterable[Path] = (),
@@ -130,6 +133,8 @@ def validate(
         candidate: showers of any generator, best at the energies of the reference; other spectra are weighted.
         float32: showers of the float32 model with the latent of the candidate, for the pixel-wise metrics.
         floor: also compare the reference with itself.
+        thorough: also compare whole distributions, see `similarity`, which takes half a minute.
+        cell_trainings: trainings of a classifier on cells, a quarter of a minute each with 2,000 showers.
         gates: limits by name of the metric; those of the package when not given.
         seed: of the bootstrap replicas, the classifier's halves and the halves of the floor.
         inputs: the files the samples came from, for the provenance.
@@ -148,14 +153,12 @@ def validate(
             say(f"observing the {SAMPLES[of]}: shower {part.start:,} of {len(source):,}")
             yield observe_part(source, part, beside)
 
-    return conclude(
-        plan,
+    measured = (
         merge(observed(0, reference, None), len(reference)),
         merge(observed(1, candidate, float32), len(candidate)),
-        gates=gates,
-        inputs=inputs,
-        progress=progress,
     )
+    cells = compare_cells(plan, reference, candidate, trainings=cell_trainings, progress=progress)
+    return conclude(plan, *measured, cells=cells, thorough=thorough, gates=gates, inputs=inputs, progress=progress)
 
 
 def prepare(
@@ -178,11 +181,35 @@ def prepare(
     return partials.plan(reference.energy, candidate.energy, floor=floor, seed=seed)
 
 
+def compare_cells(
+    plan: Plan, reference: EventSource, candidate: EventSource, *, trainings: int, progress: Progress | None = None
+) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+    """Compare the cells of some showers by a trained classifier, see `similarity.cell_similarity`.
+
+    Returns:
+        Metrics of the candidate, and of the reference against itself if the plan has that; empty without trainings.
+    """
+    if not trainings:
+        return {}, {}
+    say = progress if progress is not None else _silent
+    say(f"training classifiers on cells, {trainings} times")
+    weights = plan.weights[0][0], plan.weights[1][0]
+    found = similarity.cell_similarity(reference, candidate, weights, trainings=trainings, seed=plan.seed)
+    halves = plan.weights[0][1:]
+    if not len(halves):
+        return found, {}
+    say("training them on the reference alone")
+    itself = (halves[0], halves[1])
+    return found, similarity.cell_similarity(reference, reference, itself, trainings=trainings, seed=plan.seed)
+
+
 def conclude(
     plan: Plan,
     reference: Measured,
     candidate: Measured,
     *,
+    cells: tuple[Mapping[str, Estimate], Mapping[str, Estimate]] = ({}, {}),
+    thorough: bool = False,
     gates: Mapping[str, Gate],
     inputs: Iterable[Path] = (),
     progress: Progress | None = None,
@@ -201,11 +228,17 @@ def conclude(
         if candidate.moved.size:
             pixelwise = metrics.pixelwise_difference(candidate.moved)
             found |= {f"physics/pixelwise_{name}": estimate for name, estimate in pixelwise.items()}
+        if thorough:
+            say("comparing whole distributions")
+            found |= similarity.similarity(r, c, seed=plan.seed)
         lowest: dict[str, Estimate] = {}
         if len(plan.weights[0]) > 1:
             say("comparing the reference with itself")
             halves = [dataclasses.replace(r, weight=weight) for weight in plan.weights[0][1:]]
             lowest = compare((halves[0], reference.planes[1]), (halves[1], reference.planes[2]), seed=plan.seed)
+            if thorough:
+                say("comparing whole distributions of the reference with itself")
+                lowest |= similarity.similarity(halves[0], halves[1], seed=plan.seed)
         shapes = curves(r, c)
     return ValidationReport(
         showers={
@@ -217,9 +250,9 @@ def conclude(
                 (f"{label}_empty", int(np.count_nonzero(sample.observables.ecal == 0))),
             )
         },
-        metrics=found,
-        floor=lowest,
-        gates={name: judge(gate, found.get(name)) for name, gate in gates.items()},
+        metrics=found | dict(cells[0]),
+        floor=lowest | dict(cells[1]),
+        gates={name: judge(gate, (found | dict(cells[0])).get(name)) for name, gate in gates.items()},
         curves=shapes,
         provenance=provenance.header(seed=plan.seed, inputs=inputs),
     )

@@ -104,6 +104,8 @@ def demonstrate(config_name: str) -> None:
     _screen.print(tables.summary_table(summary))
     runs = [found["run_id"] for found in summary["precisions"].values()]
     _screen.print(f"\n[bold]comparison[/]  {escape(registry.comparison_url(runs, tracking_uri=mlflow_uri))}")
+    page = storage / config.name / "report.html"
+    _screen.print(f"[bold]report[/]      {page.relative_to(ROOT)}: every figure and gate, on one page")
     _screen.print("[bold]ask for showers[/]")
     _screen.print(f"  {curl}", markup=False)
     _screen.print(f"[bold]picture[/]     {picture.relative_to(ROOT)}: a generated beside a Geant4 shower")

@@ -44,6 +44,12 @@ def validate(config: Config, folder: Path, precision: str) -> ValidationReport:
 
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
+def validate_parametric(config: Config) -> ValidationReport:
+    """Judge the parametrised simulation beside them."""
+    return steps.validate_parametric(config)
+
+
+@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def measure(config: Config, folder: Path) -> BenchmarkReport:
     """Time the precisions, while nothing else of this job runs."""
     return benchmark(folder, PRECISIONS, config.benchmark)
@@ -69,13 +75,17 @@ def main(config_name: str, storage: Path) -> None:
         say("quantize", "Intel Neural Compressor, on the calibration split")
         ray.get(quantize.options(num_cpus=1).remote(config, folder))
         say("validate", f"{' and '.join(PRECISIONS)} against Geant4, on the test split")
+        beside = validate_parametric.options(num_cpus=1).remote(config)
         judged = ray.get([validate.options(num_cpus=1).remote(config, folder, name) for name in PRECISIONS])
         reports = dict(zip(PRECISIONS, judged, strict=True))
+        shown = {"parametrised": ray.get(beside), **reports}
         say("benchmark", f"{' and '.join(PRECISIONS)}, interleaved on one core")
         timed = ray.get(measure.options(num_cpus=1).remote(config, folder))
         say("register", "models, metrics and figures to MLflow")
         (folder / "figures").mkdir(exist_ok=True)
-        figures = plots.save_figures(reports, folder / "figures")
+        figures = plots.save_figures(reports, folder / "figures", reference_name="Geant4")
+        page = steps.write_comparison(folder / "report.html", config, folder, shown, speed=_speed(timed))
+        registry.log_file(run_id, page)
         registered = {
             name: registry.log_precision(
                 run_id, folder, name, reports[name], performance=timed.metrics(name), figures=figures
@@ -83,11 +93,24 @@ def main(config_name: str, storage: Path) -> None:
             for name in PRECISIONS
         }
     write_json(folder / "summary.json", _summary(trained, reports, timed, registered))
+    say("report", str(folder / "report.html"))
     say("done", str(folder / "summary.json"))
 
 
 def _sections(config: Config) -> dict[str, dict[str, Any]]:
     return {name: value for name, value in config.model_dump().items() if isinstance(value, dict)}
+
+
+def _speed(timed: BenchmarkReport) -> dict[str, dict[str, float]]:
+    """Rows of speed for the page."""
+    return {
+        name: {
+            "core-ms per shower": timing.ms_per_shower,
+            "ratio to float32": timing.speedup,
+            "network, MB": timing.size_mb,
+        }
+        for name, timing in timed.timings.items()
+    }
 
 
 def _summary(

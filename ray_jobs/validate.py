@@ -13,6 +13,7 @@ import click
 import ray
 
 from calogan import validation
+from calogan.config import Validation
 from calogan.events import open_events
 from calogan.partials import Part, Partial, Plan, merge, observe_part, parts
 from calogan.validation import SAMPLES, Gate, ValidationReport
@@ -35,6 +36,8 @@ def validate(
     *,
     gates: Mapping[str, Gate],
     floor: bool = True,
+    thorough: bool = False,
+    cell_trainings: int = 0,
     seed: int = 0,
     blocks: int = BLOCKS,
     task: Any = observe,
@@ -47,6 +50,8 @@ def validate(
         float32: of the float32 model with the latent of the candidate; none for no pixel-wise metrics.
         gates: limits by name of the metric.
         floor: also compare the reference with itself.
+        thorough: see `validation.validate`.
+        cell_trainings: the same.
         seed: see `validation.validate`.
         blocks: blocks of showers in a task.
         task: the remote function that does a part.
@@ -65,7 +70,12 @@ def validate(
     ]
     measured = [merge(_finished(tasks, plan), len(source)) for tasks, source in zip(started, sources, strict=True)]
     read = [path for source in sources for path in source.paths]
-    return validation.conclude(plan, *measured, gates=gates, inputs=read, progress=lambda line: say("compare", line))
+
+    def told(line: str) -> None:
+        say("compare", line)
+
+    cells = validation.compare_cells(plan, *sources, trainings=cell_trainings, progress=told)
+    return validation.conclude(plan, *measured, cells=cells, thorough=thorough, gates=gates, inputs=read, progress=told)
 
 
 def _finished(tasks: deque[tuple[Part, Any]], plan: Plan) -> Iterator[Partial]:
@@ -86,15 +96,17 @@ def _finished(tasks: deque[tuple[Part, Any]], plan: Plan) -> Iterator[Partial]:
 @click.option(
     "--blocks", type=click.IntRange(1), default=BLOCKS, show_default=True, help="1,024 showers each, per task."
 )
+@click.option("--quick", is_flag=True, help="Leave out what compares whole distributions.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), required=True, help="Report to write.")
 def main(
-    reference: Paths, candidate: Paths, float32: Paths, gates: str, seed: int, blocks: int, json_file: Path
+    reference: Paths, candidate: Paths, float32: Paths, gates: str, seed: int, blocks: int, quick: bool, json_file: Path
 ) -> None:
     """Validate on a Ray cluster; exit code 3 when a gate failed. Every worker must see the files."""
     limits = validation.load_gates(gates)
     join()
     samples = (tuple(str(Path(path).absolute()) for path in paths) for paths in (reference, candidate, float32))
-    report = validate(*samples, gates=limits, seed=seed, blocks=blocks)
+    trainings = 0 if quick else Validation().cell_trainings
+    report = validate(*samples, gates=limits, seed=seed, blocks=blocks, thorough=not quick, cell_trainings=trainings)
     validation.write_report(json_file, report)
     failed = [name for name, result in report.gates.items() if result.verdict == "failed"]
     say("done", f"physics score {validation.physics_score(report):.3f}; failed gates: {', '.join(failed) or 'none'}")

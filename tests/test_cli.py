@@ -90,7 +90,7 @@ def simulate(**changed: object) -> list[object]:
 
 def compare(**changed: object) -> list[object]:
     options = {"reference": "{files}/geant4.h5", "candidate": "{files}/geant4.h5"} | changed
-    return ["validate", *(word for name, value in options.items() for word in (f"--{name}", value))]
+    return ["validate", "--quick", *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
 @pytest.mark.parametrize(

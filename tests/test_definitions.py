@@ -29,9 +29,9 @@ def test_templates_are_filled_in() -> None:
 
 
 def test_what_the_table_does_not_know_is_called_by_its_name() -> None:
-    metric, curve = definitions.metric("physics/new_thing"), definitions.curve("hits_per_layer")
+    metric, curve = definitions.metric("physics/new_thing"), definitions.curve("new_curve")
     assert (metric.title, metric.formula, metric.scale) == ("new thing", "", 1.0)
-    assert (curve.title, curve.views, curve.log_x) == ("Hits per layer", (), None)
+    assert (curve.title, curve.views, curve.log_x) == ("New curve", (), None)
 
 
 def test_fractions_are_shown_times_100() -> None:

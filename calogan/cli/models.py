@@ -83,6 +83,7 @@ def quantize(model: Path, config: str, out: Path | None) -> None:
 @click.option("--gates", default="gates", show_default=True, help="Limits: of the package, or a TOML file.")
 @click.option("--html", "html_file", type=options.FILE, callback=options.in_a_folder, help="Report to write, one file.")
 @click.option("--figures", type=options.FOLDER, help="Folder for the figures.")
+@click.option("--quick", is_flag=True, help="Leave out what compares whole distributions: seconds instead of minutes.")
 @options.json
 def validate(
     reference: tuple[str, ...],
@@ -90,10 +91,14 @@ def validate(
     gates: str,
     html_file: Path | None,
     figures: Path | None,
+    quick: bool,
     json_file: Path | None,
 ) -> None:
     """Compare showers with Geant4; exit code 3 when a gate failed."""
+    if not quick:
+        quiet.load_tensorflow()
     from calogan import report, validation  # noqa: PLC0415
+    from calogan.config import Validation  # noqa: PLC0415
 
     limits = validation.load_gates(gates)
     source = open_events(reference)
@@ -102,7 +107,13 @@ def validate(
     for name, events in candidates.items():
         with screen.status("comparing") as status:
             reports[name] = validation.validate(
-                source, events, gates=limits, inputs=(*source.paths, *events.paths), progress=status.update
+                source,
+                events,
+                thorough=not quick,
+                cell_trainings=0 if quick else Validation().cell_trainings,
+                gates=limits,
+                inputs=(*source.paths, *events.paths),
+                progress=status.update,
             )
         tables.show(tables.report_table(reports[name], name))
     if json_file:

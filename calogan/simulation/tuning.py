@@ -20,8 +20,8 @@ from calogan.simulation.profiles import PUBLISHED, Tuning
 
 # Lower limit, start and upper limit of each fitted constant.
 _FITTED = {
-    "depth": (0.8, 1.04, 1.3),
-    "depth_offset": (-1.0, 0.15, 1.0),
+    "depth": (0.8, 1.03, 1.3),
+    "depth_offset": (-1.0, 0.2, 1.0),
     "shape": (0.7, 1.14, 1.3),
     "depth_spread": (0.5, 1.0, 1.5),
     "shape_spread": (0.2, 0.6, 1.5),
@@ -43,7 +43,7 @@ _FITTED = {
 _LOWER, _START, _UPPER = np.array(list(_FITTED.values())).T
 _BIN_EDGES_GEV = (0.0, 10.0, 30.0, 100.0, 200.0, 350.0, np.inf)
 _MIN_SHOWERS = 20  # of the reference; fewer in an energy bin tell nothing
-_MAX_CANDIDATES = 300  # showers simulated for each energy bin
+_MAX_CANDIDATES = 600  # showers simulated for each energy bin
 _DECIMALS = 3
 
 Float = NDArray[np.float64]
@@ -129,7 +129,7 @@ def _features(events: Events) -> Float:
     filled = (showers >= CLIC.threshold_gev).sum(axis=(1, 2, 3)).astype(np.float64)
     fraction = ecal / np.exp(ln_e)
 
-    averages = np.array([value.mean() for value in (fraction, central, near, wide, radius, filled)])
+    averages = np.array([value.mean() for value in (fraction, depth, central, near, wide, radius, filled)])
     around = [_around_trend(value, ln_e) for value in (fraction, depth, radius, central, filled)]
     spreads = np.array([value.std() for value in around])
     late = around[1] / spreads[1]
@@ -140,7 +140,7 @@ def _features(events: Events) -> Float:
             mean_profile / 0.0015,  # 1.5 % of a peak of about 10 %
             np.log(mean_profile[:3] + 1e-6) / 0.05,  # the first layers hold little, but should hold it
             np.log(front.std(axis=0) / front.mean(axis=0)) / 0.2,
-            np.log(averages) / [0.005, 0.01, 0.005, 0.003, 0.01, 0.02],
+            np.log(averages) / [0.005, 0.005, 0.01, 0.005, 0.003, 0.01, 0.02],
             np.log(spreads) / 0.05,
             [(late**3).mean() / 0.3],
         ]

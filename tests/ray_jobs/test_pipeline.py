@@ -47,6 +47,7 @@ calibration_showers = 32
 [validation]
 gates = "{gates}"
 draws = 1
+cell_trainings = 0
 [benchmark]
 batch_size = 16
 repetitions = 2
