@@ -75,25 +75,25 @@ PUBLISHED = Tuning()
 # Fitted to 3,000 Geant4 showers of 2-500 GeV in a field of 4 T, none of them in the packaged sample, by
 #   calogan tune-parametric --reference geant4_electrons_train.h5 --seed 1 --out tuning.toml
 TUNED = Tuning(
-    depth=1.062,
-    depth_offset=0.029,
-    shape=1.154,
-    depth_spread=1.011,
-    shape_spread=0.907,
-    skewness=0.867,
-    core_radius=1.079,
-    tail_radius=1.058,
-    radius_slope=-0.022,
-    core_weight=0.909,
-    scaling=0.854,
-    response_thin=1.054,
+    depth=1.061,
+    depth_offset=0.038,
+    shape=1.147,
+    depth_spread=1.002,
+    shape_spread=0.736,
+    skewness=0.821,
+    core_radius=1.074,
+    tail_radius=1.053,
+    radius_slope=-0.021,
+    core_weight=0.907,
+    scaling=0.868,
+    response_thin=1.055,
     response_thick=0.971,
     sampling=0.181,
-    spots=1.558,
-    spots_slope=0.09,
+    spots=1.56,
+    spots_slope=0.077,
     onset=0.239,
     onset_reach=0.251,
-    onset_spread=0.713,
+    onset_spread=0.69,
 )
 
 
@@ -187,7 +187,7 @@ def deposits(gev: Float, profile: Profile, onset: Float, tuning: Tuning) -> tupl
 
 def mean_spots(gev: Float, profile: Profile, tuning: Tuning) -> Float:
     """Return the mean number of spots of each layer, shape (n, layers) (GP A.2, fluctuated radial profiles)."""
-    # A spot stands for tracks in silicon, of which a thicker plate does not make more: fewer for each radiation length.
+    # Not in GP: a spot stands for tracks in silicon, and a thicker plate makes no more of them in a layer of silicon.
     depth = np.maximum(profile.depth * (0.813 + 0.0019 * THIN.atomic_number), 0.5)
     shape = profile.shape * (0.844 + 0.0026 * THIN.atomic_number)
     number = 10.3 / tuning.sampling * gev**0.959 / ABSORBER * tuning.spots * (gev / 100) ** tuning.spots_slope

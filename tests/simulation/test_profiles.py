@@ -71,9 +71,19 @@ def test_deposits_have_the_sampling_fraction_and_resolution() -> None:
     assert np.sqrt(variance[0, 0]) / mean[0, 0] == pytest.approx(0.2 / np.sqrt(50), rel=1e-6)
     two_tracks = none.copy()
     two_tracks[0, 5] = 2
-    mean, _ = deposits(np.array([[50.0]]), needle, two_tracks, PUBLISHED)
+    mean, variance = deposits(np.array([[50.0]]), needle, two_tracks, PUBLISHED)
     assert mean[0, 5] == pytest.approx(2 * MIP_GEV)
+    assert np.sqrt(variance[0, 5]) == pytest.approx(mean[0, 5])  # one pair
     assert mean[0, 0] == pytest.approx(50 * THIN.e_mip * THIN.mip_fraction - 2 * MIP_GEV, rel=1e-6)
+
+
+def test_resolution_is_worse_behind_thick_plates() -> None:
+    gev, shower = profile(500)
+    mean, variance = deposits(gev, shower, np.zeros((1, 25)), PUBLISHED)
+    absorbed = gev * layer_shares(shower.depth, shower.shape)
+    resolution = np.sqrt(variance * absorbed)[0] / mean[0]
+    assert resolution[:17] == pytest.approx(0.2)
+    assert resolution[17:] == pytest.approx(0.2 * np.sqrt(2))
 
 
 def test_radial_profile_at_the_depth_of_the_maximum() -> None:
