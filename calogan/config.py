@@ -100,11 +100,13 @@ class Validation(_Step):
         gates: TOML file of limits, or a name of the package's: `gates`, or `demo_gates` with limits that some
             hundreds of showers can decide about.
         draws: showers generated for each Geant4 shower of the test split.
+        thorough: also compare whole distributions, half a minute of each candidate.
         cell_trainings: trainings of the classifier on cells, for each candidate and for the floor; 0 for none.
     """
 
     gates: str = "gates"
     draws: int = Field(4, ge=1)
+    thorough: bool = True
     cell_trainings: int = Field(3, ge=0, le=20)
 
 

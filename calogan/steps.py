@@ -90,7 +90,7 @@ def _judge(config: Config, reference: Events, candidate: Events, float32: Events
         reference,
         candidate,
         float32=float32,
-        thorough=True,
+        thorough=config.validation.thorough,
         cell_trainings=config.validation.cell_trainings,
         gates=load_gates(config.validation.gates),
         inputs=data_paths(config),

@@ -280,6 +280,9 @@ def test_what_is_generated_can_be_validated(run: Run, tiny_model: Path, files: P
         "shower_shapes.png",
         "sampling_fraction.png",
         "cell_energy.png",
+        "hits_per_layer.png",
+        "depth.png",
+        "width.png",
     }
     for name in written["metrics"]:
         assert name in done.out

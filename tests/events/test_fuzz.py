@@ -84,7 +84,9 @@ dataset = st.tuples(
     st.sampled_from(TYPES), st.integers(0, 3), st.sampled_from(INNER), st.sampled_from(VALUES), st.booleans()
 )
 structure = st.dictionaries(
-    st.sampled_from(NAMES) | st.text(st.characters(exclude_characters="/\0."), min_size=1), dataset, max_size=4
+    st.sampled_from(NAMES) | st.text(st.characters(codec="utf-8", exclude_characters="/\0."), min_size=1),
+    dataset,
+    max_size=4,
 )
 likely = st.sampled_from([("ECAL", "target"), ("ECAL", "energy"), NAMES[3:5], ("showers", "incident_energy")]).flatmap(
     lambda names: st.fixed_dictionaries(dict.fromkeys(names, dataset))

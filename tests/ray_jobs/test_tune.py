@@ -19,7 +19,12 @@ def judged_by(limit: float, tiny_config: Config, folder: Path) -> Config:
     gates = folder / "gates.toml"
     gates.write_text(f'"physics/auc_high_level" = {{ limit = {limit}, best = 0.5 }}')
     chosen = Quantization(calibration_showers=16, granularity="per_tensor")
-    return tiny_config.model_copy(update={"quantization": chosen, "validation": Validation(gates=str(gates), draws=1)})
+    return tiny_config.model_copy(
+        update={
+            "quantization": chosen,
+            "validation": Validation(gates=str(gates), draws=1, thorough=False, cell_trainings=0),
+        }
+    )
 
 
 def test_the_best_trial_enters_the_model(model: Path, tiny_config: Config, tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""The network of a model in other runtimes, to compare its int8 network with: TFLite, ONNX Runtime, OpenVINO.
+
+Only `network` is theirs, the part that is quantized. What is before and behind it are the float32 graphs of the
+model folder, so physics and speed differ by that part alone. A comparator is made in memory from the weights of a
+model each time, and is not part of its folder.
+"""
+
+import dataclasses
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from calogan import bundle, generator, lowering
+from calogan.bundle import Bundle
+from calogan.comparators.base import Floats, Network
+from calogan.errors import ModelError
+from calogan.events import EnergyRange
+from calogan.generator import BATCH, Generator
+from calogan.geometry import CLIC
+
+# The packages each needs beside TensorFlow; all of them come with calogan[peers].
+_PACKAGES = {
+    "tflite-float16": (),
+    "tflite-int8": (),
+    "onnxruntime-int8": ("onnx", "onnxruntime", "tf2onnx"),
+    "openvino-int8": ("openvino", "nncf"),
+}
+KINDS = tuple(_PACKAGES)
+_CALIBRATION_SHOWERS, _CALIBRATION_SEED = 64, 0
+
+
+class Comparator(Generator):
+    """A generator whose network another runtime computes; `precision` is its kind.
+
+    Attributes:
+        network: that network.
+    """
+
+    def __init__(self, model: Bundle, kind: str, network: Network, run: Callable[..., Floats]) -> None:
+        file = f"network.{kind}"
+        described = dataclasses.replace(
+            model,
+            network_files={**model.network_files, kind: file},
+            sha256={**model.sha256, file: network.sha256},
+        )
+        super().__init__(described, kind, run)
+        self.network = network
+
+
+def installed() -> list[str]:
+    """The kinds whose packages are installed."""
+    return [kind for kind, packages in _PACKAGES.items() if not _missing(packages)]
+
+
+def load(model: str | os.PathLike[str], kind: str, *, calibration: NDArray[np.float32] | None = None) -> Comparator:
+    """Convert and load a model for another runtime, on one thread.
+
+    Args:
+        model: packaged name or folder; it must hold its weights.
+        kind: one of `KINDS`.
+        calibration: primary energies to find the ranges of activations with, shape (n,), GeV; as for
+            `quantization.quantize`, no more is needed of a shower. By default drawn flat over the range of the
+            model, as many as its own int8 network was calibrated with.
+
+    Raises:
+        ModelError: there is no such model or kind, its weights are missing, or a package is not installed.
+        QuantizationError: the runtime cannot convert the network.
+    """
+    if kind not in KINDS:
+        raise ModelError(f"no comparator {kind!r}; there are {', '.join(KINDS)}")
+    missing = _missing(_PACKAGES[kind])
+    if missing:
+        raise ModelError(f"{kind} needs {', '.join(missing)}, not installed here; pip install 'calogan[peers]'")
+    folder = bundle.find(model)
+    description = bundle.read(folder)
+    bundle.check_files(folder, description, "float32")
+    if calibration is None:
+        showers = description.quantization.get("calibration_showers", _CALIBRATION_SHOWERS)
+        calibration = EnergyRange(*description.energy_range).draw(showers, _CALIBRATION_SEED)
+    whole = lowering.load_generator_network(folder, description)
+    latent = generator.latent_numbers(len(calibration), seed=_CALIBRATION_SEED, model=description)
+    features = np.asarray(whole.prepare(calibration, latent)[0], dtype=np.float32)
+    network = _converter(kind)(whole.network, features)
+    return Comparator(description, kind, network, _assemble(folder, description, network))
+
+
+def _missing(packages: Sequence[str]) -> list[str]:
+    return [name for name in packages if importlib.util.find_spec(name) is None]
+
+
+def _converter(kind: str) -> Callable[..., Network]:
+    # Imported when asked for: the packages may not be there, and take seconds to import.
+    match kind:
+        case "onnxruntime-int8":
+            from calogan.comparators import onnx_runtime  # noqa: PLC0415
+
+            return onnx_runtime.int8
+        case "openvino-int8":
+            from calogan.comparators import openvino_runtime  # noqa: PLC0415
+
+            return openvino_runtime.int8
+        case _:
+            from calogan.comparators import tflite  # noqa: PLC0415
+
+            return tflite.int8 if kind == "tflite-int8" else tflite.float16
+
+
+def _assemble(folder: Path, model: Bundle, network: Network) -> Callable[..., Floats]:
+    """Join the float32 graphs of a model and a network between them: energies, latent numbers, cell noise -> showers."""
+    with tf.Graph().as_default() as graph:
+        # `_splice` is private to `generator`, but a second reader of these graphs would be worse.
+        energy = tf.compat.v1.placeholder(tf.float32, (None,), "energy")
+        latent = tf.compat.v1.placeholder(tf.float32, (None, model.latent_size), "latent")
+        prepared = generator._splice(folder / "prepare.pb", ("features", "context"), energy=energy, latent=latent)
+        outputs = tf.compat.v1.placeholder(tf.float32, (None, *CLIC.shape), "outputs")
+        context = tf.compat.v1.placeholder(tf.float32, prepared[1].shape, "context")
+        last = {"outputs": outputs, "context": context}
+        if model.cell_noise:
+            last["bits"] = tf.compat.v1.placeholder(tf.uint16, (None, *CLIC.shape), "bits")
+        (showers,) = generator._splice(folder / "finish.pb", ("showers",), **last)
+        session = tf.compat.v1.Session(graph=graph, config=generator.session_config(1))
+        prepare = session.make_callable(prepared, feed_list=[energy, latent])
+        finish = session.make_callable(showers, feed_list=list(last.values()))
+
+    def run(energies: Floats, latents: Floats, *bits: NDArray[np.uint16]) -> Floats:
+        features, conditions = prepare(energies, latents)
+        n = len(features)
+        whole = np.pad(features, ((0, BATCH - n), (0, 0)), mode="edge") if n < BATCH else features
+        found: Floats = finish(network.run(whole)[:n], conditions, *bits)
+        return found
+
+    return run
