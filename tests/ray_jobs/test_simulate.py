@@ -84,6 +84,8 @@ def test_killed_workers_and_a_killed_driver_lose_nothing_and_change_nothing(
         except psutil.NoSuchProcess:
             continue
     first.wait(timeout=30)
+    assert first.stdout
+    first.stdout.close()
     kept = {path: path.stat().st_mtime_ns for path in disturbed.glob("showers-*.h5")}
     assert 2 <= len(kept) < SHARDS
 
