@@ -54,6 +54,9 @@ NOTES = """\
 - TFLite int8: weights per channel, activations with zero points; what has no integer kernel would stay float32.
 - ONNX Runtime int8: its static quantization, QDQ, weights per channel int8, activations uint8.
 - OpenVINO int8: NNCF's defaults, with fast correction of biases; what is not quantized is computed in float32.
+- The network alone is timed from features in memory to outputs in memory. ONNX Runtime copies its outputs once, TFLite and
+  OpenVINO hand out their own memory.
+- The whole call of a comparator leaves TensorFlow for its network and comes back: two calls of TensorFlow more.
 - Int8 operations are convolutions and matrix products; float operations are those left in float32 or bfloat16."""
 
 
@@ -111,9 +114,12 @@ def page(reports: Mapping[str, ValidationReport], timed: BenchmarkReport) -> str
         "",
         f"The network of `{timed.model}` in several runtimes, and the parametrised simulation. What is before and behind the",
         "network is the same float32 graph for all. Tables are those of Rehm et al. 2021, arXiv 2103.10142.",
+        "",
         f"Physics: {showers['reference']} Geant4 showers of the packaged sample against {showers['candidate']} of each candidate at the same",
-        "energies and with the same random numbers; none of the Geant4 showers was used to train or to calibrate. The floor is",
+        "energies and with the same random numbers. The comparators were calibrated with energies drawn flat over the range",
+        "of the model, and with no Geant4 shower. What the model itself has seen of the sample is in its card. The floor is",
         "Geant4 against Geant4, two disjoint halves. Errors are one standard deviation, by bootstrap over showers.",
+        "",
         f"Speed: one thread pinned to one core of {timed.header['cpu_model']} ({timed.header['cpu_isa']}), batches of",
         f"{timed.batch_size}, medians of {timed.rounds} interleaved rounds; ratios are to float32 in the same round. Only ratios carry over to",
         "another machine.",
@@ -159,14 +165,14 @@ def _speed_rows(names: list[str], timed: BenchmarkReport) -> list[str]:
 def _physics_rows(reports: Mapping[str, ValidationReport]) -> list[str]:
     rows = []
     for key, title in PHYSICS.items():
-        found = [reports["float32"].floor, *(report.metrics for report in reports.values())]
+        found = [reports["float32"].floor, *(judged.metrics for judged in reports.values())]
         cells = [_cell(metrics.get(f"physics/{key}")) for metrics in found]
         rows.append(f"| {title} | {' | '.join(cells)} |")
-    passed = []
-    for judged in reports.values():
-        verdicts = [result.verdict for result in judged.gates.values()]
-        passed.append(f"{verdicts.count('passed')} of {len(verdicts)}")
-    return [*rows, f"| gates passed (data/gates.toml) | | {' | '.join(passed)} |"]
+    judged = [[result.verdict for result in found.gates.values()] for found in reports.values()]
+    for verdict in ("passed", "undecided", "failed"):
+        counts = " | ".join(str(verdicts.count(verdict)) for verdicts in judged)
+        rows.append(f"| gates {verdict} (data/gates.toml) | | {counts} |")
+    return rows
 
 
 def _cell(estimate: Estimate | None) -> str:

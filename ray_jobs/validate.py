@@ -16,6 +16,7 @@ from calogan import validation
 from calogan.config import Validation
 from calogan.events import open_events
 from calogan.partials import Part, Partial, Plan, merge, observe_part, parts
+from calogan.report import write_html
 from calogan.validation import SAMPLES, Gate, ValidationReport
 from ray_jobs.cluster import join, run, say
 
@@ -98,8 +99,17 @@ def _finished(tasks: deque[tuple[Part, Any]], plan: Plan) -> Iterator[Partial]:
 )
 @click.option("--quick", is_flag=True, help="Leave out what compares whole distributions.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), required=True, help="Report to write.")
+@click.option("--html", "html_file", type=click.Path(path_type=Path), help="The same as a page.")
 def main(
-    reference: Paths, candidate: Paths, float32: Paths, gates: str, seed: int, blocks: int, quick: bool, json_file: Path
+    reference: Paths,
+    candidate: Paths,
+    float32: Paths,
+    gates: str,
+    seed: int,
+    blocks: int,
+    quick: bool,
+    json_file: Path,
+    html_file: Path | None,
 ) -> None:
     """Validate on a Ray cluster; exit code 3 when a gate failed. Every worker must see the files."""
     limits = validation.load_gates(gates)
@@ -108,6 +118,8 @@ def main(
     trainings = 0 if quick else Validation().cell_trainings
     report = validate(*samples, gates=limits, seed=seed, blocks=blocks, thorough=not quick, cell_trainings=trainings)
     validation.write_report(json_file, report)
+    if html_file:
+        write_html(html_file, {"candidate": report})
     failed = [name for name, result in report.gates.items() if result.verdict == "failed"]
     say("done", f"physics score {validation.physics_score(report):.3f}; failed gates: {', '.join(failed) or 'none'}")
     sys.exit(3 if failed else 0)

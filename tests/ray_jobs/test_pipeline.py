@@ -201,7 +201,7 @@ def storage(cluster: Cluster) -> Path:
     done = cluster.submit("pipeline", "--config", cluster.config(), "--storage", storage)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    for step in ("train", "quantize", "validate", "benchmark", "register", "done"):
+    for step in ("train", "quantize", "validate", "benchmark", "register", "report", "done"):
         assert f"  {step}" in done.stdout
     return storage
 
@@ -225,6 +225,8 @@ def test_the_pipeline_writes_a_summary(storage: Path) -> None:
     assert int8["champion"]
     assert summary["best_epoch"]["stage"] == "shape"
     assert summary["header"]["git_commit"] == COMMIT
+    page = (storage / "small" / "report.html").read_text()
+    assert all(name in page for name in ("parametrised", "float32", "int8"))
 
 
 def test_the_pipeline_logs_a_parent_and_a_run_of_each_precision(cluster: Cluster, storage: Path) -> None:
@@ -236,6 +238,8 @@ def test_the_pipeline_logs_a_parent_and_a_run_of_each_precision(cluster: Cluster
     tags = {name: {tag["key"]: tag["value"] for tag in run["data"]["tags"]} for name, run in children.items()}
     assert {name: found["precision"] for name, found in tags.items()} == {"float32": "float32", "int8": "int8"}
     (parent,) = {found["mlflow.parentRunId"] for found in tags.values()}
+    listed = httpx.get(f"{cluster.mlflow}/api/2.0/mlflow/artifacts/list", params={"run_id": parent}).json()["files"]
+    assert "report.html" in {file["path"] for file in listed}
     logged = {metric["key"] for metric in runs[parent]["data"]["metrics"]}
     assert "train/physics_score" in logged
     assert {run["info"]["status"] for run in (runs[parent], *children.values())} == {"FINISHED"}
