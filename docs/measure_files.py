@@ -25,6 +25,7 @@ CHUNK = 64
 # Read in random order through a bounded buffer and divide by identity: all that training does to files.
 STREAM = """
 import resource, sys
+import numpy as np
 from calogan.events import batches, open_events, split_source
 part = split_source(open_events(sys.argv[1]), {"train": 0.9, "test": 0.1})["train"]
 n = sum(len(batch) for batch in batches(part, 64, np.random.default_rng(1), buffer=4096))

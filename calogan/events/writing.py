@@ -14,8 +14,8 @@ from calogan.events.formats import WRITTEN_FORMATS, attributes
 from calogan.events.records import Events
 
 ELECTRON_PDG = 11
-# Nine cells of ten are empty. gzip finds that out by itself: the byte shuffle, made for dense numbers, costs a third
-# in size and half the speed of reading. zstd would read twice as fast, but only where its HDF5 plugin is installed.
+# Nine cells of ten are empty. gzip finds that out by itself: the byte shuffle, made for dense numbers, costs
+# size and time. zstd would read twice as fast, but only where its HDF5 plugin is installed. Measured: docs/files.md.
 _COMPRESSION = {"compression": "gzip", "compression_opts": 1}
 _CHUNK = 64  # showers, 4 MB dense: read whole by a pass in order, and small enough to shuffle by
 
