@@ -26,7 +26,7 @@ class Network:
     Attributes:
         run: features, shape (BATCH, k), to outputs, shape (BATCH, 25, 25, 25). They may lie in memory of the
             runtime: they hold until the next call.
-        sha256: hash of the model in the runtime's own format.
+        sha256: hash of the model in the runtime's own format; names inside it can differ between conversions.
         size_mb: size of it, 10^6 bytes.
         operations: what the runtime computes in which arithmetic.
     """
@@ -56,7 +56,7 @@ def export(network: keras.Model, folder: Path) -> Path:
 def batches(features: Floats) -> list[Floats]:
     """Divide features, shape (n, k), into whole batches; the last one is filled up from the start.
 
-    Ranges of activations, lowest to highest value, do not change by values that are seen twice.
+    The lowest and the highest value of a batch do not change by rows that are there twice.
     """
     rows = -(-len(features) // BATCH) * BATCH
     return np.split(np.resize(features, (rows, *features.shape[1:])), rows // BATCH)
