@@ -310,6 +310,8 @@ def test_an_error_of_the_caller_leaves_nothing_running() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_signal_to_the_caller_ends_the_simulation(number: signal.Signals) -> None:
     code = (
+        # A job in the background of a shell has SIGINT ignored, and hands that on.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "import numpy as np; from calogan.simulation import geant4;"
         "geant4.simulate(np.full(100_000, 1, np.float32), seed=1, progress=lambda n: print(n, flush=True))"
     )
