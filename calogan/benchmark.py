@@ -23,10 +23,28 @@ from calogan import bundle, generator, lowering, provenance
 from calogan.bundle import Bundle
 from calogan.config import Benchmark
 from calogan.errors import QuantizationError
+from calogan.generator import Generator
 from calogan.quantization import OperationCount, count_operations, read_graph
 
 _SEED = 1
 _ROUND_SHOWERS = 512
+
+
+@dataclass(frozen=True)
+class Network:
+    """The part of a model that is quantized, in some runtime, on one thread.
+
+    Attributes:
+        run: computes outputs, shape (n, 25, 25, 25), of features, shape (n, k).
+        sha256: hash of the model in the runtime's own format.
+        size_mb: size of it, 10^6 bytes.
+        operations: what the runtime computes in which arithmetic.
+    """
+
+    run: Callable[[NDArray[np.float32]], Any]
+    sha256: str
+    size_mb: float
+    operations: OperationCount
 
 
 @dataclass(frozen=True)
@@ -101,41 +119,91 @@ def benchmark(
 
     Raises:
         ModelError: the model does not have a precision.
-        QuantizationError: a model called int8 computes no convolution in int8.
+        QuantizationError: a network called int8 computes no convolution or product in int8.
     """
     folder = bundle.find(model)
     description = bundle.read(folder)
     names = list(dict.fromkeys(["float32", *precisions]))
-    operations = {name: _operations(folder, description, name) for name in names}
+    networks = {name: tensorflow_network(folder, description, name) for name in names}
+    samplers = {name: generator.load(folder, precision=name) for name in names}
+    features = network_features(folder, description, config.batch_size)
+    timings = interleave(samplers, networks, features, rounds=config.repetitions, progress=progress)
+    return BenchmarkReport(
+        description.name, timings, config.batch_size, config.repetitions, provenance.header(seed=_SEED)
+    )
+
+
+def interleave(
+    samplers: Mapping[str, Generator],
+    networks: Mapping[str, Network],
+    features: NDArray[np.float32],
+    *,
+    rounds: int,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, Timing]:
+    """Time generators and their networks in turn on one core, round after round.
+
+    Args:
+        samplers: by name, the first is what the others are compared with; each on one thread.
+        networks: the quantized part of each, under the same names.
+        features: what the networks are given, shape (n, k).
+        rounds: how many; one more warms up caches and compiled kernels.
+        progress: called after every round.
+    """
+    first = next(iter(samplers))
+    energy = samplers[first].energy_range.draw(_ROUND_SHOWERS, _SEED)
+    whole: dict[str, list[float]] = {name: [] for name in samplers}
+    inner: dict[str, list[float]] = {name: [] for name in samplers}
     with _one_core():
-        samplers = {name: generator.load(folder, precision=name) for name in names}
-        networks = {name: _network(folder, description, name) for name in names}
-        features = _features(folder, description, config.batch_size)
-        energy = samplers["float32"].energy_range.draw(_ROUND_SHOWERS, _SEED)
-        whole: dict[str, list[float]] = {name: [] for name in names}
-        inner: dict[str, list[float]] = {name: [] for name in names}
-        for _ in range(config.repetitions + 1):
-            for name in names:
-                whole[name].append(_ms(partial(samplers[name].sample, energy, seed=_SEED)) / len(energy))
-                inner[name].append(_ms(partial(networks[name], features)) / len(features))
+        for _ in range(rounds + 1):
+            for name, sampler in samplers.items():
+                whole[name].append(_ms(partial(sampler.sample, energy, seed=_SEED)) / len(energy))
+                inner[name].append(_ms(partial(networks[name].run, features)) / len(features))
             progress()
-    timings = {
+    return {
         name: Timing(
-            # The first round warms up caches and oneDNN's compiled kernels.
             ms_per_shower=statistics.median(whole[name][1:]),
             ms_per_shower_error=float(np.diff(np.percentile(whole[name][1:], [16.7, 83.3]))[0] / 2),
             network_ms_per_shower=statistics.median(inner[name][1:]),
             showers_per_s=1000 / statistics.median(whole[name][1:]),
-            speedup=_ratio(whole["float32"], whole[name]),
-            network_speedup=_ratio(inner["float32"], inner[name]),
-            size_mb=(folder / description.network_files[name]).stat().st_size / 1e6,
-            operations=operations[name],
+            speedup=_ratio(whole[first], whole[name]),
+            network_speedup=_ratio(inner[first], inner[name]),
+            size_mb=networks[name].size_mb,
+            operations=networks[name].operations,
         )
-        for name in names
+        for name in samplers
     }
-    return BenchmarkReport(
-        description.name, timings, config.batch_size, config.repetitions, provenance.header(seed=_SEED)
-    )
+
+
+def tensorflow_network(folder: Path, description: Bundle, precision: str) -> Network:
+    """The network of a precision of a model, as TensorFlow computes it on one thread.
+
+    Raises:
+        ModelError: the model does not have the precision.
+        QuantizationError: a network called int8 computes no convolution or product in int8.
+    """
+    bundle.check_files(folder, description, precision)
+    file = description.network_files[precision]
+    definition = read_graph(folder / file)
+    counted = count_operations(definition)
+    if precision == "int8" and not counted.integer_convolutions + counted.integer_products:
+        raise QuantizationError(
+            f"{folder}: the network called int8 has no int8 convolution or product; quantize the model again"
+        )
+    with tf.Graph().as_default() as graph:
+        features, outputs = tf.import_graph_def(definition, return_elements=["features:0", "out_outputs:0"], name="")
+        session = tf.compat.v1.Session(graph=graph, config=generator.session_config(1))
+        # Fetching the operation, not its tensor, leaves the copy to numpy out of the time.
+        run = session.make_callable(outputs.op, feed_list=[features])
+    return Network(run, description.sha256[file], (folder / file).stat().st_size / 1e6, counted)
+
+
+def network_features(folder: Path, description: Bundle, n: int) -> NDArray[np.float32]:
+    """What the network of a model is given for n energies over the whole range, shape (n, k)."""
+    model = lowering.load_generator_network(folder, description)
+    energy = np.linspace(*description.energy_range, n, dtype=np.float32)
+    features, _ = model.prepare(energy, generator.latent_numbers(n, seed=_SEED, model=description))
+    return np.asarray(features, dtype=np.float32)
 
 
 def _ratio(reference: list[float], candidate: list[float]) -> float:
@@ -146,33 +214,6 @@ def _ms(call: Callable[[], Any]) -> float:
     started = time.perf_counter()
     call()
     return 1000 * (time.perf_counter() - started)
-
-
-def _operations(folder: Path, description: Bundle, precision: str) -> OperationCount:
-    bundle.check_files(folder, description, precision)
-    counted = count_operations(read_graph(folder / description.network_files[precision]))
-    if precision == "int8" and counted.integer_convolutions == 0:
-        raise QuantizationError(f"{folder}: the network called int8 has no int8 convolution; quantize the model again")
-    return counted
-
-
-def _network(folder: Path, description: Bundle, precision: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    with tf.Graph().as_default() as graph:
-        definition = read_graph(folder / description.network_files[precision])
-        features, outputs = tf.import_graph_def(definition, return_elements=["features:0", "out_outputs:0"], name="")
-        session = tf.compat.v1.Session(graph=graph, config=generator.session_config(1))
-        # Fetching the operation, not its tensor, leaves the copy to numpy out of the time.
-        run: Callable[[NDArray[np.float32]], NDArray[np.float32]] = session.make_callable(
-            outputs.op, feed_list=[features]
-        )
-    return run
-
-
-def _features(folder: Path, description: Bundle, n: int) -> NDArray[np.float32]:
-    model = lowering.load_generator_network(folder, description)
-    energy = np.linspace(*description.energy_range, n, dtype=np.float32)
-    features, _ = model.prepare(energy, generator.latent_numbers(n, seed=_SEED, model=description))
-    return np.asarray(features, dtype=np.float32)
 
 
 @contextlib.contextmanager

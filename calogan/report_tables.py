@@ -129,16 +129,16 @@ def _metric_row(reports: Reports, name: str) -> Row:
     cells = []
     for report in reports.values():
         result = report.gates.get(name)
-        cells.append(Cell(_number(report.metrics.get(name), definition), result.verdict if result else None))
+        cells.append(Cell(number(report.metrics.get(name), scale=definition.scale), result.verdict if result else None))
     floors = [report.floor[name] for report in reports.values() if name in report.floor]
     limits = dict.fromkeys(_limit(r.gates[name].gate, definition) for r in reports.values() if name in r.gates)
-    floor = _number(floors[0], definition) if floors else ""
+    floor = number(floors[0], scale=definition.scale) if floors else ""
     return Row(definition.title, cells, " or ".join(limits), floor, definition.name, definition.unit)
 
 
 def _gate_cell(name: str, result: GateResult) -> Cell:
     definition = definitions.metric(name)
-    text = _number(result.estimate, definition)
+    text = number(result.estimate, scale=definition.scale)
     if not text:
         return Cell("", result.verdict, result.explanation)
     unit = f" {definition.unit}" if definition.unit else ""
@@ -152,11 +152,11 @@ def _limit(gate: Gate, definition: MetricDefinition) -> str:
     return f"{text} (best {definition.scale * gate.best:.4g})" if gate.best else text
 
 
-def _number(estimate: Estimate | None, definition: MetricDefinition) -> str:
-    """A value with its error, in the unit of its definition."""
+def number(estimate: Estimate | None, *, scale: float = 1.0) -> str:
+    """A value with its error, multiplied by `scale`, as many digits as the error allows; "" where there is none."""
     if estimate is None:
         return ""
-    value, error = definition.scale * estimate.value, definition.scale * estimate.error
+    value, error = scale * estimate.value, scale * estimate.error
     if not math.isfinite(value):
         return "not defined" if math.isnan(value) else "infinite"
     if not (math.isfinite(error) and error > 0):

@@ -6,7 +6,6 @@ shower of the reference is used to calibrate: calibration needs energies only, a
 """
 
 import importlib.metadata
-import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +22,9 @@ from calogan.benchmark import BenchmarkReport
 from calogan.comparators.timing import compare_speed
 from calogan.events import Events, packaged_sample, read_events
 from calogan.generator import Generator
+from calogan.report_tables import number
 from calogan.simulation import parametric
-from calogan.validation import Estimate, ValidationReport
+from calogan.validation import ValidationReport
 
 PAGE = Path(__file__).parent / "comparators.md"
 DRAWS, SEED = 5, 2
@@ -166,22 +166,13 @@ def _physics_rows(reports: Mapping[str, ValidationReport]) -> list[str]:
     rows = []
     for key, title in PHYSICS.items():
         found = [reports["float32"].floor, *(judged.metrics for judged in reports.values())]
-        cells = [_cell(metrics.get(f"physics/{key}")) for metrics in found]
+        cells = [number(metrics.get(f"physics/{key}")) for metrics in found]
         rows.append(f"| {title} | {' | '.join(cells)} |")
     judged = [[result.verdict for result in found.gates.values()] for found in reports.values()]
     for verdict in ("passed", "undecided", "failed"):
         counts = " | ".join(str(verdicts.count(verdict)) for verdicts in judged)
         rows.append(f"| gates {verdict} (data/gates.toml) | | {counts} |")
     return rows
-
-
-def _cell(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return ""
-    if not estimate.error > 0:
-        return f"{estimate.value:.3g}"
-    decimals = max(0, 1 - math.floor(math.log10(estimate.error)))  # two digits of the error
-    return f"{estimate.value:.{decimals}f} ± {estimate.error:.{decimals}f}"
 
 
 def _versions() -> dict[str, str]:

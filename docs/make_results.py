@@ -4,7 +4,6 @@ The reference is the sample that comes with the package. Weights, epoch and cali
 without it; its design was not. Run by `make results`.
 """
 
-import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from calogan import generator, plots, provenance, validation
 from calogan.benchmark import BenchmarkReport, benchmark
 from calogan.config import Benchmark
 from calogan.events import Events, packaged_sample, read_events
+from calogan.report_tables import number
 from calogan.simulation import parametric
 
 FOLDER = Path(__file__).parent
@@ -112,7 +112,7 @@ def _page(reports: Mapping[str, validation.ValidationReport], timed: BenchmarkRe
     for key, title in SHOWN.items():
         cells = [reports["float32"].floor.get(f"physics/{key}")]
         cells += [reports[name].metrics.get(f"physics/{key}") for name in names]
-        lines.append(f"| {title} | " + " | ".join(_cell(estimate) for estimate in cells) + " |")
+        lines.append(f"| {title} | " + " | ".join(number(estimate) for estimate in cells) + " |")
     verdicts = [[result.verdict for result in reports[name].gates.values()] for name in names]
     passed = [
         f"{verdict.count('passed')} passed, {verdict.count('undecided')} undecided, {verdict.count('failed')} failed"
@@ -142,15 +142,6 @@ def _page(reports: Mapping[str, validation.ValidationReport], timed: BenchmarkRe
     lines += ["", *published.tables(reports, timed)]
     lines += ["## Provenance", "", *(f"- {name}: `{value}`" for name, value in header.items()), ""]
     return "\n".join(lines)
-
-
-def _cell(estimate: validation.Estimate | None) -> str:
-    if estimate is None:
-        return ""
-    if not estimate.error > 0:
-        return f"{estimate.value:.3g}"
-    decimals = max(0, 1 - math.floor(math.log10(estimate.error)))  # two digits of the error
-    return f"{estimate.value:.{decimals}f} ± {estimate.error:.{decimals}f}"
 
 
 if __name__ == "__main__":

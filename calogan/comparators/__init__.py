@@ -16,8 +16,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from calogan import bundle, generator, lowering
+from calogan.benchmark import Network
 from calogan.bundle import Bundle
-from calogan.comparators.base import Floats, Network
+from calogan.comparators.base import Floats
 from calogan.errors import ModelError
 from calogan.events import EnergyRange
 from calogan.generator import BATCH, Generator

@@ -3,8 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,27 +13,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from calogan.generator import BATCH
-from calogan.quantization import OperationCount
 
 Floats: TypeAlias = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Network:
-    """The part of a model that is quantized, in some runtime, on one thread.
-
-    Attributes:
-        run: features, shape (BATCH, k), to outputs, shape (BATCH, 25, 25, 25). They may lie in memory of the
-            runtime: they hold until the next call.
-        sha256: hash of the model in the runtime's own format; names inside it can differ between conversions.
-        size_mb: size of it, 10^6 bytes.
-        operations: what the runtime computes in which arithmetic.
-    """
-
-    run: Callable[[Floats], Floats]
-    sha256: str
-    size_mb: float
-    operations: OperationCount
 
 
 def export(network: keras.Model, folder: Path) -> Path:

@@ -16,7 +16,8 @@ from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from calogan import rewrites
-from calogan.comparators.base import Floats, Network, batches, export, silence
+from calogan.benchmark import Network
+from calogan.comparators.base import Floats, batches, export, silence
 from calogan.errors import QuantizationError
 from calogan.quantization import OperationCount
 

@@ -11,7 +11,8 @@ import openvino
 from openvino import properties
 
 from calogan import rewrites
-from calogan.comparators.base import Floats, Network, batches, export, silence
+from calogan.benchmark import Network
+from calogan.comparators.base import Floats, batches, export, silence
 from calogan.errors import QuantizationError
 from calogan.quantization import OperationCount
 

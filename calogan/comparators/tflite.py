@@ -10,7 +10,8 @@ import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
 from calogan import rewrites
-from calogan.comparators.base import Floats, Network, batches, export, silence
+from calogan.benchmark import Network
+from calogan.comparators.base import Floats, batches, export, silence
 from calogan.errors import QuantizationError
 from calogan.quantization import OperationCount
 

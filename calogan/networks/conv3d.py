@@ -5,50 +5,26 @@ to be measured against: the same showers, 0.25 GMAC in three-dimensional convolu
 """
 
 import keras
-from keras import layers, ops
+from keras import layers
 
 from calogan.geometry import CLIC
-from calogan.networks.base import GeneratorNetwork, Tensor
+from calogan.networks.base import LatentNetwork, Tensor
 
-LATENT = 200
 _SLOPE, _EPSILON, _MOMENTUM = 0.3, 1e-3, 0.99
 
 
-class Conv3D(GeneratorNetwork):
-    """Generator family `conv3d`: all its randomness enters through the latent numbers.
-
-    Attributes:
-        network: features, shape (n, 200) -> showers, shape (n, 25, 25, 25), GeV.
-    """
+class Conv3D(LatentNetwork):
+    """Generator family `conv3d`."""
 
     family = "conv3d"
-    latent_size = LATENT
-    cell_noise = False
 
     def __init__(self) -> None:
-        super().__init__(name="conv3d")
-        self.network = generator_network()
-
-    def prepare(self, energy: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale the latent numbers by Ep / 100 GeV.
-
-        Args:
-            energy: primary energies, shape (n,), GeV.
-            latent: standard normal numbers, shape (n, 200).
-
-        Returns:
-            the network's features, shape (n, 200), and the energies.
-        """
-        return latent * (energy / 100.0)[:, None], energy
-
-    def finish(self, cells: Tensor, energy: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002 - one interface
-        """Set cells below the read-out threshold to 0."""
-        return ops.where(cells < CLIC.threshold_gev, 0.0, cells)
+        super().__init__(generator_network())
 
 
 def generator_network() -> keras.Model:
     """The published generator: four convolutions, two up-samplings; padding makes the sizes come out."""
-    features = keras.Input((LATENT,), name="features")
+    features = keras.Input((LatentNetwork.latent_size,), name="features")
     x = layers.Reshape((7, 7, 8, 8))(layers.Dense(64 * 7 * 7)(features))
     x = _normalised(layers.Conv3D(64, (6, 6, 8), padding="same", kernel_initializer="he_uniform")(x))
     x = layers.ZeroPadding3D((2, 2, 0))(layers.UpSampling3D((2, 2, 2))(x))

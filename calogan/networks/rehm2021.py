@@ -9,56 +9,32 @@ import keras
 from keras import layers, ops
 
 from calogan.geometry import CLIC
-from calogan.networks.base import GeneratorNetwork, Tensor
+from calogan.networks.base import LatentNetwork, Tensor
 
-LATENT = 200
 _SLOPE, _EPSILON, _MOMENTUM, _DROPOUT = 0.3, 1e-3, 0.99, 0.2
 # Permutations that bring (z, x) and (y, z) to the front, with those that bring them back.
 _BRANCHES = ((None, None), ((3, 1, 2), (2, 3, 1)), ((2, 3, 1), (3, 1, 2)))
 
 
-class Rehm2021(GeneratorNetwork):
-    """Generator family `rehm2021`: all its randomness enters through the latent numbers.
-
-    Attributes:
-        network: features, shape (n, 200) -> showers, shape (n, 25, 25, 25), GeV.
-    """
+class Rehm2021(LatentNetwork):
+    """Generator family `rehm2021`."""
 
     family = "rehm2021"
-    latent_size = LATENT
-    cell_noise = False
 
     def __init__(self) -> None:
-        super().__init__(name="rehm2021")
-        self.network = generator_network()
-
-    def prepare(self, energy: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale the latent numbers by Ep / 100 GeV, which is how the published network is conditioned.
-
-        Args:
-            energy: primary energies, shape (n,), GeV.
-            latent: standard normal numbers, shape (n, 200).
-
-        Returns:
-            the network's features, shape (n, 200), and the energies.
-        """
-        return latent * (energy / 100.0)[:, None], energy
-
-    def finish(self, cells: Tensor, energy: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002 - one interface
-        """Set cells below the read-out threshold to 0."""
-        return ops.where(cells < CLIC.threshold_gev, 0.0, cells)
+        super().__init__(generator_network())
 
 
 def generator_network() -> keras.Model:
     """The published generator, 2,055,324 parameters, with the ReLU output of its epochs 3 and later."""
-    features = keras.Input((LATENT,), name="features")
+    features = keras.Input((LatentNetwork.latent_size,), name="features")
     seed = layers.Reshape((5, 5, 5))(layers.Dense(125)(features))
     branches = []
     for there, back in _BRANCHES:
         x = layers.Permute(there)(seed) if there else seed
-        x = _block(x, 32, 5)
+        x = _block(x, 32, 5, initializer="glorot_uniform")
         x = layers.Conv2DTranspose(64, 5, strides=3, padding="same")(x)
-        x = _block(x, 64, 5, initializer="he_uniform")
+        x = _block(x, 64, 5)
         x = layers.Conv2DTranspose(64, 5, strides=2, padding="same")(x)
         x = _block(x, 64, 8)
         x = _block(x, 64, 5, padding="valid")
@@ -67,8 +43,17 @@ def generator_network() -> keras.Model:
         x = _block(x, CLIC.layers, 2, padding="valid")
         branches.append(layers.Permute(back)(x) if back else x)
     joined = layers.Concatenate()(branches)
-    showers = layers.Conv2D(CLIC.layers, 3, padding="same", use_bias=False, activation="relu")(joined)
-    return keras.Model(features, showers, name="generator")
+    last = layers.Conv2D(
+        CLIC.layers, 3, padding="same", use_bias=False, activation="relu", kernel_initializer="he_uniform"
+    )
+    return keras.Model(features, last(joined), name="generator")
+
+
+def without_relu(network: keras.Model) -> keras.Model:
+    """The published generator with the linear output of its first two epochs, on the weights of `generator_network`."""
+    last = network.layers[-1]
+    showers = layers.Lambda(lambda joined: ops.conv(joined, last.kernel, padding="same"))(last.input)
+    return keras.Model(network.input, showers, name="linear_generator")
 
 
 def discriminator() -> keras.Model:
@@ -82,7 +67,7 @@ def discriminator() -> keras.Model:
     branches = []
     for there, back in _BRANCHES:
         x = layers.Permute(there)(showers) if there else showers
-        x = _block(x, 64, 8)
+        x = _block(x, 64, 8, initializer="glorot_uniform")
         for filters, kernel in ((32, 6), (32, 5), (32, 4), (32, 3), (9, 3)):
             x = _block(x, filters, kernel, padding="valid")
         branches.append(layers.Permute(back)(x) if back else x)
@@ -94,9 +79,7 @@ def discriminator() -> keras.Model:
     return keras.Model(showers, [real, energy, ecal], name="discriminator")
 
 
-def _block(
-    x: Tensor, filters: int, kernel: int, *, padding: str = "same", initializer: str = "glorot_uniform"
-) -> Tensor:
+def _block(x: Tensor, filters: int, kernel: int, *, padding: str = "same", initializer: str = "he_uniform") -> Tensor:
     # The published order: the normalisation follows the activation.
     x = layers.Conv2D(filters, kernel, padding=padding, use_bias=False, kernel_initializer=initializer)(x)
     x = layers.BatchNormalization(epsilon=_EPSILON, momentum=_MOMENTUM)(layers.LeakyReLU(_SLOPE)(x))
