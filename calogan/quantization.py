@@ -1,32 +1,41 @@
 """One quantization trial: an Intel Neural Compressor configuration -> an int8 network that really is int8."""
 
 import collections
-import contextlib
 import dataclasses
-import sys
-import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from calogan import bundle, generator, lowering, rewrites
 from calogan.bundle import Bundle
+from calogan.compression import ARITHMETIC, compress, name_operations
 from calogan.config import Quantization
 from calogan.errors import QuantizationError
 from calogan.events import Events
 from calogan.networks.base import GeneratorNetwork
 
-_BATCH = 16
+__all__ = [
+    "OperationCount",
+    "compress",
+    "count_operations",
+    "has_integer_instructions",
+    "name_operations",
+    "operation_names",
+    "quantize",
+    "read_graph",
+    "slow_integer_note",
+]
+
 # What stock TensorFlow computes in int8, and the float32 operations that would stand there otherwise.
 _INTEGER_CONVOLUTIONS = ("QuantizedConv2D", "_FusedQuantizedConv2D", "_QuantizedConv2D")
 _INTEGER_PRODUCTS = ("QuantizedMatMul", "_QuantizedMatMul", "_QuantizedFusedMatMul")
-_FLOAT_ARITHMETIC = ("Conv2D", "_FusedConv2D", "Conv2DBackpropInput", "MatMul", "_FusedMatMul")
+_FLOAT_ARITHMETIC = (*ARITHMETIC, "_FusedConv2D", "_FusedMatMul")
+# Multiplication of 8-bit numbers with addition in 32 bits, as `provenance.cpu` calls it.
+_INTEGER_INSTRUCTIONS = {"AMX_INT8", "AVX512_VNNI", "AVX_VNNI"}
 
 
 @dataclass(frozen=True)
@@ -36,12 +45,14 @@ class OperationCount:
     Attributes:
         integer_convolutions: convolutions in int8 fused with bias, activation and requantization.
         integer_products: matrix products in int8.
-        float_arithmetic: convolutions and matrix products left in float32.
+        float_arithmetic: convolutions and matrix products left in floating point.
+        bfloat16_arithmetic: those of them that compute in bfloat16.
     """
 
     integer_convolutions: int
     integer_products: int
     float_arithmetic: int
+    bfloat16_arithmetic: int = 0
 
 
 def quantize(folder: Path, calibration: Events, config: Quantization, target: Path) -> Bundle:
@@ -55,7 +66,8 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
         target: where the model with its int8 network is written; may be the same folder.
 
     Raises:
-        QuantizationError: the compressor gave nothing back, or a network without int8 convolutions.
+        QuantizationError: the compressor gave nothing back, or a network without int8 convolutions, or not the one
+            that the configuration describes.
     """
     source = bundle.read(folder)
     model = lowering.load_generator_network(folder, source)
@@ -72,16 +84,20 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
     name = "network.int8.pb"
     (target / name).write_bytes(definition.SerializeToString(deterministic=True))
     files = source.network_files | {"int8": name}
-    return bundle.write(target, dataclasses.replace(source, network_files=files, quantization=config.model_dump()))
+    return bundle.write(
+        target, dataclasses.replace(source, network_files=files, quantization=config.model_dump(mode="json"))
+    )
 
 
 def count_operations(definition: tf.compat.v1.GraphDef) -> OperationCount:
     """Count the arithmetic operations of a GraphDef by their kind."""
     found = collections.Counter(node.op for node in definition.node)
+    left = [node for node in definition.node if node.op in _FLOAT_ARITHMETIC]
     return OperationCount(
         integer_convolutions=_count(found, _INTEGER_CONVOLUTIONS),
         integer_products=_count(found, _INTEGER_PRODUCTS),
-        float_arithmetic=sum(found[name] for name in _FLOAT_ARITHMETIC),
+        float_arithmetic=len(left),
+        bfloat16_arithmetic=sum(node.attr["T"].type == tf.bfloat16.as_datatype_enum for node in left),
     )
 
 
@@ -90,6 +106,32 @@ def read_graph(path: Path) -> tf.compat.v1.GraphDef:
     definition = tf.compat.v1.GraphDef()
     definition.ParseFromString(path.read_bytes())
     return definition
+
+
+def operation_names(folder: Path) -> tuple[str, ...]:
+    """Names of the operations of a model that can be quantized, see `compression.name_operations`."""
+    model = lowering.load_generator_network(folder, bundle.read(folder))
+    return tuple(name_operations(rewrites.lower(model.network, integer=True)))
+
+
+def has_integer_instructions(isa: str) -> bool:
+    """Whether a processor multiplies 8-bit numbers fast; `isa` as in `provenance.cpu`."""
+    return not _INTEGER_INSTRUCTIONS.isdisjoint(isa.split())
+
+
+def slow_integer_note(isa: str, ratio: float) -> str:
+    """Say that int8 gains less on this processor; empty where it has the instructions.
+
+    Args:
+        isa: as in `provenance.cpu`.
+        ratio: measured speed of the int8 network in units of float32's.
+    """
+    if has_integer_instructions(isa):
+        return ""
+    return (
+        f"this processor has no AVX512_VNNI or AVX_VNNI (it has {isa}): int8 runs, but slower than it can; "
+        f"measured ratio to float32 {ratio:.2f}"
+    )
 
 
 def _count(found: Mapping[str, int], prefixes: tuple[str, ...]) -> int:
@@ -103,75 +145,3 @@ def _calibration_features(
     latent = generator.latent_numbers(len(energy), seed=0, model=description)
     features, _ = model.prepare(energy, latent)
     return np.asarray(features, dtype=np.float32)
-
-
-class _CalibrationLoader:
-    """Batches as the compressor takes them: (input, label), with a batch size."""
-
-    def __init__(self, features: NDArray[np.float32]) -> None:
-        self._features = features
-        self.batch_size = min(_BATCH, len(features))
-
-    def __iter__(self) -> Iterator[tuple[NDArray[np.float32], int]]:
-        for start in range(0, len(self._features) - self.batch_size + 1, self.batch_size):
-            yield self._features[start : start + self.batch_size], 0
-
-    def __len__(self) -> int:
-        return len(self._features) // self.batch_size
-
-
-def compress(network: keras.Model, features: NDArray[np.float32], config: Quantization) -> tf.compat.v1.GraphDef:
-    """Quantize a lowered network to int8.
-
-    Args:
-        network: from `rewrites.lower`.
-        features: what it is calibrated with, shape (n, k).
-        config: the configuration to try.
-
-    Raises:
-        QuantizationError: the compressor failed or gave nothing back.
-    """
-    # The compressor calibrates by reading back what TensorFlow prints to file descriptor 2. It takes that
-    # descriptor from sys.stderr when it is imported, where a notebook or a test has put something else.
-    with contextlib.redirect_stderr(sys.__stderr__), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # imported by version 3.10
-        from neural_compressor.tensorflow import StaticQuantConfig, quantize_model  # noqa: PLC0415 - takes seconds
-
-    loader = _CalibrationLoader(features)
-    settings = StaticQuantConfig(
-        weight_granularity=config.granularity, act_algorithm=config.algorithm, weight_algorithm="minmax"
-    )
-    with tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
-        saved = Path(scratch) / "float32"
-        network.export(saved, verbose=False)
-        try:
-            compressed = quantize_model(str(saved), settings, loader, calib_iteration=len(loader))
-        except (ValueError, RuntimeError, KeyError, AttributeError, tf.errors.OpError) as error:
-            raise QuantizationError(f"Intel Neural Compressor failed on this network: {error}") from error
-        if compressed is None:
-            raise QuantizationError("Intel Neural Compressor gave no model back for this configuration")
-        return _with_names(compressed.graph_def, compressed.input_tensor_names[0], compressed.output_tensor_names[0])
-
-
-def _with_names(definition: tf.compat.v1.GraphDef, features: str, outputs: str) -> tf.compat.v1.GraphDef:
-    """Give input and output of a compressed graph the names of every network of this package, and the rest short ones.
-
-    The names it comes with are a tenth of the file.
-    """
-    source, sink = (f"{name.partition(':')[0]}:0" for name in (features, outputs))
-    with tf.Graph().as_default() as graph:
-        placeholder = tf.compat.v1.placeholder(tf.float32, (None, None), "features")
-        (result,) = tf.import_graph_def(
-            definition, input_map={source: placeholder}, return_elements=[sink], name="int8"
-        )
-        tf.identity(result, name="out_outputs")
-        renamed = graph.as_graph_def()
-    small = tf.compat.v1.graph_util.extract_sub_graph(renamed, ["out_outputs"])
-    kept = {"features", "out_outputs"}
-    short = {node.name: node.name if node.name in kept else f"n{i}" for i, node in enumerate(small.node)}
-    for node in small.node:
-        node.name = short[node.name]
-        for i, name in enumerate(node.input):  # "name", "name:output" or "^name"
-            bare = name.lstrip("^").partition(":")[0]
-            node.input[i] = name.replace(bare, short[bare], 1)
-    return small

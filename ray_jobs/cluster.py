@@ -11,6 +11,7 @@ from typing import Any
 import ray
 
 from calogan import provenance
+from calogan.config import Config
 from calogan.errors import CaloganError, ServiceError
 from calogan.training.loop import Epoch
 
@@ -32,9 +33,26 @@ def join() -> None:
         raise ServiceError(f"no Ray cluster at {os.environ.get('RAY_ADDRESS', 'auto')} ({error})") from error
 
 
-def cores() -> int:
-    """Cores a single task can have: those of the largest node."""
-    return max(1, int(max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])))
+def cores(tasks: int = 1) -> int:
+    """Cores each of some tasks can have while all of them run; 1 if the nodes are too few."""
+    return cores_each([int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]], tasks)
+
+
+def cores_each(nodes: list[int], tasks: int) -> int:
+    """The most cores with which tasks fit onto nodes of so many cores, a task on one node; 1 if they do not fit."""
+    fitting = (n for n in range(1, max(nodes, default=0) + 1) if sum(node // n for node in nodes) >= tasks)
+    return max(fitting, default=1)
+
+
+def threads(number: int) -> dict[str, str]:
+    """Environment of a process in which TensorFlow is to use so many cores."""
+    return {"TF_NUM_INTRAOP_THREADS": str(number), "TF_NUM_INTEROP_THREADS": str(number)}
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Values of a configuration by `section.name`, as MLflow takes parameters."""
+    sections = {name: value for name, value in config.model_dump().items() if isinstance(value, dict)}
+    return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
 
 
 def say(step: str, text: str) -> None:

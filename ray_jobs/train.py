@@ -1,33 +1,162 @@
-"""Train a generator as a job.
+"""Train a generator as a job, by one worker or by several that share every batch.
 
-ray job submit --working-dir . -- python -m ray_jobs.train --config tiny --out /shared/calogan/my-model
+ray job submit --working-dir . -- python -m ray_jobs.train --config tiny --workers 2 --out /shared/calogan/my-model
 """
 
+import contextlib
+import functools
+import os
+import secrets
 from pathlib import Path
+from typing import Any
 
 import click
 import ray
+from ray.train import (
+    ControllerError,
+    FailureConfig,
+    LoggingConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+)
+from ray.train.tensorflow import TensorflowTrainer
 
-from calogan import steps
+from calogan import provenance, registry, steps
 from calogan.config import Config, load_config
-from ray_jobs.cluster import cores, join, run, say, say_epoch
+from calogan.errors import CaloganError, TrainingError
+from calogan.events import Events
+from calogan.training.loop import Epoch, TrainingResult
+from calogan.training.workers import meet
+from ray_jobs.cluster import cores, flat, join, run, say, say_epoch, threads
+
+FAILURES = 3  # deaths of a worker that a job survives
 
 
-@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
-def train(config: Config, folder: Path) -> float:
-    """Train and freeze; a worker that died goes on from its last checkpoint."""
-    return steps.train_model(config, folder, on_epoch=say_epoch).best.score or 0.0
+def train(
+    config: Config, folder: Path, *, workers: int = 1, cpus_per_worker: int = 0, run_id: str = ""
+) -> TrainingResult:
+    """Train on the cluster and freeze the model; a training that was stopped goes on after its last whole epoch.
+
+    Args:
+        config: the whole configuration.
+        folder: where the model is written, seen by all nodes.
+        workers: how many share every batch.
+        cpus_per_worker: cores of each; 0 for as many as the nodes have for all of them at once.
+        run_id: run of MLflow that epochs are logged to; empty for none.
+
+    Raises:
+        CaloganError: one that a worker raised.
+        TrainingError: workers died more often than `FAILURES` times.
+    """
+    cpus = cpus_per_worker or cores(workers)
+    files = steps.data_paths(config)
+    more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
+    where = f"{cpus} cores" if workers == 1 else f"{workers} workers with {cpus} cores each"
+    say("train", f"{config.network.family} on {files[0].name}{more}, {where}")
+    if workers > 1:
+        _train_together(config, folder, workers=workers, cpus=cpus, run_id=run_id)
+    trained: TrainingResult = ray.get(
+        _finish.options(num_cpus=cpus, runtime_env={"env_vars": threads(cpus)}).remote(config, folder, run_id)
+    )
+    if trained.stopped:
+        say("train", f"stopped early: {trained.stopped}")
+        if run_id:
+            registry.set_tag(run_id, "training.stopped", trained.stopped)
+    return trained
+
+
+@ray.remote(max_retries=FAILURES)  # type: ignore[untyped-decorator]
+def _finish(config: Config, folder: Path, run_id: str) -> TrainingResult:
+    """Train, or find that it is done, and freeze; a worker that died goes on from its last checkpoint."""
+    return steps.train_model(config, folder, **_reports(run_id))
+
+
+def _train_together(config: Config, folder: Path, *, workers: int, cpus: int, run_id: str) -> None:
+    def work() -> None:
+        steps.train_model(config, folder, workers=meet(), **_reports(run_id))
+
+    trainer = TensorflowTrainer(
+        work,
+        scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": cpus}),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(folder / "training"),
+            failure_config=FailureConfig(max_failures=FAILURES),
+            callbacks=[_Verdicts()],
+            # Without the second, every line is printed twice.
+            worker_runtime_env={"env_vars": threads(cpus) | {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}},
+            logging_config=LoggingConfig("CRITICAL"),
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise cause_of(error) from error
+
+
+def cause_of(error: TrainingFailedError) -> CaloganError:
+    """The error of this package that ended a training, or one that tells of the last death of a worker."""
+    inner = [error.controller_failure] if isinstance(error, ControllerError) else error.worker_failures.values()
+    for cause in inner:
+        if isinstance(cause, CaloganError):
+            return cause
+    last = "; ".join(f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}" for cause in inner)
+    return TrainingError(
+        f"workers died more than {FAILURES} times, at last of {last}; submit the job again to go on after the last whole "
+        "epoch"
+    )
+
+
+class _Verdicts(UserCallback):  # type: ignore[misc]  # Ray has no types
+    """Ends training when a worker raised an error of this package: another attempt would only raise it again."""
+
+    def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
+        for error in worker_exceptions.values():
+            if isinstance(error, CaloganError):
+                raise error
+
+
+def _reports(run_id: str) -> dict[str, Any]:
+    return {"on_epoch": functools.partial(_show, run_id), "on_showers": functools.partial(_draw, run_id)}
+
+
+def _show(run_id: str, epoch: Epoch) -> None:
+    say_epoch(epoch)
+    if run_id:
+        registry.log_epoch(run_id, epoch.losses, epoch.score, epoch.number, metrics=epoch.metrics)
+
+
+def _draw(run_id: str, epoch: Epoch, reference: Events, generated: Events) -> None:
+    if run_id:
+        registry.log_pictures(run_id, steps.training_pictures(reference, generated), epoch.number)
+
+
+def _logged(name: str, config: Config, folder: Path) -> contextlib.AbstractContextManager[str]:
+    """The run of MLflow of the training in this folder, its old one if it goes on; none if no server is named."""
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        return contextlib.nullcontext("")
+    key = folder / "training" / "mlflow_key"
+    if not key.exists():
+        key.parent.mkdir(parents=True, exist_ok=True)
+        key.write_text(secrets.token_hex(8), encoding="utf-8")
+    about = flat(config) | {"model": str(folder)}
+    return registry.pipeline_run(name, about, header=provenance.header(), key=key.read_text(encoding="utf-8"))
 
 
 @click.command()
 @click.option("--config", "config_name", default="tiny", show_default=True, help="Packaged configuration or TOML file.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that share a batch.")
+@click.option("--cpus-per-worker", type=click.IntRange(1), help="Cores of each; what the nodes have, if not given.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the model, shared by all nodes.")
-def main(config_name: str, out: Path) -> None:
+def main(config_name: str, workers: int, cpus_per_worker: int | None, out: Path) -> None:
     """Train a generator on a Ray cluster; a job that was stopped goes on when it is submitted again."""
-    config = load_config(config_name)
+    config, folder = load_config(config_name), out.resolve()
     join()
-    score = ray.get(train.options(num_cpus=cores()).remote(config, out.resolve()))
-    say("done", f"{out.resolve()}, physics score {score:.3f}")
+    with _logged(f"train {config_name}", config, folder) as run_id:
+        trained = train(config, folder, workers=workers, cpus_per_worker=cpus_per_worker or 0, run_id=run_id)
+    say("done", f"{folder}, physics score {trained.best.score:.3f}")
 
 
 if __name__ == "__main__":

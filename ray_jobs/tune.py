@@ -1,9 +1,11 @@
-"""Try quantization configurations in parallel and keep the best.
+"""Search for the fastest quantization that keeps the physics, with trials in parallel; a job that was stopped goes on.
 
 ray job submit --working-dir . -- python -m ray_jobs.tune --config tiny --model /shared/calogan/calogan-lean
 """
 
-import tempfile
+import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +14,72 @@ import mlflow
 import ray
 from ray import tune
 
-from calogan import bundle, generator, registry, steps
+from calogan import bundle, quantization, registry, search, steps, trials
 from calogan.config import Config, Quantization, load_config
-from calogan.errors import GateError, QuantizationError
+from calogan.errors import QuantizationError
 from calogan.provenance import header
+from calogan.search import Failure, Trial
+from calogan.validation import ValidationReport, physics_score
 from ray_jobs.cluster import join, run, say
 
-SPACE = {
-    "granularity": tune.grid_search(["per_channel", "per_tensor"]),
-    "algorithm": tune.grid_search(["minmax", "kl"]),
-    "calibration_showers": tune.grid_search([32, 64]),
-}
+WORKER_DEATHS = 3  # of one trial; a trial that ends with an error of its own is not tried again
 
 
-def trial(settings: dict[str, Any], *, config: Config, model: Path, run_id: str) -> dict[str, float]:
-    """Quantize with one configuration and score it on the validation split, which calibration does not see."""
-    tried = config.model_copy(update={"quantization": Quantization(**settings)})
-    reference = steps.read_split(config, "validation")
-    with tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
-        steps.quantize_model(tried, model, Path(scratch))
-        candidate = generator.load(scratch, precision="int8").sample(reference.energy, seed=1)
-    score = steps.score_showers(reference, candidate)
-    registry.log_trial(run_id, settings, {"physics/score": score})
-    return {"score": score}
+def trial(
+    space: dict[str, int], *, proposed: Sequence[Quantization], config: Config, model: Path, folder: Path, run_id: str
+) -> dict[str, float]:
+    """Try one configuration, unless its record is there: a worker may die between writing it and telling so."""
+    tried = proposed[space["number"]]
+    say("trial", search.describe(tried))
+    attempt = trials.recall(folder, tried)
+    if attempt is None:
+        attempt = trials.attempt(config, model, tried)
+        failure = attempt.reason if isinstance(attempt, Failure) else ""
+        metrics = {} if isinstance(attempt, Failure) else attempt.metrics()
+        parameters = {f"quantization.{name}": value for name, value in tried.model_dump(mode="json").items()}
+        registry.log_trial(
+            run_id, search.describe(tried), {"precision": "int8", **parameters}, metrics, failure=failure
+        )
+        trials.record(folder, attempt)
+    say("trial", search.summary(attempt))
+    return {"seconds": 0.0 if isinstance(attempt, Failure) else attempt.seconds}
 
 
-def replace_int8(config: Config, model: Path) -> None:
-    """Quantize as configured and judge the result on the test split; only one that fails no gate enters the model.
+def fit(proposed: Sequence[Quantization], parallel: int | None, **about: Any) -> None:
+    """Run trials wherever the cluster has cores; each leaves a record.
+
+    The records are what a search goes on from, not Ray Tune's snapshots, which may be older than the last trial.
 
     Raises:
-        GateError: a gate failed; the model is as it was.
+        QuantizationError: a trial ended without a record.
     """
-    with tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
-        steps.quantize_model(config, model, Path(scratch))
-        report = steps.validate_model(config, Path(scratch), "int8")
-        failed = [name for name, result in report.gates.items() if result.verdict == "failed"]
-        if failed:
-            raise GateError(f"the best trial fails on the test split: {', '.join(failed)}; the model is left as it was")
-        bundle.copy(Path(scratch), model)
+    started = time.monotonic()
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(trial, proposed=proposed, **about), {"cpu": 1}),
+        param_space={"number": tune.grid_search(list(range(len(proposed))))},
+        # A worker that is used again has TensorFlow and the compressor loaded.
+        tune_config=tune.TuneConfig(max_concurrent_trials=parallel, reuse_actors=True),
+        run_config=tune.RunConfig(
+            storage_path=str(about["folder"] / "ray"),
+            failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
+            verbose=0,
+        ),
+    )
+    results = tuner.fit()
+    if results.errors:
+        raise QuantizationError(
+            f"{len(results.errors)} of {len(results)} trials ended without a result; submit the job again to go on, the "
+            f"others are kept. The first error: {str(results.errors[0]).strip().splitlines()[-1]}"
+        )
+    wall, work = time.monotonic() - started, sum(result.metrics["seconds"] for result in results)
+    say("tune", f"{len(results)} trials in {wall:.0f} s, {60 * len(results) / wall:.1f} a minute; {work:.0f} s of work")
+
+
+@ray.remote(num_cpus=1, max_retries=3)  # type: ignore[untyped-decorator]
+def adopt(config: Config, model: Path, ranked: Sequence[Trial]) -> tuple[Trial, ValidationReport]:
+    """Judge the best trials where the worker is."""
+    say("judge", f"up to {config.tuning.attempts} of {len(ranked)} trials on the test split")
+    return trials.adopt(config, model, ranked)
 
 
 @click.command()
@@ -57,29 +87,36 @@ def replace_int8(config: Config, model: Path) -> None:
 @click.option(
     "--model", type=click.Path(path_type=Path), required=True, help="Folder of a trained model, shared by all."
 )
-def main(config_name: str, model: Path) -> None:
-    """Tune the quantization of a model; its int8 network is replaced by the best one that passes the gates."""
+@click.option("--parallel", type=click.IntRange(1), help="Trials at a time; as many as there are cores if not given.")
+def main(config_name: str, model: Path, parallel: int | None) -> None:
+    """Tune the quantization of a model; its int8 network is replaced by the fastest that passes the gates."""
     config = load_config(config_name)
     model = bundle.find(model).resolve()
+    operations = quantization.operation_names(model)
+    showers = len(steps.read_split(config, "calibration"))
+    folder = trials.records_folder(config, model)
+    # A job that is stopped stops, and what Tune would print is said in a line for each trial.
+    os.environ |= {"TUNE_DISABLE_SIGNAL_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     join()
-    with registry.pipeline_run(f"tune {config_name}", {"model": str(model)}, header=header()) as run_id:
-        function = tune.with_parameters(trial, config=config, model=model, run_id=run_id)
-        run_config = tune.RunConfig(name="tune", storage_path=str(model / "tuning"), verbose=1)
-        tuner = tune.Tuner(
-            tune.with_resources(function, {"cpu": 1}),
-            param_space=SPACE,
-            tune_config=tune.TuneConfig(metric="score", mode="max"),
-            run_config=run_config,
+    about = {"model": str(model), "operations": ", ".join(operations)}
+    with registry.pipeline_run(f"tune {config_name}", about, header=header(), key=folder.name) as run_id:
+        while proposed := search.propose(config.quantization, operations, showers, trials.recall_all(folder)):
+            say("tune", f"{len(trials.recall_all(folder))} trials done, {len(proposed)} to do")
+            fit(proposed, parallel, config=config, model=model, folder=folder, run_id=run_id)
+        history = trials.recall_all(folder)
+        ranked = search.rank(history, config.tuning.tolerance)
+        say(
+            "tune",
+            f"{len(ranked)} of {len(history)} trials are within {config.tuning.tolerance:.1%} of float32's score",
         )
-        results = tuner.fit()
-        if results.num_errors == len(results):
-            raise QuantizationError(f"every trial failed; the first: {str(results.errors[0]).strip().splitlines()[-1]}")
-        best = results.get_best_result()
-        chosen = config.model_copy(update={"quantization": Quantization(**best.config)})
-        mlflow.log_metric("physics/score", best.metrics["score"])
-        say("tune", f"best of {len(results)} trials: {best.config}, physics score {best.metrics['score']:.3f}")
-        ray.get(ray.remote(num_cpus=1, max_retries=3)(replace_int8).remote(chosen, model))
-    say("done", str(model))
+        best, report = ray.get(adopt.remote(config, model, ranked))
+        mlflow.log_metrics(best.metrics() | {"test/physics_score": physics_score(report)})
+        (folder / "quantization.toml").write_text(search.as_toml(best.quantization), encoding="utf-8")
+        registry.log_file(run_id, folder / "quantization.toml")
+    say("tune", search.summary(best))
+    if note := quantization.slow_integer_note(best.header["cpu_isa"], best.speedup):
+        say("tune", note)
+    say("done", f"{model}; to repeat it: {folder / 'quantization.toml'}")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,21 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 
 from calogan import bundle, lowering
+from calogan.cli import cli
 from calogan.config import Quantization
 from calogan.errors import ModelError, QuantizationError
-from calogan.events import Events
-from calogan.quantization import count_operations, quantize, read_graph
+from calogan.events import Events, write_events
+from calogan.quantization import (
+    count_operations,
+    has_integer_instructions,
+    operation_names,
+    quantize,
+    read_graph,
+    slow_integer_note,
+)
 
 COMPRESS = "neural_compressor.tensorflow.quantize_model"
 
@@ -41,7 +50,8 @@ def test_the_int8_network_is_little_more_than_its_weights(tiny_model: Path) -> N
 def test_the_model_says_how_it_was_quantized(tiny_model: Path) -> None:
     described = bundle.read(tiny_model)
     assert described.network_files["int8"] == "network.int8.pb"
-    assert described.quantization == Quantization(calibration_showers=32).model_dump()
+    assert described.quantization == Quantization(calibration_showers=32).model_dump(mode="json")
+    assert Quantization.model_validate(described.quantization) == Quantization(calibration_showers=32)
     assert described.version("int8") != described.version("float32")
 
 
@@ -85,6 +95,53 @@ def test_a_failure_of_the_compressor_is_told_as_such(
     monkeypatch.setattr(COMPRESS, fail)
     with pytest.raises(QuantizationError, match="no such node"):
         quantize(tiny_model, geant4, Quantization(), tmp_path / "int8")
+
+
+def test_an_unknown_operation_leaves_nothing_behind(tiny_model: Path, geant4: Events, tmp_path: Path) -> None:
+    with pytest.raises(QuantizationError, match="no operation 'convolution 5'; it has dense 1"):
+        quantize(tiny_model, geant4, Quantization(keep_float32=("convolution 5",)), tmp_path / "int8")
+    assert not (tmp_path / "int8").exists()
+    assert operation_names(tiny_model)[-1] == "convolution 4"
+
+
+def test_the_bfloat16_network_is_counted_as_such(tiny_model: Path) -> None:
+    counted = count_operations(read_graph(tiny_model / "network.bfloat16.pb"))
+    assert (counted.float_arithmetic, counted.bfloat16_arithmetic, counted.integer_convolutions) == (6, 6, 0)
+
+
+@pytest.mark.parametrize(
+    ("isa", "fast"),
+    [
+        ("AVX512_VNNI AVX512_BF16 AVX512F AVX2", True),
+        ("AVX_VNNI AVX2", True),
+        ("AMX_INT8", True),
+        ("AVX512_BF16 AVX512F AVX2", False),
+        ("AVX2", False),
+        ("unknown", False),
+    ],
+)
+def test_a_processor_without_integer_instructions_is_told_of(isa: str, fast: bool) -> None:
+    assert has_integer_instructions(isa) is fast
+    note = slow_integer_note(isa, 1.25)
+    assert note == "" if fast else note.startswith("this processor has no AVX512_VNNI or AVX_VNNI")
+    assert fast or note.endswith("measured ratio to float32 1.25")
+
+
+def test_calogan_quantize_says_so_on_such_a_processor(
+    tiny_model: Path, geant4: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle.copy(tiny_model, tmp_path / "model")
+    data = write_events(tmp_path / "geant4.h5", geant4, header={})
+    config = tmp_path / "own.toml"
+    short = "[quantization]\ncalibration_showers = 16\n[benchmark]\nbatch_size = 16\nrepetitions = 1\n"
+    config.write_text(f'{short}[data]\npath = "{data}"\n')
+    arguments = ["quantize", "--model", str(tmp_path / "model"), "--config", str(config)]
+    for isa in ("AVX512F AVX2", "AVX512_VNNI AVX2"):
+        monkeypatch.setattr("calogan.provenance.cpu", lambda isa=isa: {"model": "a processor", "isa": isa})
+        done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+        said = " ".join(done.output.split())
+        assert ("this processor has no AVX512_VNNI or AVX_VNNI (it has AVX512F AVX2)" in said) is ("VNNI" not in isa)
+        assert ("measured ratio to float32" in said) is ("VNNI" not in isa)
 
 
 def test_without_weights_there_is_nothing_to_quantize(tiny_model: Path, geant4: Events, tmp_path: Path) -> None:

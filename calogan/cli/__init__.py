@@ -64,6 +64,7 @@ for command in (
     models.quantize,
     models.validate,
     models.benchmark,
+    models.export,
     generation.generate,
     generation.serve,
 ):

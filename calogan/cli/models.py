@@ -201,7 +201,7 @@ def export(model: str, precision: str, file_format: str, batch: int, out: Path) 
     with screen.status("exporting"):
         done = exporting.export(fetched(model, precision), precision, file_format, out, batch=batch)
     screen.print(
-        f"{precision} differs from the model by at most {100 * done.difference:.2g} % of a shower's energy "
-        f"(limit {100 * done.limit:g} %)"
+        f"compared with the model, {100 * done.moved.mean():.2g} % of the energy of a shower lies in other cells "
+        f"(at most {100 * done.moved.max():.2g} %; the mean may be {100 * done.limit:g} %)"
     )
     click.echo(out)

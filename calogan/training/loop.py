@@ -111,13 +111,13 @@ def train(
     Raises:
         TrainingError: something is not finite, the generator has collapsed, or the folder holds a run of another kind.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.training.seed)
     model = build_generator(config.network)
     stages = _stages(model, showers, config, workers)
     parts = {"generator": model} | {name: part for stage in stages for name, part in stage.state.items()}
     manager = _checkpoints(folder, parts)
     history = _resume(folder, config, manager)
+    workers.agree(len(history), f"finished epochs in {folder}")
     plan = [(stage, epoch) for stage in stages for epoch in range(stage.epochs)]
     for number, (stage, epoch) in list(enumerate(plan))[len(history) :]:
         if _stop_reason(history, config):
@@ -133,8 +133,8 @@ def train(
         if found and selection.is_best(found.score, [earlier.score for earlier in history]):
             _save_weights(model, folder)
         value = workers.share(found.score if found else 0.0) if scored else None
-        metrics, seconds = found.metrics if found else {}, time.monotonic() - started
-        history.append(Epoch(stage.name, number, len(plan), losses, value, seconds, metrics))
+        spent = time.monotonic() - started
+        history.append(Epoch(stage.name, number, len(plan), losses, value, spent, found.metrics if found else {}))
         if workers.chief:
             manager.save(checkpoint_number=len(history))
             _write_progress(folder, config, history)
@@ -146,6 +146,7 @@ def train(
 
 
 def _checkpoints(folder: Path, parts: Mapping[str, keras.Model | keras.Optimizer]) -> tf.train.CheckpointManager:
+    folder.mkdir(parents=True, exist_ok=True)
     # TensorFlow does not find what Keras draws the random numbers of dropout from.
     random = random_states(variable for part in parts.values() for variable in part.variables)
     state = tf.train.Checkpoint(**parts, random=random)

@@ -1,8 +1,8 @@
 """The processes that share a training: each takes its rows of every batch, and their gradients are added up.
 
 All of them draw the same random numbers for the whole batch, so that any number of workers takes the steps that one
-worker would take, up to rounding. Two things are per worker: batch normalisation sees the rows of its worker, and its
-moving statistics are those of the first worker from each epoch to the next.
+worker would take, up to rounding. What is per worker: dropout, and batch normalisation, which sees the rows of its
+worker, and whose moving statistics are those of the first worker from each epoch to the next.
 """
 
 from collections.abc import Callable, Iterable
@@ -90,6 +90,18 @@ class Workers:
     def share(self, number: float) -> float:
         """Tell all workers the chief's number; what the others give does not count."""
         return float(self._of_chief([tf.constant(number, tf.float64)])[0])
+
+    def agree(self, number: int, what: str) -> None:
+        """Make sure that this worker finds as many of something as the chief.
+
+        Raises:
+            TrainingError: it does not.
+        """
+        if (expected := self.share(number)) != number:
+            raise TrainingError(
+                f"worker {self.rank} finds {number} {what}, the first worker {expected:.0f}; put it on storage that all "
+                "nodes share"
+            )
 
     def _of_chief(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
         return self._sum([value if self.chief else tf.zeros_like(value) for value in values])

@@ -261,18 +261,28 @@ def test_a_configuration_that_is_not_there_is_one_readable_line(cluster: Cluster
     assert line.startswith("error: no configuration 'no-such-config'")
 
 
-def test_an_error_on_a_worker_is_one_readable_line(cluster: Cluster) -> None:
-    config = cluster.config("elsewhere", data="/nowhere/geant4.h5")
-    done = cluster.submit("train", "--config", config, "--out", cluster.folder / "elsewhere")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_on_a_worker_is_one_readable_line(workers: int, cluster: Cluster, tmp_path: Path) -> None:
+    history = tmp_path / "damaged" / "training" / "progress.json"
+    history.parent.mkdir(parents=True)
+    history.write_text("{}")
+    out = ("--workers", workers, "--out", tmp_path / "damaged")
+    done = cluster.submit("train", "--config", cluster.config(), *out)
     assert done.returncode != 0
-    assert errors(done) == {"error: /nowhere/geant4.h5: no such file"}
+    (line,) = errors(done)
+    assert line.startswith(f"error: {history}: is not the history of a training of this version")
 
 
-def test_train_writes_a_model(cluster: Cluster, tmp_path: Path) -> None:
-    done = cluster.submit("train", "--config", cluster.config(), "--out", tmp_path / "trained")
+def test_train_writes_a_model_and_logs_it(cluster: Cluster, tmp_path: Path) -> None:
+    out = ("--workers", 2, "--out", tmp_path / "trained")
+    done = cluster.submit("train", "--config", cluster.config(), *out)
     assert done.returncode == 0, done.stdout + done.stderr
     assert bundle.read(tmp_path / "trained").name == "small"
     assert "physics score" in done.stdout
+    run = cluster.runs()[0]
+    assert (run["info"]["run_name"].startswith("train "), run["info"]["status"]) == (True, "FINISHED")
+    logged = {metric["key"] for metric in run["data"]["metrics"]}
+    assert {"train/flow_loss", "train/cell_loss", "train/physics_score"} <= logged
 
 
 def test_validate_writes_a_report_and_tells_by_its_exit(cluster: Cluster, tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def test_alone_nothing_has_to_be_agreed_on() -> None:
         np.testing.assert_array_equal(old, new)
     assert ALONE.share(0.123456789012345) == 0.123456789012345
     assert np.isnan(ALONE.share(np.nan))
+    ALONE.agree(3, "epochs")
 
 
 # What each of several processes does: a few epochs of every stage on its rows, from weights that only the chief has.
@@ -113,6 +114,7 @@ from calogan.training import workers
 me = workers.meet() if int(sys.argv[1]) > 1 else workers.ALONE
 from keras import layers, ops
 from calogan.config import Network, Training
+from calogan.errors import TrainingError
 from calogan.events import packaged_sample, read_events
 from calogan.networks.families import build_generator
 from calogan.training.adversarial import AdversarialStage
@@ -141,7 +143,13 @@ for number, stage in enumerate(stages):
         curve.append(stage.run_epoch(epoch, np.random.default_rng([number, epoch])))
 dropout = keras.Sequential([keras.Input((3,)), layers.Dropout(0.5)])
 me.mirror([dropout])
-found = {"rank": me.rank, "curve": curve, "shared": me.share(0.1 + me.rank)}
+try:
+    me.agree(3 + me.rank, "epochs")
+except TrainingError as error:
+    refused = str(error)
+else:
+    refused = ""
+found = {"refused": refused, "rank": me.rank, "curve": curve, "shared": me.share(0.1 + me.rank)}
 found["sums"] = [float(ops.sum(ops.abs(variable))) for variable in model.variables]
 found["seed"] = [ops.convert_to_numpy(variable).tolist() for variable in dropout.variables]
 print("FOUND" + json.dumps(found))
@@ -181,6 +189,8 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     assert first["curve"] == second["curve"]
     assert first["sums"] == second["sums"]
     assert first["shared"] == second["shared"] == 0.1
+    assert first["refused"] == ""
+    assert second["refused"].startswith("worker 1 finds 4 epochs, the first worker 3; put it on storage")
     (one,), (other,) = first["seed"], second["seed"]
     assert other == [one[0] + 1, one[1]]
     flattened = [np.array([value for epoch in found["curve"] for value in epoch.values()]) for found in (alone, first)]

@@ -1,0 +1,153 @@
+"""What is exported: one precision of a model, in the parts it is computed in, and what is to be known about it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from calogan import bundle, generator, lowering, provenance, quantization
+from calogan.bundle import Bundle
+from calogan.geometry import CLIC
+from calogan.networks.base import GeneratorNetwork
+
+Floats: TypeAlias = NDArray[np.float32]
+
+CELLS = CLIC.shape[0] * CLIC.shape[1] * CLIC.shape[2]
+DESCRIPTION = "calogan.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One precision of a model.
+
+    Attributes:
+        description: what is to be known about the model.
+        precision: which precision.
+        generator: what is before and behind the network, in float32.
+        network: the network of that precision, features -> out_outputs.
+    """
+
+    description: Bundle
+    precision: str
+    generator: GeneratorNetwork
+    network: tf.compat.v1.GraphDef
+
+    @property
+    def name(self) -> str:
+        """Model and precision, as a message calls them."""
+        return f"{self.description.name} in {self.precision}"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What showers are computed from.
+
+    Attributes:
+        energy: primary energies, shape (n,), GeV.
+        latent: standard normal numbers, shape (n, latent_size).
+        noise: standard normal numbers, shape (n, 25, 25, 25), for families with cell noise.
+    """
+
+    energy: Floats
+    latent: Floats
+    noise: Floats | None
+
+    def arrays(self) -> dict[str, Floats]:
+        """The inputs a family has, by name."""
+        named = {"energy": self.energy, "latent": self.latent, "noise": self.noise}
+        return {name: array for name, array in named.items() if array is not None}
+
+
+def open_source(folder: Path, precision: str) -> Source:
+    """Open one precision of a model.
+
+    Raises:
+        ModelError: the model does not have it, or a file is missing or altered.
+    """
+    description = bundle.read(folder)
+    bundle.check_files(folder, description, precision)
+    network = quantization.read_graph(folder / description.network_files[precision])
+    for node in network.node:  # a function, unlike a session, does not take attributes without a value
+        for name in [name for name, value in node.attr.items() if value.WhichOneof("value") is None]:
+            del node.attr[name]
+    return Source(description, precision, lowering.load_generator_network(folder, description), network)
+
+
+def draw_inputs(description: Bundle, n: int, seed: int) -> Inputs:
+    """Draw energies spread over the range of a model and random numbers to try it with."""
+    energy = np.geomspace(*description.energy_range, n, dtype=np.float32)
+    latent = generator.latent_numbers(n, seed=seed, model=description)
+    rng = np.random.Generator(np.random.Philox(key=seed))
+    noise = rng.standard_normal((n, *CLIC.shape), np.float32) if description.cell_noise else None
+    return Inputs(energy, latent, noise)
+
+
+def freeze(source: Source) -> tf.compat.v1.GraphDef:
+    """The whole generator as one graph of operations and constants: energy, latent and, for some, noise -> showers."""
+    shapes = {"energy": (), "latent": (source.description.latent_size,)}
+    if source.description.cell_noise:
+        shapes["noise"] = CLIC.shape
+    specs = [tf.TensorSpec((None, *shape), tf.float32, name=name) for name, shape in shapes.items()]
+
+    @tf.function(input_signature=specs)  # type: ignore[untyped-decorator]
+    def showers(energy: tf.Tensor, latent: tf.Tensor, noise: tf.Tensor | None = None) -> tf.Tensor:
+        features, context = source.generator.prepare(energy, latent)
+        outputs = run_network(source.network, features)
+        return tf.identity(source.generator.finish(outputs, context, noise), name="showers")
+
+    frozen = convert_variables_to_constants_v2(showers.get_concrete_function(), lower_control_flow=True)
+    return frozen.graph.as_graph_def()
+
+
+def run_network(definition: tf.compat.v1.GraphDef, features: tf.Tensor) -> tf.Tensor:
+    """Outputs of a frozen network, in the graph or function that is being built."""
+    (outputs,) = tf.import_graph_def(
+        definition, input_map={"features:0": features}, return_elements=["out_outputs:0"], name="network"
+    )
+    return outputs
+
+
+def splice(frozen: tf.compat.v1.GraphDef, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+    """Showers of what `freeze` gave, in the graph that is being built."""
+    (showers,) = tf.import_graph_def(frozen, input_map=inputs, return_elements=["showers:0"], name="")
+    return showers
+
+
+def compute_showers(source: Source, inputs: Inputs) -> Floats:
+    """Showers of the three parts one after the other, shape (n, 25, 25, 25), GeV: what an export is compared with.
+
+    The network runs as it is written: TensorFlow's rewriting of graphs, which has its faults, is off.
+    """
+    features, context = source.generator.prepare(inputs.energy, inputs.latent)
+    config = tf.compat.v1.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
+        given = tf.compat.v1.placeholder(tf.float32, features.shape)
+        outputs = session.run(run_network(source.network, given), {given: np.asarray(features)})
+    return np.asarray(source.generator.finish(outputs, context, inputs.noise))
+
+
+def describe(source: Source) -> dict[str, Any]:
+    """What a program that uses an export has to know, as what JSON can hold."""
+    model = source.description
+    return {
+        "name": model.name,
+        "version": model.version(source.precision),
+        "precision": source.precision,
+        "family": model.family,
+        "energy_unit": "GeV",
+        "energy_range_gev": list(model.energy_range),
+        "cells": list(CLIC.shape),
+        "axes": "x, y, z; z is the depth, its 25 indices are the layers; z runs fastest in memory",
+        "entry_cell": list(CLIC.entry_cell),
+        "cell_mm": CLIC.cell_mm,
+        "threshold_gev": CLIC.threshold_gev,
+        "latent_size": model.latent_size,
+        "cell_noise": model.cell_noise,
+        "random_numbers": "latent numbers and cell noise are independent and standard normal",
+        "provenance": {"model": model.header, "export": provenance.header()},
+    }

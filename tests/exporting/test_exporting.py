@@ -1,0 +1,89 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from calogan import exporting, lowering
+from calogan.cli import cli
+from calogan.config import Config, Network, Quantization
+from calogan.errors import ModelError, RequestError
+from calogan.events import Events
+from calogan.networks.families import build_generator
+from calogan.quantization import quantize
+
+FORMATS = [
+    "savedmodel",
+    pytest.param("onnx", marks=pytest.mark.skipif(not importlib.util.find_spec("onnxruntime"), reason="no peers")),
+]
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_the_command_writes_and_says_how_well(tiny_model: Path, tmp_path: Path, file_format: str) -> None:
+    target = tmp_path / "export"
+    done = CliRunner().invoke(
+        cli, ["export", "--model", str(tiny_model), "--precision", "int8", "--format", file_format, "-o", str(target)]
+    )
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip() == str(target)
+    assert "of the energy of a shower lies in other cells" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+def test_the_command_offers_all_formats() -> None:
+    (option,) = (each for each in cli.commands["export"].params if each.name == "file_format")
+    assert tuple(option.type.choices) == exporting.FORMATS  # type: ignore[attr-defined]
+
+
+def test_what_was_written_is_described(tiny_model: Path, tmp_path: Path) -> None:
+    done = exporting.export(tiny_model, "float32", "savedmodel", tmp_path / "f32")
+    assert done.path == tmp_path / "f32"
+    assert done.moved.mean() < done.limit
+    told = json.loads((done.path / "assets.extra" / "calogan.json").read_text())
+    assert (told["precision"], told["cells"], told["energy_unit"]) == ("float32", [25, 25, 25], "GeV")
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_an_export_that_computes_something_else_is_refused(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_format: str
+) -> None:
+    right = exporting.compute_showers
+    monkeypatch.setattr(exporting, "compute_showers", lambda *given: np.roll(right(*given), 1, axis=1))
+    with pytest.raises(ModelError, match="computes other showers than the model"):
+        exporting.export(tiny_model, "int8", file_format, tmp_path / "wrong")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_other_precisions_become_saved_models(tiny_model: Path, tmp_path: Path, precision: str) -> None:
+    assert exporting.export(tiny_model, precision, "savedmodel", tmp_path / precision).path.is_dir()
+
+
+def test_what_cannot_be_exported_is_told(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RequestError, match="no format 'torch'"):
+        exporting.export(tiny_model, "int8", "torch", tmp_path / "x")
+    with pytest.raises(ModelError, match="no model"):
+        exporting.export(tmp_path / "nothing", "int8", "savedmodel", tmp_path / "x")
+    with pytest.raises(RequestError, match="is there already"):
+        exporting.export(tiny_model, "int8", "savedmodel", tmp_path)
+    with pytest.raises(RequestError, match="cannot be written"):
+        exporting.export(tiny_model, "int8", "savedmodel", tmp_path / "nowhere" / "x")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ModelError, match=r"onnx, onnxruntime, not installed here; pip install 'calogan\[peers\]'"):
+        exporting.export(tiny_model, "int8", "onnx", tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("family", ["rehm2021", "conv3d"])
+def test_the_published_networks_are_exported_too(geant4: Events, tmp_path: Path, family: str, file_format: str) -> None:
+    network = Network(family=family)
+    build_generator(network).save_weights(tmp_path / "w.weights.h5")
+    lowering.freeze(tmp_path / "w.weights.h5", Config(network=network), tmp_path / "model")
+    if family == "rehm2021":
+        quantize(tmp_path / "model", geant4[:16], Quantization(calibration_showers=16), tmp_path / "model")
+    for precision in ("float32", "int8") if family == "rehm2021" else ("float32",):
+        exporting.export(tmp_path / "model", precision, file_format, tmp_path / precision)

@@ -1,0 +1,87 @@
+"""Drivers as processes, each with a Ray cluster of its own that ends with it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from calogan import provenance
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A driver that is running."""
+
+    process: "subprocess.Popen[str]"
+
+    def wait_until(self, happened: Callable[[], bool]) -> None:
+        """Look until it has happened."""
+        end = time.monotonic() + 400
+        while not happened():
+            assert self.process.poll() is None, self.process.stdout and self.process.stdout.read()
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    def workers(self, name: str) -> list[psutil.Process]:
+        """Processes of its cluster with this name in their command line."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        return [process for process in family if name in " ".join(process.cmdline())]
+
+    def kill(self) -> None:
+        """Kill it and all that belongs to it, with signal 9."""
+        for process in [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]:
+            try:
+                process.send_signal(signal.SIGKILL)
+            except psutil.NoSuchProcess:
+                continue
+        self.process.communicate(timeout=30)
+
+    def end(self) -> str:
+        """Wait for its end and return what it said."""
+        said, _ = self.process.communicate(timeout=600)
+        return said
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Driver]]:
+    """Start a driver: name of its module, arguments."""
+    # A folder of its own, for there Ray looks up which cluster a driver belongs to; a short name, for its sockets.
+    scratch = tempfile.mkdtemp(prefix="ray-")
+    environment = os.environ | {
+        "RAY_TMPDIR": scratch,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        provenance.COMMIT_VARIABLE: "0123456789ab",
+    }
+    started: list[Driver] = []
+
+    def start(module: str, *arguments: object) -> Driver:
+        command = [sys.executable, "-m", f"ray_jobs.{module}", *map(str, arguments)]
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(Driver(process))
+        return started[-1]
+
+    yield start
+    for driver in started:
+        if driver.process.poll() is None:
+            driver.kill()
+    shutil.rmtree(scratch, ignore_errors=True)

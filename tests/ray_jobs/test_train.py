@@ -1,0 +1,129 @@
+"""Distributed training on a real Ray cluster: the same training as by one worker, whatever is killed."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from ray.train import ControllerError, WorkerGroupError
+
+from calogan import bundle
+from calogan.errors import EventsError, TrainingError
+from ray_jobs.cluster import cores_each
+from ray_jobs.train import cause_of
+
+CONFIG = """
+name = "small"
+[data]
+path = "{data}"
+train = 0.3
+validation = 0.1
+calibration = 0.1
+test = 0.5
+[network]
+width = 8
+[training]
+flow_epochs = 1
+shape_epochs = 16
+score_every = 8
+batch_size = 49
+warmup_epochs = 0
+adversarial_epochs = 0
+"""
+EPOCHS = 17
+
+
+@pytest.mark.parametrize(
+    ("nodes", "tasks", "expected"),
+    [
+        ([2], 1, 2),
+        ([2], 2, 1),
+        ([4, 4], 2, 4),
+        ([4, 4], 3, 2),
+        ([5, 3], 2, 3),
+        ([16, 1], 2, 8),
+        ([0, 8], 3, 2),
+        ([2], 3, 1),
+        ([], 1, 1),
+    ],
+)
+def test_each_task_gets_the_most_cores_with_which_all_fit(nodes: list[int], tasks: int, expected: int) -> None:
+    assert cores_each(nodes, tasks) == expected
+
+
+def test_an_error_of_this_package_is_what_the_training_ends_with() -> None:
+    found = EventsError("a.h5: no such file")
+    died = RuntimeError("the actor died\nbecause of this and that")
+    assert cause_of(ControllerError(found)) is found
+    assert cause_of(WorkerGroupError("", {0: died, 1: found})) is found
+    told = cause_of(WorkerGroupError("", {1: died}))
+    assert isinstance(told, TrainingError)
+    assert "died more than 3 times, at last of RuntimeError: the actor died; submit the job again" in str(told)
+
+
+def config(folder: Path, *, data: str = "") -> Path:
+    path = folder / "small.toml"
+    path.write_text(CONFIG.format(data=data))
+    return path
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "training" / "progress.json"
+    return list(json.loads(path.read_text())["history"]) if path.exists() else []
+
+
+def curve(folder: Path) -> NDArray[np.float64]:
+    return np.array([value for epoch in history(folder) for value in epoch["losses"].values()])
+
+
+def weights(folder: Path) -> dict[str, NDArray[np.float32]]:
+    found: dict[str, NDArray[np.float32]] = {}
+    with h5py.File(folder / "training" / "generator.weights.h5") as file:
+        file.visititems(lambda name, item: found.update({name: item[:]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_workers_train_as_one_and_nothing_that_is_killed_changes_it(
+    tmp_path: Path, start: Callable[..., Any]
+) -> None:
+    alone, undisturbed, disturbed = (tmp_path / name for name in ("alone", "undisturbed", "disturbed"))
+    arguments = ["--config", config(tmp_path), "--cpus-per-worker", 1]
+    shared = [*arguments, "--workers", 2, "--out"]
+    for command in ([*arguments, "--out", alone], [*shared, undisturbed]):
+        driver = start("train", *command)
+        said = driver.end()
+        assert driver.process.returncode == 0, said
+    # Rounding grows from step to step; another seed differs by more than half.
+    np.testing.assert_allclose(curve(undisturbed), curve(alone), rtol=0.02)
+
+    # The driver with all that belongs to it is killed, then a worker of the one that goes on.
+    driver = start("train", *shared, disturbed)
+    driver.wait_until(lambda: len(history(disturbed)) >= 2)
+    driver.kill()
+    kept = history(disturbed)
+    assert 2 <= len(kept) < EPOCHS
+    driver = start("train", *shared, disturbed)
+    driver.wait_until(lambda: len(history(disturbed)) >= len(kept) + 2)
+    driver.workers("RayTrainWorker")[0].send_signal(signal.SIGKILL)
+    at_death = history(disturbed)
+    assert len(at_death) < EPOCHS
+    said = driver.end()
+    assert driver.process.returncode == 0, said
+
+    done = history(disturbed)
+    assert [epoch["number"] for epoch in done] == list(range(EPOCHS))
+    assert done[: len(kept)] == kept
+    assert done[: len(at_death)] == at_death
+    assert [epoch["losses"] for epoch in done] == [epoch["losses"] for epoch in history(undisturbed)]
+    expected, found = weights(undisturbed), weights(disturbed)
+    assert found.keys() == expected.keys()
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, expected[name], err_msg=name)
+    assert bundle.read(disturbed).name == "small"
