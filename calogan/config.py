@@ -51,7 +51,7 @@ class Network(_Step):
     """
 
     family: Literal["lean", "rehm2021", "conv3d"] = "lean"
-    width: int = Field(32, ge=8, le=256, multiple_of=2)
+    width: int = Field(128, ge=8, le=512, multiple_of=4)
 
 
 class Training(_Step):
