@@ -4,9 +4,9 @@ import os
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from calogan.errors import ConfigError
 
@@ -55,15 +55,23 @@ class Network(_Step):
 
 
 class Training(_Step):
-    """How the generator is trained; the published constants are in `training`.
+    """How the generator is trained; the published constants are in `training`, `paper.toml` is the published recipe.
 
     Attributes:
         flow_epochs, shape_epochs: epochs of likelihood pre-training (`lean` only) of its two parts.
         warmup_epochs: epochs that train the discriminator alone, before it may move the generator.
         adversarial_epochs: epochs of adversarial training with the published losses.
+        steps_per_epoch: steps of an adversarial epoch, over the showers again where they do not suffice; 0 for one pass.
         batch_size: showers per step.
         flow_rate, shape_rate: learning rates of the pre-training.
         generator_rate, discriminator_rate: learning rates of Adam; published 5e-4 and 1e-4.
+        schedule: `published` lets these rates fall and Adam start anew as in the authors' code.
+        ecal: which polynomial says what ECAL a fake of an energy should have: one fitted to the training showers, or the
+            published one, which belongs to the published showers.
+        inference_mode: call both networks in adversarial steps as at inference: dropout is idle, and batch normalisation
+            keeps the mean 0 and the variance 1 it starts with. The authors' code does, for it never asks for training.
+        score_every: epochs of the shape stage between two scores; 0 for a score at its end only.
+        patience: scored epochs in a row that may fail to beat the best before training ends; 0 for any number.
         seed: seed of weights, shuffling and noise.
     """
 
@@ -71,11 +79,17 @@ class Training(_Step):
     shape_epochs: int = Field(40, ge=0)
     warmup_epochs: int = Field(1, ge=0)
     adversarial_epochs: int = Field(1, ge=0)
+    steps_per_epoch: int = Field(0, ge=0)
     batch_size: int = Field(64, ge=2)
     flow_rate: float = Field(1e-3, gt=0)
     shape_rate: float = Field(2e-3, gt=0)
     generator_rate: float = Field(5e-4, gt=0)
     discriminator_rate: float = Field(1e-4, gt=0)
+    schedule: Literal["constant", "published"] = "constant"
+    ecal: Literal["fitted", "published"] = "fitted"
+    inference_mode: bool = False
+    score_every: int = Field(10, ge=0)
+    patience: int = Field(0, ge=0)
     seed: int = Field(1, ge=0)
 
 
@@ -86,11 +100,40 @@ class Quantization(_Step):
         calibration_showers: how many showers of the calibration split are used.
         granularity: one scale per output channel of a convolution, or one per tensor.
         algorithm: how the range of activations is found.
+        smooth: share of the spread of activations that SmoothQuant moves into the weights; none to do without.
+        keep_float32, keep_bfloat16: operations that are not quantized, by their names, such as `convolution 4`; see
+            `quantization.name_operations`.
     """
 
     calibration_showers: int = Field(64, ge=1)
     granularity: Literal["per_channel", "per_tensor"] = "per_channel"
     algorithm: Literal["minmax", "kl"] = "minmax"
+    smooth: float | None = Field(None, ge=0, le=1)
+    keep_float32: tuple[str, ...] = ()
+    keep_bfloat16: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_precision(self) -> Self:
+        twice = set(self.keep_float32) & set(self.keep_bfloat16)
+        if twice:
+            raise ValueError(f"{', '.join(sorted(twice))}: kept in float32 and in bfloat16; name one precision")
+        return self
+
+
+class Tuning(_Step):
+    """How a quantization is searched for.
+
+    Attributes:
+        draws: showers generated for each Geant4 shower of the validation split, in each repeat.
+        repeats: drawings of the showers, with other random numbers each, int8 and float32 with the same.
+        tolerance: loss of physics score that a result may have, as a fraction of float32's score.
+        attempts: trials that are judged on the test split, the fastest first, until one passes its gates.
+    """
+
+    draws: int = Field(4, ge=1)
+    repeats: int = Field(4, ge=2)
+    tolerance: float = Field(0.01, ge=0, lt=1)
+    attempts: int = Field(3, ge=1)
 
 
 class Validation(_Step):
@@ -130,6 +173,7 @@ class Config(_Step):
     network: Network = Network()
     training: Training = Training()
     quantization: Quantization = Quantization()
+    tuning: Tuning = Tuning()
     validation: Validation = Validation()
     benchmark: Benchmark = Benchmark()
 

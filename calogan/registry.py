@@ -1,9 +1,11 @@
 """MLflow: log what a pipeline found, register its models, promote those that passed their gates, fetch them."""
 
 import contextlib
+import io
 import logging
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,9 @@ from typing import Any
 
 import mlflow
 import numpy as np
+from matplotlib import image
+from matplotlib.figure import Figure
+from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
@@ -23,6 +28,8 @@ from calogan.validation import ValidationReport, failed_gates, physics_score, wr
 
 EXPERIMENT = "calogan"
 URI_PREFIX = "models:/"
+_KEY = "calogan.key"  # tag of a run that can be gone on with
+_LONGEST_TAG = 5000
 _MODEL = "model"  # name of the artifact that holds the folder of a model
 _log = logging.getLogger(__name__)
 
@@ -43,38 +50,96 @@ class Registered:
 
 
 @contextlib.contextmanager
-def pipeline_run(name: str, parameters: Mapping[str, Any], *, header: Mapping[str, str]) -> Iterator[str]:
+def pipeline_run(
+    name: str, parameters: Mapping[str, Any], *, header: Mapping[str, str], key: str = ""
+) -> Iterator[str]:
     """Open the parent run of a pipeline; yields its id.
+
+    Args:
+        name: name of the run.
+        parameters: logged with it.
+        header: provenance, as tags.
+        key: what the run is about; the latest run with the same key is gone on with, if there is one.
 
     Raises:
         ServiceError: MLflow does not answer.
     """
     with _reachable():
         mlflow.set_experiment(EXPERIMENT)
-        with mlflow.start_run(run_name=name, tags=dict(header)) as run:
-            mlflow.log_params(dict(parameters))
+        earlier = _run_of(key) if key else None
+        tags = dict(header) | ({_KEY: key} if key else {})
+        with mlflow.start_run(run_id=earlier, run_name=name, tags=tags) as run:
+            if earlier is None:
+                mlflow.log_params(dict(parameters))
             yield run.info.run_id
 
 
-def log_epoch(run_id: str, losses: Mapping[str, float], score: float | None, step: int) -> None:
-    """Add one epoch of training to the parent run."""
+def log_epoch(
+    run_id: str,
+    losses: Mapping[str, float],
+    score: float | None,
+    step: int,
+    *,
+    metrics: Mapping[str, float] | None = None,
+) -> None:
+    """Add one epoch of training to the parent run: `train/<loss>`, and of a scored one `validation/<metric>`."""
     values = {f"train/{name}": value for name, value in losses.items()}
+    values |= {f"validation/{name.removeprefix('physics/')}": value for name, value in (metrics or {}).items()}
     if score is not None:
         values["train/physics_score"] = score
+    now = int(1000 * time.time())
+    with _reachable():
+        logged = [Metric(name, value, now, step) for name, value in values.items()]
+        mlflow.MlflowClient().log_batch(run_id, metrics=logged)
+
+
+def log_pictures(run_id: str, pictures: Mapping[str, Figure], step: int) -> None:
+    """Add pictures of one epoch to a run; MLflow shows those of one name along the steps.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+    """
     with _reachable():
         client = mlflow.MlflowClient()
-        for name, value in values.items():
-            client.log_metric(run_id, name, value, step=step)
+        for name, figure in pictures.items():
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format="png")
+            drawn.seek(0)
+            client.log_image(run_id, image.imread(drawn), key=f"train/{name}", step=step, synchronous=True)
 
 
-def log_trial(run_id: str, parameters: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-    """Add a trial as a child of the run; called on a worker, which has no active run."""
+def set_tag(run_id: str, name: str, value: str) -> None:
+    """Say something about a run that is no number.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+    """
+    with _reachable():
+        mlflow.MlflowClient().set_tag(run_id, name, value)
+
+
+def log_trial(
+    run_id: str, name: str, parameters: Mapping[str, Any], metrics: Mapping[str, float], *, failure: str = ""
+) -> None:
+    """Add a trial as a child of the run; called on a worker, which has no active run.
+
+    Args:
+        run_id: the parent.
+        name: what was tried, in a line.
+        parameters: the same field by field.
+        metrics: what was measured, under the names that `log_precision` uses where they are the same.
+        failure: why it could not be made; its run is then marked as failed.
+    """
     with _reachable():
         mlflow.set_experiment(EXPERIMENT)
         tags = {"mlflow.parentRunId": run_id, "precision": "int8"} | provenance.header()
-        with mlflow.start_run(run_name="trial", parent_run_id=run_id, nested=True, tags=tags):
+        if failure:
+            tags["failure"] = failure[:_LONGEST_TAG]
+        with mlflow.start_run(run_name=name, parent_run_id=run_id, nested=True, tags=tags):
             mlflow.log_params(dict(parameters))
             mlflow.log_metrics(dict(metrics))
+            if failure:
+                mlflow.end_run("FAILED")
 
 
 def log_file(run_id: str, path: Path) -> None:
@@ -195,6 +260,14 @@ def comparison_url(run_ids: list[str], *, tracking_uri: str) -> str:
     runs = "[" + ",".join(f'"{run}"' for run in run_ids) + "]"
     query = f'runs={runs}&experiments=["{experiment}"]'.replace('"', "%22")
     return f"{tracking_uri.rstrip('/')}/#/compare-runs?{query}"
+
+
+def _run_of(key: str) -> str | None:
+    """Id of the latest run with a key."""
+    found = mlflow.search_runs(
+        experiment_names=[EXPERIMENT], filter_string=f"tags.`{_KEY}` = '{key}'", max_results=1, output_format="list"
+    )
+    return found[0].info.run_id if found else None
 
 
 def _start_child(parent: str, name: str, precision: str) -> Any:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from calogan import bundle, generator, lowering, report
+from calogan import bundle, generator, lowering, pictures, plots, report
 from calogan.bundle import Bundle
 from calogan.config import Config
 from calogan.errors import ModelError
@@ -14,6 +15,8 @@ from calogan.events.files import find_files
 from calogan.quantization import quantize
 from calogan.simulation import parametric
 from calogan.training.loop import Epoch, TrainingResult, train
+from calogan.training.selection import Scored
+from calogan.training.workers import ALONE, Workers
 from calogan.validation import ValidationReport, load_gates, physics_score, validate
 
 PART_SHOWERS = 10_000  # of a part are used where it has to be in memory: more decide nothing
@@ -35,24 +38,65 @@ def read_split(config: Config, name: str) -> Events:
     return open_splits(config)[name][:PART_SHOWERS]
 
 
-def train_model(config: Config, folder: Path, *, on_epoch: Callable[[Epoch], None] | None = None) -> TrainingResult:
+def train_model(
+    config: Config,
+    folder: Path,
+    *,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    on_showers: Callable[[Epoch, Events, Events], None] | None = None,
+    workers: Workers = ALONE,
+) -> TrainingResult:
     """Train a generator and freeze it into `folder`; a run that was stopped goes on from `folder/training`.
 
     Args:
         config: the whole configuration.
         folder: where the model is written.
         on_epoch: called after every epoch.
+        on_showers: called after every epoch that was scored, with the validation and the generated showers.
+        workers: the processes that share the training; several leave the freezing to a later call of one.
     """
     parts = open_splits(config)
     validation = parts["validation"][:PART_SHOWERS]
-    result = train(parts["train"], validation, config, folder / "training", score=score_showers, on_epoch=on_epoch)
-    lowering.freeze(result.weights, config, folder, inputs=data_paths(config))
+    result = train(
+        parts["train"],
+        validation,
+        config,
+        folder / "training",
+        score=measure_showers,
+        on_epoch=on_epoch,
+        on_showers=on_showers,
+        workers=workers,
+    )
+    if workers.size == 1:
+        lowering.freeze(result.weights, config, folder, inputs=data_paths(config))
     return result
 
 
+def measure_showers(reference: Events, candidate: Events) -> Scored:
+    """Measure what the gates look at, without floor: the physics score that chooses the best epoch, and the metrics."""
+    report = validate(reference, candidate, floor=False)
+    measured = {name: result.estimate.value for name, result in report.gates.items() if result.estimate}
+    return Scored(physics_score(report), {name: value for name, value in measured.items() if np.isfinite(value)})
+
+
 def score_showers(reference: Events, candidate: Events) -> float:
-    """The number that chooses the best epoch: the physics score of a comparison without floor."""
-    return physics_score(validate(reference, candidate, floor=False))
+    """The number quantizations are compared by: the physics score of all gates of the package but the classifier's.
+
+    It looks at the mean shower, its centre and widths, its tails, the sampling fraction and the resolution in bins of
+    Ep, the layers, the hits and the spectrum of the cells. A classifier is trained on each sample anew, and what that
+    alone changes is more than what quantization does.
+    """
+    gates = {name: gate for name, gate in load_gates().items() if name != "physics/auc_high_level"}
+    return physics_score(validate(reference, candidate, floor=False, gates=gates))
+
+
+def training_pictures(reference: Events, candidate: Events) -> dict[str, Figure]:
+    """Draw showers of a generator in training beside Geant4's: mean profiles, and a typical shower of each."""
+    shapes = plots.shower_shapes({"generated": validate(reference, candidate, floor=False)}, reference_name="Geant4")
+    typical = report.typical_showers({"Geant4": reference, "generated": candidate})
+    (title, shower), (generated_title, generated) = typical.items()
+    showers = pictures.shower_picture(shower, generated, reference_title=title, generated_title=generated_title)
+    return {"shower_shapes": shapes, "shower": showers}
 
 
 def quantize_model(config: Config, model: Path, target: Path | None = None) -> Bundle:

@@ -13,22 +13,12 @@ import ray
 from calogan import plots, provenance, registry, steps
 from calogan.benchmark import BenchmarkReport, benchmark
 from calogan.config import Config, load_config
-from calogan.training.loop import Epoch, TrainingResult
+from calogan.training.loop import TrainingResult
 from calogan.validation import ValidationReport
-from ray_jobs.cluster import cores, join, run, say, say_epoch, write_json
+from ray_jobs.cluster import flat, join, run, say, write_json
+from ray_jobs.train import train
 
 PRECISIONS = ("float32", "int8")
-
-
-@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
-def train(config: Config, folder: Path, run_id: str) -> TrainingResult:
-    """Train, each epoch to the screen and to MLflow; a worker that died goes on from its last checkpoint."""
-
-    def show(epoch: Epoch) -> None:
-        say_epoch(epoch)
-        registry.log_epoch(run_id, epoch.losses, epoch.score, epoch.number)
-
-    return steps.train_model(config, folder, on_epoch=show)
 
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
@@ -64,14 +54,8 @@ def main(config_name: str, storage: Path) -> None:
     join()
     folder = (storage / config.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = {
-        f"{step}.{name}": value for step, values in _sections(config).items() for name, value in values.items()
-    }
-    with registry.pipeline_run(f"pipeline {config_name}", parameters, header=provenance.header()) as run_id:
-        files = steps.data_paths(config)
-        more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
-        say("train", f"{config.network.family} on {files[0].name}{more}, {cores()} cores")
-        trained = ray.get(train.options(num_cpus=cores()).remote(config, folder, run_id))
+    with registry.pipeline_run(f"pipeline {config_name}", flat(config), header=provenance.header()) as run_id:
+        trained = train(config, folder, run_id=run_id)
         say("quantize", "Intel Neural Compressor, on the calibration split")
         ray.get(quantize.options(num_cpus=1).remote(config, folder))
         say("validate", f"{' and '.join(PRECISIONS)} against Geant4, on the test split")
@@ -95,10 +79,6 @@ def main(config_name: str, storage: Path) -> None:
     write_json(folder / "summary.json", _summary(trained, reports, timed, registered))
     say("report", str(folder / "report.html"))
     say("done", str(folder / "summary.json"))
-
-
-def _sections(config: Config) -> dict[str, dict[str, Any]]:
-    return {name: value for name, value in config.model_dump().items() if isinstance(value, dict)}
 
 
 def _speed(timed: BenchmarkReport) -> dict[str, dict[str, float]]:

@@ -30,13 +30,13 @@ def tiny_model(geant4: Events, tiny_config: Config, tmp_path_factory: pytest.Tem
     from calogan.lowering import freeze  # noqa: PLC0415
     from calogan.quantization import quantize  # noqa: PLC0415
     from calogan.training.loop import train  # noqa: PLC0415
+    from calogan.training.selection import Scored  # noqa: PLC0415
+
+    def closeness(reference: Events, candidate: Events) -> Scored:
+        return Scored(float(np.exp(-abs(np.log(candidate.showers.mean() / reference.showers.mean())))), {})
 
     folder = tmp_path_factory.mktemp("tiny")
-    trained = train(geant4[:128], geant4[128:136], tiny_config, folder / "training", score=_closeness)
+    trained = train(geant4[:128], geant4[128:136], tiny_config, folder / "training", score=closeness)
     freeze(trained.weights, tiny_config, folder / "model")
     quantize(folder / "model", geant4[136:168], Quantization(calibration_showers=32), folder / "model")
     return folder / "model"
-
-
-def _closeness(reference: Events, candidate: Events) -> float:
-    return float(np.exp(-abs(np.log(candidate.showers.mean() / reference.showers.mean()))))

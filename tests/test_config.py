@@ -40,6 +40,12 @@ def test_a_configuration_cannot_be_changed() -> None:
         ("[training]\nflow_rate = inf", r"training\.flow_rate: .* finite number"),
         ("[training]\nseed = 'one'", r"training\.seed: .* valid integer"),
         ("[training]\nflow_epochs = -1\nshape_epochs = -1", "flow_epochs.*; training.shape_epochs"),
+        ("[quantization]\nsmooth = 2", r"quantization\.smooth: .* less than or equal to 1"),
+        (
+            "[quantization]\nkeep_float32 = ['dense 1']\nkeep_bfloat16 = ['dense 2', 'dense 1']",
+            "dense 1: kept in float32 and in bfloat16; name one precision",
+        ),
+        ("[tuning]\nrepeats = 1", r"tuning\.repeats: .* greater than or equal to 2"),
         ("[data]\ntrain = 0.7", "add up to 1.1; expected 1"),
         ("[data]\nenergy_low = 600", "energy_low is above data.energy_high"),
         ("[data]\ntest = 0", r"data\.test: .* greater than 0"),

@@ -11,11 +11,13 @@ import httpx
 import mlflow
 import numpy as np
 import pytest
+from matplotlib.image import imread
 from mlflow.entities import Run
 
 from calogan import bundle, generator, provenance, registry
 from calogan.errors import GateError, ModelError, ServiceError
 from calogan.events import Events
+from calogan.pictures import blank
 from calogan.validation import Gate, ValidationReport, validate
 
 PRECISIONS = ("float32", "int8")
@@ -94,8 +96,8 @@ def parent(server: str) -> str:
     """A finished parent run with two epochs and a trial."""
     with registry.pipeline_run("pipeline", {"network.width": 16}, header=provenance.header(seed=1)) as run_id:
         registry.log_epoch(run_id, {"loss": 2.0}, None, 0)
-        registry.log_epoch(run_id, {"loss": 1.0}, 0.5, 1)
-    registry.log_trial(run_id, {"algorithm": "kl"}, {"physics/score": 0.25})
+        registry.log_epoch(run_id, {"loss": 1.0}, 0.5, 1, metrics={"physics/hits_shift": 0.25, "relative_spread": 1.5})
+    registry.log_trial(run_id, "kl", {"algorithm": "kl"}, {"physics/score": 0.25})
     return run_id
 
 
@@ -126,9 +128,33 @@ def test_the_parent_run_holds_parameters_origin_and_epochs(parent: str) -> None:
     assert run.info.run_name == "pipeline"
     assert run.data.params == {"network.width": "16"}
     assert run.data.tags["git_commit"] == provenance.git_commit()
-    assert run.data.metrics == {"train/loss": 1.0, "train/physics_score": 0.5}
+    assert run.data.metrics == {
+        "train/loss": 1.0,
+        "train/physics_score": 0.5,
+        "validation/hits_shift": 0.25,
+        "validation/relative_spread": 1.5,
+    }
     history = mlflow.MlflowClient().get_metric_history(parent, "train/loss")
     assert [(point.step, point.value) for point in history] == [(0, 2.0), (1, 1.0)]
+
+
+def test_pictures_and_words_can_be_added_while_a_run_is_open(server: str, tmp_path: Path) -> None:
+    with registry.pipeline_run("live", {}, header={}) as run_id:
+        for step, colour in ((3, "red"), (4, "blue")):
+            figure = blank(2, 1)
+            figure.patch.set_facecolor(colour)
+            registry.log_pictures(run_id, {"shower": figure}, step)
+        registry.set_tag(run_id, "training.stopped", "no better score")
+        client = mlflow.MlflowClient()
+        assert client.get_run(run_id).info.status == "RUNNING"
+        assert client.get_run(run_id).data.tags["training.stopped"] == "no better score"
+        paths = [found.path for found in client.list_artifacts(run_id, "images") if found.path.endswith(".png")]
+        # MLflow's page of a run reads name and step from the names of the files.
+        by_step = {path.split("+step+")[1].split("+")[0]: path for path in paths}
+        assert sorted(by_step) == ["3", "4"]
+        assert all(Path(path).name.startswith("train~shower+") for path in paths)
+        drawn = imread(client.download_artifacts(run_id, by_step["4"], str(tmp_path)))
+        np.testing.assert_allclose(drawn[0, 0, :3], [0, 0, 1], atol=0.01)
 
 
 def test_a_pipeline_that_fails_is_a_failed_run(server: str) -> None:
@@ -142,10 +168,33 @@ def test_trials_and_precisions_are_children(parent: str, runs: dict[str, Run]) -
     children = mlflow.MlflowClient().search_runs(
         [experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'", order_by=["attributes.start_time"]
     )
-    assert [run.info.run_name for run in children] == ["trial", "tiny float32", "tiny int8"]
+    assert [run.info.run_name for run in children] == ["kl", "tiny float32", "tiny int8"]
     assert {run.info.status for run in children} == {"FINISHED"}
     assert children[0].data.params == {"algorithm": "kl"}
     assert children[0].data.metrics == {"physics/score": 0.25}
+
+
+def test_a_run_with_a_key_is_gone_on_with(server: str) -> None:
+    ids = []
+    for key, tolerance in (("a", 0.1), ("a", 0.2), ("b", 0.1), ("", 0.1)):
+        with registry.pipeline_run("tune", {"tolerance": tolerance}, header={}, key=key) as run_id:
+            ids.append(run_id)
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3
+    found = mlflow.MlflowClient().get_run(ids[0])
+    assert (found.data.params["tolerance"], found.info.status) == ("0.1", "FINISHED")
+
+
+def test_a_trial_that_could_not_be_made_is_a_failed_run_that_says_why(server: str) -> None:
+    with registry.pipeline_run("tune", {}, header={}) as parent:
+        pass
+    registry.log_trial(parent, "smooth", {"algorithm": "kl"}, {}, failure="no such operation")
+    (child,) = mlflow.search_runs(
+        experiment_names=[registry.EXPERIMENT],
+        filter_string=f"tags.`mlflow.parentRunId` = '{parent}'",
+        output_format="list",
+    )
+    assert (child.info.status, child.data.tags["failure"]) == ("FAILED", "no such operation")
 
 
 def test_both_precisions_have_the_same_metrics(runs: dict[str, Run], reports: dict[str, ValidationReport]) -> None:

@@ -8,6 +8,7 @@ from calogan import steps
 from calogan.config import Config, Data, Validation
 from calogan.errors import ModelError
 from calogan.events import Events, packaged_sample, write_events
+from calogan.validation import load_gates
 
 PARTS = ("train", "validation", "calibration", "test")
 
@@ -76,6 +77,23 @@ def test_quantizing_leaves_the_model_alone_when_told_to_write_elsewhere(
     written = steps.quantize_model(config, tiny_model, tmp_path / "other")
     assert {path.name: path.read_bytes() for path in tiny_model.iterdir() if path.is_file()} == before
     assert (tmp_path / "other" / written.network_files["int8"]).is_file()
+
+
+def test_the_score_of_an_epoch_comes_with_the_metrics_it_is_made_of(geant4: Events, config: Config) -> None:
+    other = Events(geant4.showers[100:] * np.float32(1.1), geant4.energy[100:])
+    found = steps.measure_showers(geant4[:100], other)
+    assert found.metrics["physics/sampling_fraction_shift"] == pytest.approx(0.1, abs=0.05)
+    gates = load_gates()
+    assert found.score == pytest.approx(1 / (1 + np.mean([gates[name].excess(v) for name, v in found.metrics.items()])))
+
+
+def test_the_pictures_of_a_training_show_geant4_beside_the_generator(geant4: Events) -> None:
+    found = steps.training_pictures(geant4[:60], geant4[60:])
+    assert list(found) == ["shower_shapes", "shower"]
+    titles = [part.get_suptitle() for part in found["shower"].subfigs]
+    assert [title.split(",")[0] for title in titles] == ["Geant4", "generated"]
+    words = {text.get_text() for text in found["shower_shapes"].legends[0].get_texts()}
+    assert words == {"Geant4", "generated"}
 
 
 def test_a_model_that_is_not_there_is_an_error(config: Config, tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ def train(config: str, out: Path) -> None:
             progress.update(task, total=epoch.of, completed=epoch.number + 1)
 
         result = steps.train_model(loaded, out, on_epoch=show)
+    if result.stopped:
+        screen.print(f"stopped early: {result.stopped}")
     screen.print(f"best epoch: {result.best.stage} {result.best.number + 1}, physics score {result.best.score:.3f}")
     click.echo(out)
 
@@ -57,15 +59,27 @@ def quantize(model: Path, config: str, out: Path | None) -> None:
     loaded = load_config(config)
     quiet.load_tensorflow()
     from calogan import steps  # noqa: PLC0415
-    from calogan.quantization import count_operations, read_graph  # noqa: PLC0415
+    from calogan.benchmark import benchmark as time_precisions  # noqa: PLC0415
+    from calogan.provenance import cpu  # noqa: PLC0415
+    from calogan.quantization import (  # noqa: PLC0415
+        count_operations,
+        has_integer_instructions,
+        read_graph,
+        slow_integer_note,
+    )
 
     with screen.status("quantizing"):
         steps.quantize_model(loaded, model, out)
     counted = count_operations(read_graph((out or model) / "network.int8.pb"))
     screen.print(
         f"int8: {counted.integer_convolutions} fused convolutions, {counted.integer_products} products; "
-        f"{counted.float_arithmetic} left in float32"
+        f"{counted.float_arithmetic} left in floating point"
     )
+    isa = cpu()["isa"]
+    if not has_integer_instructions(isa):
+        with screen.status("timing"):
+            timed = time_precisions(out or model, ("int8",), loaded.benchmark)
+        screen.print(slow_integer_note(isa, timed.timings["int8"].network_speedup))
     click.echo(out or model)
 
 
@@ -159,3 +173,35 @@ def benchmark(model: str, precision: str, rounds: int, json_file: Path | None) -
     if json_file:
         write_text(json_file, report.to_json())
     tables.show(tables.benchmark_table(report))
+
+
+@click.command(
+    epilog=examples(
+        "calogan export --model lean --precision int8 --format savedmodel --out lean-int8/",
+        "calogan export --model lean --precision int8 --format onnx --out lean-int8.onnx  # one shower a call",
+    )
+)
+@options.model
+@click.option("--precision", type=click.Choice(options.PRECISIONS), default="int8", show_default=True)
+@click.option("--format", "file_format", type=click.Choice(("savedmodel", "onnx")), required=True)
+@click.option("--batch", type=click.IntRange(1, 4096), default=1, show_default=True, help="Showers a call, for onnx.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    callback=options.in_a_folder,
+    required=True,
+    help="Folder of a SavedModel, or ONNX file, to write.",
+)
+def export(model: str, precision: str, file_format: str, batch: int, out: Path) -> None:
+    """Write a model for programs without this package, compared with the model before it gets its name."""
+    quiet.load_tensorflow()
+    from calogan import exporting  # noqa: PLC0415
+
+    with screen.status("exporting"):
+        done = exporting.export(fetched(model, precision), precision, file_format, out, batch=batch)
+    screen.print(
+        f"{precision} differs from the model by at most {100 * done.difference:.2g} % of a shower's energy "
+        f"(limit {100 * done.limit:g} %)"
+    )
+    click.echo(out)

@@ -1,6 +1,8 @@
 """Showers in random order, whether they fit into memory or not."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from calogan.events.records import Events, EventSource
 
 BUFFER_SHOWERS = 16_384  # 1 GB; a smaller sample is kept in memory and shuffled exactly
 _STRETCH = 64  # showers read together: one chunk of the files written here
+_AHEAD = 4  # stretches that are read while batches are used
 
 
 def held(source: EventSource, *, buffer: int = BUFFER_SHOWERS) -> EventSource:
@@ -22,9 +25,9 @@ def batches(
     """Yield every shower once, in random order, as batches of one size; the rest that fills no batch is left out.
 
     A sample in memory is shuffled exactly. Of one on disk, stretches of neighbouring showers are read in random
-    order across all files into a buffer; half of what the buffer holds, drawn at random, is given out before it is
-    filled again, so that a batch mixes most of the stretches it could and memory stays bounded. Equal generators give equal
-    batches.
+    order across all files into a buffer; when it is full, batches drawn at random make room for the next stretch, so
+    that a batch mixes most of the stretches it could and memory stays bounded. A thread reads ahead meanwhile. Equal
+    generators give equal batches.
 
     Args:
         source: the sample.
@@ -41,17 +44,31 @@ def batches(
     rows = min(buffer, len(source))
     pool = Events(np.empty((rows, *source[0:0].showers.shape[1:]), np.float32), np.empty(rows, np.float32))
     waiting, free = np.empty(0, np.intp), np.arange(rows)
-    for start in rng.permutation(np.arange(0, len(source), _STRETCH)):
-        part = source[int(start) : int(start) + _STRETCH]
-        while len(free) < len(part):
+    for part in _read_ahead(source, rng.permutation(np.arange(0, len(source), _STRETCH)).tolist()):
+        if len(free) < len(part):
             rng.shuffle(waiting)
-            n = max(1, len(waiting) // 2 // size) * size
+            n = -(-(len(part) - len(free)) // size) * size
             yield from _cut(pool, waiting[:n], size)
             waiting, free = waiting[n:], np.concatenate([free, waiting[:n]])
         to, free = free[: len(part)], free[len(part) :]
         pool.showers[to], pool.energy[to] = part.showers, part.energy
         waiting = np.concatenate([waiting, to])
     yield from _cut(pool, rng.permutation(waiting), size)
+
+
+def _read_ahead(source: EventSource, starts: Iterable[int]) -> Iterator[Events]:
+    """Read stretches in this order, some of them in a thread before they are asked for."""
+    reading: deque[Future[Events]] = deque()
+    reader = ThreadPoolExecutor(1, thread_name_prefix="calogan-read")
+    try:
+        for start in starts:
+            reading.append(reader.submit(source.__getitem__, slice(start, start + _STRETCH)))
+            if len(reading) > _AHEAD:
+                yield reading.popleft().result()
+        while reading:
+            yield reading.popleft().result()
+    finally:
+        reader.shutdown(cancel_futures=True)
 
 
 def _cut(events: Events, order: NDArray[np.intp], size: int) -> Iterator[Events]:

@@ -1,8 +1,14 @@
 """Adversarial training with the losses and constants of the published network.
 
-Rehm et al. 2021 (arXiv 2103.10142) and the authors' public code: discriminator and generator minimise
+Rehm et al. 2021 (arXiv 2103.10142) and the authors' public code (svalleco/3Dgan, branch frehm/Conv2D: `l_dec` of
+PTF_k_v6_1_ReLU.py, losses and `func_for_gen` of PTF_m4_1_ReLU.py): discriminator and generator minimise
 6 BCE(real or fake) + 0.2 MAPE(estimate of Ep / 100) + 0.1 MAPE(ECAL).
 """
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -11,18 +17,24 @@ from keras import ops
 from numpy.typing import NDArray
 
 from calogan.config import Training
-from calogan.events import EventSource, batches
+from calogan.events import Events, EventSource, batches
 from calogan.geometry import CLIC
+from calogan.networks import rehm2021
 from calogan.networks.base import GeneratorNetwork, Tensor
 from calogan.networks.lean import Lean
 from calogan.training.survey import Survey
+from calogan.training.workers import ALONE, Gradients, Workers
 
 WEIGHT_REAL, WEIGHT_ENERGY, WEIGHT_ECAL = 6.0, 0.2, 0.1
 LABEL_REAL, LABEL_FAKE, FLIPPED = 0.9, 0.0, 0.05
 FAKE_EP_EARLY, FAKE_EP = (1.0, 4.0), (0.02, 5.0)  # Ep / 100 GeV, flat; the first holds for two epochs
-EARLY_EPOCHS = 2
+EARLY_EPOCHS = 2  # also those in which the output of `rehm2021` has no ReLU
+# ECAL in GeV of a fake, e (a4 e^4 + ... + a0) with e = Ep / 100 GeV: `GetEcalFit`, mod=1.
+PUBLISHED_ECAL = (0.0018, -0.023, 0.11, -0.28, 2.21)
+# An epoch went through 20 files. Rates were set, and the optimizers made anew, for every file.
+FILES_PER_EPOCH = 20
+DECAY_START, DECAY_RATE = 81, 0.012  # the last file, counted from 0, at the full rate; decay per file from then on
 _EPSILON = 2e-7
-_ECAL_DEGREE = 4
 
 
 def mape(truth: Tensor, estimate: Tensor) -> Tensor:
@@ -31,9 +43,9 @@ def mape(truth: Tensor, estimate: Tensor) -> Tensor:
 
 
 def binary_crossentropy(label: Tensor, probability: Tensor) -> Tensor:
-    """Mean binary cross-entropy of labels in [0, 1], same shape as the probabilities."""
-    p = ops.clip(probability, _EPSILON, 1 - _EPSILON)
-    return -ops.mean(label * ops.log(p) + (1 - label) * ops.log(1 - p))
+    """Mean binary cross-entropy of labels in [0, 1], same shape as the probabilities; with the published epsilon."""
+    of_real, of_fake = ops.log(probability + _EPSILON), ops.log(1 - probability + _EPSILON)
+    return -ops.mean(label * of_real + (1 - label) * of_fake)
 
 
 def published_loss(label: Tensor, energy: Tensor, ecal: Tensor, answer: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -53,13 +65,23 @@ def published_loss(label: Tensor, energy: Tensor, ecal: Tensor, answer: tuple[Te
 def fit_ecal(known: Survey) -> NDArray[np.float64]:
     """Fit ECAL = e (a4 e^4 + ... + a0), e = Ep / 100 GeV, the form of the published polynomial.
 
-    The published numbers belong to the published samples; another detector description has others.
+    `PUBLISHED_ECAL` belongs to the published showers; another detector description has other numbers.
 
     Returns:
         (a4, ..., a0), as `numpy.polyval` takes them.
     """
     e = known.energy.astype(np.float64) / 100
-    return np.polyfit(e, known.ecal / e, _ECAL_DEGREE)
+    return np.polyfit(e, known.ecal / e, len(PUBLISHED_ECAL) - 1)
+
+
+def published_rate(initial: float, file: int) -> float:
+    """Learning rate for a file of the published training, counted from 0 through all epochs: `l_dec` as it is called.
+
+    Args:
+        initial: rate to start with.
+        file: number of the file, 0 to 599 in the published training.
+    """
+    return initial * math.exp(-DECAY_RATE * max(0, file - DECAY_START))
 
 
 class AdversarialStage:
@@ -72,6 +94,7 @@ class AdversarialStage:
         known: survey of the training split.
         config: rates, batch size and numbers of epochs.
         move_generator: False to train the discriminator alone.
+        workers: the processes that share the batches.
     """
 
     def __init__(
@@ -83,13 +106,17 @@ class AdversarialStage:
         config: Training,
         *,
         move_generator: bool,
+        workers: Workers = ALONE,
     ) -> None:
         self.name = "adversarial" if move_generator else "warmup"
         self.epochs = config.adversarial_epochs if move_generator else config.warmup_epochs
         self._model, self._discriminator, self._showers = model, discriminator, showers
-        self._move_generator = move_generator
-        self._ecal = fit_ecal(known)
+        self._move_generator, self._config, self._workers = move_generator, config, workers
+        self._ecal = np.array(PUBLISHED_ECAL) if config.ecal == "published" else fit_ecal(known)
         self._batch_size = min(config.batch_size, len(showers))
+        self._steps = config.steps_per_epoch or len(showers) // self._batch_size
+        if isinstance(model, rehm2021.Rehm2021):
+            self._linear_network = rehm2021.without_relu(model.network)
         self._generator_variables = adversarial_variables(model)
         self._generator_optimizer = keras.optimizers.Adam(config.generator_rate)
         self._discriminator_optimizer = keras.optimizers.Adam(config.discriminator_rate)
@@ -99,61 +126,99 @@ class AdversarialStage:
             f"{self.name}_generator_optimizer": self._generator_optimizer,
             f"{self.name}_discriminator_optimizer": self._discriminator_optimizer,
         }
-        self._step_discriminator = tf.function(self._discriminator_eager)
-        self._step_generator = tf.function(self._generator_eager)
+        move = functools.partial(_move, self._discriminator_optimizer, discriminator.trainable_variables)
+        self._step_discriminator = workers.step(self._differentiate_discriminator, move)
+        move = functools.partial(_move, self._generator_optimizer, self._generator_variables)
+        self._step_generator = workers.step(self._differentiate_generator, move)
 
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:
         """Take the three steps for every batch; returns the mean losses."""
         losses = []
-        for real in batches(self._showers, self._batch_size, rng):
+        n, early = self._batch_size, epoch < EARLY_EPOCHS
+        for step, real in enumerate(self._batches(rng)):
+            self._set_rates(epoch, step)
             ecal = real.showers.sum(axis=(1, 2, 3))
-            label = _labels(len(real), LABEL_REAL, LABEL_FAKE, rng)
+            label = self._draw_labels(LABEL_REAL, LABEL_FAKE, rng)
             on_real = self._discriminate(real.showers, real.energy, ecal, label)
-            fake, energy, target = self._draw_fakes(len(real), epoch, rng)
-            showers = self._model(*fake, training=False)
-            label = _labels(len(real), LABEL_FAKE, 1.0, rng)
+            fake, energy, target = self._draw_fakes(n, early, rng)
+            showers = self._generate(*fake, linear=early, training=False)
+            label = self._draw_labels(LABEL_FAKE, 1.0, rng)
             on_fake = self._discriminate(showers, energy, target, label)
-            step = {"discriminator_real": float(on_real), "discriminator_fake": float(on_fake)}
+            found = {"discriminator_real": float(on_real), "discriminator_fake": float(on_fake)}
             if self._move_generator:
-                fake, energy, target = self._draw_fakes(len(real), epoch, rng)
-                label = _labels(len(real), LABEL_REAL, LABEL_FAKE, rng)
-                step["generator"] = float(self._step_generator(*fake, tf.constant(target), tf.constant(label)))
-            losses.append(step)
-        return {f"{name}_loss": float(np.mean([step[name] for step in losses])) for name in losses[0]}
+                fake, energy, target = self._draw_fakes(n, early, rng)
+                label = self._draw_labels(LABEL_REAL, LABEL_FAKE, rng)
+                found["generator"] = float(self._step_generator(*fake, tf.constant(target), tf.constant(label), early))
+            losses.append(found)
+        return {f"{name}_loss": float(np.mean([found[name] for found in losses])) for name in losses[0]}
+
+    def _batches(self, rng: np.random.Generator) -> Iterator[Events]:
+        passes = (batches(self._showers, self._batch_size, rng) for _ in itertools.count())
+        whole = itertools.islice(itertools.chain.from_iterable(passes), self._steps)
+        return (batch[self._workers.rows(len(batch))] for batch in whole)
+
+    def _set_rates(self, epoch: int, step: int) -> None:
+        """Begin a file of the published training, if this step does: new rates, and optimizers without memory."""
+        file, before = ((epoch * self._steps + number) * FILES_PER_EPOCH // self._steps for number in (step, step - 1))
+        if self._config.schedule == "constant" or file == before:
+            return
+        for optimizer, rate in (
+            (self._generator_optimizer, self._config.generator_rate),
+            (self._discriminator_optimizer, self._config.discriminator_rate),
+        ):
+            for variable in optimizer.variables:
+                variable.assign(ops.zeros_like(variable))
+            optimizer.learning_rate = published_rate(rate, file)
+
+    def _generate(
+        self, energy: tf.Tensor, latent: tf.Tensor, noise: tf.Tensor, *, linear: bool, training: bool
+    ) -> tf.Tensor:
+        """Generate showers as the discriminator sees them: those of `rehm2021` without threshold, early without ReLU."""
+        if not isinstance(self._model, rehm2021.Rehm2021):
+            return self._model(energy, latent, noise, training=training)
+        features, _ = self._model.prepare(energy, latent)
+        return (self._linear_network if linear else self._model.network)(features, training=training)
 
     def _discriminate(self, *arrays: Tensor) -> tf.Tensor:
         return self._step_discriminator(*(tf.convert_to_tensor(array, tf.float32) for array in arrays))
 
     def _draw_fakes(
-        self, n: int, epoch: int, rng: np.random.Generator
+        self, n: int, early: bool, rng: np.random.Generator
     ) -> tuple[tuple[tf.Tensor, ...], NDArray[np.float32], NDArray[np.float32]]:
         """Draw the generator's input, the energies in it, shape (n,), GeV, and the ECAL expected of them, (n,), GeV."""
-        e = rng.uniform(*(FAKE_EP_EARLY if epoch < EARLY_EPOCHS else FAKE_EP), n)
+        e = rng.uniform(*(FAKE_EP_EARLY if early else FAKE_EP), n)
         energy = (100 * e).astype(np.float32)
         cells = (n, *CLIC.shape) if self._model.cell_noise else (n, 1)
         latent = rng.standard_normal((n, self._model.latent_size), np.float32)
         noise = rng.standard_normal(cells, np.float32)
         target = (e * np.polyval(self._ecal, e)).astype(np.float32)
-        return tuple(tf.constant(a) for a in (energy, latent, noise)), energy, target
+        mine = self._workers.rows(n)
+        return tuple(tf.constant(a[mine]) for a in (energy, latent, noise)), energy[mine], target[mine]
 
-    def _discriminator_eager(
+    def _draw_labels(self, label: float, flipped: float, rng: np.random.Generator) -> NDArray[np.float32]:
+        return _labels(self._batch_size, label, flipped, rng)[self._workers.rows(self._batch_size)]
+
+    def _differentiate_discriminator(
         self, showers: tf.Tensor, energy: tf.Tensor, ecal: tf.Tensor, label: tf.Tensor
-    ) -> tf.Tensor:
+    ) -> tuple[tf.Tensor, Gradients]:
         variables = self._discriminator.trainable_variables
         with tf.GradientTape() as tape:
-            loss = published_loss(label, energy, ecal, self._discriminator(showers, training=True))
-        self._discriminator_optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        return loss
+            answer = self._discriminator(showers, training=not self._config.inference_mode)
+            loss = published_loss(label, energy, ecal, answer)
+        return loss, tape.gradient(loss, variables)
 
-    def _generator_eager(
-        self, energy: tf.Tensor, latent: tf.Tensor, noise: tf.Tensor, ecal: tf.Tensor, label: tf.Tensor
-    ) -> tf.Tensor:
-        variables = self._generator_variables
+    def _differentiate_generator(
+        self, energy: tf.Tensor, latent: tf.Tensor, noise: tf.Tensor, ecal: tf.Tensor, label: tf.Tensor, linear: bool
+    ) -> tuple[tf.Tensor, Gradients]:
         with tf.GradientTape() as tape:
-            showers = self._model(energy, latent, noise, training=True)
+            training = not self._config.inference_mode
+            showers = self._generate(energy, latent, noise, linear=linear, training=training)
             loss = published_loss(label, energy, ecal, self._discriminator(showers, training=False))
-        self._generator_optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        return loss
+        return loss, tape.gradient(loss, self._generator_variables)
+
+
+def _move(optimizer: keras.Optimizer, variables: list[keras.Variable], gradients: Gradients) -> None:
+    optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
 
 def adversarial_variables(model: GeneratorNetwork) -> list[keras.Variable]:

@@ -10,6 +10,7 @@ from calogan.config import Training
 from calogan.events import EventSource, batches
 from calogan.networks import compound_poisson, flow, lean
 from calogan.training.survey import Survey, moments
+from calogan.training.workers import ALONE, Gradients, Workers
 
 _STICK_NOISE = 0.2  # blurs the few thousand showers the flow learns from; chosen by the held-out likelihood
 _CLIP_NORM = 1.0
@@ -20,11 +21,12 @@ class FlowStage:
 
     name = "flow"
 
-    def __init__(self, model: lean.Lean, known: Survey, config: Training) -> None:
+    def __init__(self, model: lean.Lean, known: Survey, config: Training, workers: Workers = ALONE) -> None:
         self.epochs = config.flow_epochs
         self._model = model
         n = len(known.energy)
         self._batch_size = min(config.batch_size, n)
+        self._mine = workers.rows(self._batch_size)
         sticks = flow.to_sticks(known.layer_energies, known.energy)
         model.flow.fit_scale(sticks, known.energy)
         self._condition, self._scaled = _scaled_sticks(model, known.layer_energies, known.energy)
@@ -35,7 +37,7 @@ class FlowStage:
         self._variables = model.flow.trainable_variables
         self._optimizer.build(self._variables)
         self.state = {"flow_optimizer": self._optimizer}
-        self._step = tf.function(self._step_eager, jit_compile=True)
+        self._step = workers.step(self._differentiate, self._update, compiled=True)
 
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:  # noqa: ARG002 - one interface
         """Take one step per batch; returns the mean loss."""
@@ -44,14 +46,17 @@ class FlowStage:
         for start in range(0, len(order) - self._batch_size + 1, self._batch_size):
             rows = order[start : start + self._batch_size]
             blurred = self._scaled[rows] + _STICK_NOISE * rng.standard_normal(self._scaled[rows].shape, np.float32)
-            losses.append(self._step(tf.constant(blurred), tf.constant(self._condition[rows])))
+            arrays = (blurred, self._condition[rows])
+            losses.append(self._step(*(tf.constant(array[self._mine]) for array in arrays)))
         return {"flow_loss": float(np.mean(losses))}
 
-    def _step_eager(self, scaled: tf.Tensor, condition: tf.Tensor) -> tf.Tensor:
+    def _differentiate(self, scaled: tf.Tensor, condition: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
         with tf.GradientTape() as tape:
             loss = -tf.reduce_mean(self._model.flow.log_likelihood(scaled, condition))
-        self._optimizer.apply_gradients(zip(tape.gradient(loss, self._variables), self._variables, strict=True))
-        return loss
+        return loss, tape.gradient(loss, self._variables)
+
+    def _update(self, gradients: Gradients) -> None:
+        self._optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
 
 
 class ShapeStage:
@@ -64,11 +69,14 @@ class ShapeStage:
 
     name = "shape"
 
-    def __init__(self, model: lean.Lean, showers: EventSource, known: Survey, config: Training) -> None:
+    def __init__(
+        self, model: lean.Lean, showers: EventSource, known: Survey, config: Training, workers: Workers = ALONE
+    ) -> None:
         self.epochs = config.shape_epochs
         self._model = model
         self._showers = showers
         self._batch_size = min(config.batch_size, len(showers))
+        self._mine = workers.rows(self._batch_size)
         self._centre, self._spread = tf.constant(known.moments_centre), tf.constant(known.moments_spread)
         model.template.assign(lean.template(known.mean_shower))
         self.encoder = _encoder(len(known.moments_centre) + 1 + flow.SIZE)
@@ -82,23 +90,25 @@ class ShapeStage:
         self._optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(config.shape_rate, steps))
         self._optimizer.build(self._variables)
         self.state = {"encoder": self.encoder, "shape_optimizer": self._optimizer}
-        self._step = tf.function(self._step_eager, jit_compile=True)
+        self._step = workers.step(self._differentiate, self._update, compiled=True)
 
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:
         """Take one step per batch, half of them mirrored in x, an exact symmetry; returns the mean losses."""
         weight = tf.constant(np.clip(2 * epoch / max(1, self.epochs) - 0.5, 0.01, 1), tf.float32)
         losses = []
         for batch in batches(self._showers, self._batch_size, rng):
-            showers = batch.showers[:, ::-1] if rng.random() < 0.5 else batch.showers
+            mirrored = rng.random() < 0.5
+            normal = rng.standard_normal((len(batch), lean.SHAPE_LATENT), np.float32)[self._mine]
+            mine = batch[self._mine]
+            showers = mine.showers[:, ::-1] if mirrored else mine.showers
             layer_energies = showers.sum(axis=(1, 2))
-            condition, scaled = _scaled_sticks(self._model, layer_energies, batch.energy)
-            normal = rng.standard_normal((len(batch), lean.SHAPE_LATENT), np.float32)
+            condition, scaled = _scaled_sticks(self._model, layer_energies, mine.energy)
             arrays = (showers, layer_energies, scaled, condition, normal)
             losses.append(self._step(*(tf.constant(array) for array in arrays), weight))
         cells, divergence = np.mean(losses, axis=0)
         return {"cell_loss": float(cells), "divergence": float(divergence)}
 
-    def _step_eager(
+    def _differentiate(
         self,
         showers: tf.Tensor,
         layer_energies: tf.Tensor,
@@ -106,7 +116,7 @@ class ShapeStage:
         condition: tf.Tensor,
         normal: tf.Tensor,
         weight: tf.Tensor,
-    ) -> tf.Tensor:
+    ) -> tuple[tf.Tensor, Gradients]:
         seen = (moments(showers) - self._centre) / self._spread
         with tf.GradientTape() as tape:
             mean, log_spread = tf.split(self.encoder(tf.concat([seen, condition, scaled], 1)), 2, axis=1)
@@ -119,9 +129,11 @@ class ShapeStage:
             divergence = 0.5 * (tf.square(mean) + tf.exp(2 * log_spread) - 1) - log_spread
             divergence = tf.reduce_mean(tf.reduce_sum(divergence, axis=1))
             loss = (cells + weight * divergence) / 1000.0
-        gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, self._variables), _CLIP_NORM)
-        self._optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
-        return tf.stack([cells, divergence])
+        return tf.stack([cells, divergence]), tape.gradient(loss, self._variables)
+
+    def _update(self, gradients: Gradients) -> None:
+        clipped, _ = tf.clip_by_global_norm(gradients, _CLIP_NORM)
+        self._optimizer.apply_gradients(zip(clipped, self._variables, strict=True))
 
 
 def _scaled_sticks(

@@ -1,10 +1,9 @@
 """The training run: stages one after the other, a checkpoint after every epoch, the best epoch kept."""
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,15 +18,17 @@ from calogan.networks import rehm2021
 from calogan.networks.base import GeneratorNetwork
 from calogan.networks.families import build_generator
 from calogan.networks.lean import Lean
+from calogan.training import selection
 from calogan.training.adversarial import AdversarialStage
 from calogan.training.likelihood import FlowStage, ShapeStage
+from calogan.training.selection import DRAWS, Scored
 from calogan.training.survey import survey
+from calogan.training.workers import ALONE, Workers, random_states
 
 WEIGHTS = "generator.weights.h5"
 _PROGRESS = "progress.json"
-_SCORED_DRAWS = 4  # showers generated per validation shower: the score's noise is then Geant4's
 
-Score = Callable[[Events, Events], float]
+Score = Callable[[Events, Events], Scored]
 
 
 class Stage(Protocol):
@@ -53,6 +54,7 @@ class Epoch:
         losses: mean of each loss.
         score: physics score on the validation split, higher is better; None where it was not taken.
         seconds: wall time.
+        metrics: what was measured on the validation split together with the score.
     """
 
     stage: str
@@ -61,6 +63,7 @@ class Epoch:
     losses: Mapping[str, float]
     score: float | None
     seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,13 @@ class TrainingResult:
         weights: file of the generator's weights at the best epoch.
         best: the epoch with the highest score.
         history: all epochs.
+        stopped: why training ended before its last epoch; empty if it did not.
     """
 
     weights: Path
     best: Epoch
     history: tuple[Epoch, ...]
+    stopped: str = ""
 
 
 def train(
@@ -86,70 +91,118 @@ def train(
     *,
     score: Score,
     on_epoch: Callable[[Epoch], None] | None = None,
+    on_showers: Callable[[Epoch, Events, Events], None] | None = None,
+    workers: Workers = ALONE,
 ) -> TrainingResult:
     """Train a generator; a run that was stopped goes on after its last finished epoch.
 
-    The score is taken when pre-training ends and after every adversarial epoch, on showers generated at the
-    energies of the validation split, and the weights with the highest one are kept.
+    When the score is taken, which epoch is kept and when training ends is told in `selection`.
 
     Args:
         showers: the training split; what does not fit into a buffer is streamed, see `events.batches`.
         validation: the validation split; it only chooses the epoch.
         config: networks and numbers of epochs.
         folder: where checkpoints and the result are written.
-        score: (reference, candidate) -> positive number, higher is better.
+        score: (reference, candidate) -> what chooses the epoch.
         on_epoch: called after every epoch.
+        on_showers: called after every epoch that was scored, with the validation and the generated showers.
+        workers: the processes that share the training; the chief alone scores, writes and calls back.
 
     Raises:
-        TrainingError: a loss or score is not a finite number, or the folder holds a run of another configuration.
+        TrainingError: something is not finite, the generator has collapsed, or the folder holds a run of another kind.
     """
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.training.seed)
     model = build_generator(config.network)
-    stages = _stages(model, showers, config)
+    stages = _stages(model, showers, config, workers)
     parts = {"generator": model} | {name: part for stage in stages for name, part in stage.state.items()}
-    manager = tf.train.CheckpointManager(tf.train.Checkpoint(**parts), str(folder / "checkpoints"), max_to_keep=2)
+    manager = _checkpoints(folder, parts)
     history = _resume(folder, config, manager)
     plan = [(stage, epoch) for stage in stages for epoch in range(stage.epochs)]
     for number, (stage, epoch) in list(enumerate(plan))[len(history) :]:
+        if _stop_reason(history, config):
+            break
         started = time.monotonic()
-        rng = np.random.default_rng([config.training.seed, number])
-        losses = stage.run_epoch(epoch, rng)
-        _check_finite(losses, stage.name, epoch)
-        scored = stage.name == "adversarial" or (stage.name == "shape" and epoch == stage.epochs - 1)
-        value = float(score(validation, _draw(model, validation))) if scored else None
-        _check_finite({"score": value or 0.0}, stage.name, epoch)
-        done = Epoch(stage.name, number, len(plan), losses, value, time.monotonic() - started)
-        if value is not None and value > max((e.score for e in history if e.score is not None), default=-math.inf):
-            model.save_weights(folder / WEIGHTS)
-        history.append(done)
-        manager.save(checkpoint_number=len(history))
-        _write_progress(folder, config, history)
-        if on_epoch:
-            on_epoch(done)
+        place = f"epoch {epoch} of {stage.name}"
+        workers.mirror(parts.values())
+        losses = stage.run_epoch(epoch, np.random.default_rng([config.training.seed, number]))
+        _check(losses, parts, place)
+        scored = _is_scored(stage, epoch, config)
+        generated = _draw(model, validation) if scored and workers.chief else None
+        found = None if generated is None else _judge(validation, generated, score, place)
+        if found and selection.is_best(found.score, [earlier.score for earlier in history]):
+            _save_weights(model, folder)
+        value = workers.share(found.score if found else 0.0) if scored else None
+        metrics, seconds = found.metrics if found else {}, time.monotonic() - started
+        history.append(Epoch(stage.name, number, len(plan), losses, value, seconds, metrics))
+        if workers.chief:
+            manager.save(checkpoint_number=len(history))
+            _write_progress(folder, config, history)
+            if on_epoch:
+                on_epoch(history[-1])
+            if on_showers and generated is not None:
+                on_showers(history[-1], validation, generated)
+    return _result(folder, config, history, planned=len(plan))
+
+
+def _checkpoints(folder: Path, parts: Mapping[str, keras.Model | keras.Optimizer]) -> tf.train.CheckpointManager:
+    # TensorFlow does not find what Keras draws the random numbers of dropout from.
+    random = random_states(variable for part in parts.values() for variable in part.variables)
+    state = tf.train.Checkpoint(**parts, random=random)
+    return tf.train.CheckpointManager(state, str(folder / "checkpoints"), max_to_keep=2)
+
+
+def _check(losses: Mapping[str, float], parts: Mapping[str, keras.Model | keras.Optimizer], place: str) -> None:
+    selection.check_finite(losses, place)
+    selection.check_weights({name: part for name, part in parts.items() if isinstance(part, keras.Model)}, place)
+
+
+def _result(folder: Path, config: Config, history: list[Epoch], *, planned: int) -> TrainingResult:
     best = max((epoch for epoch in history if epoch.score is not None), key=lambda epoch: epoch.score or 0.0)
-    return TrainingResult(folder / WEIGHTS, best, tuple(history))
+    stopped = _stop_reason(history, config) if len(history) < planned else ""
+    return TrainingResult(folder / WEIGHTS, best, tuple(history), stopped)
 
 
-def _stages(model: GeneratorNetwork, showers: EventSource, config: Config) -> list[Stage]:
+def _stages(model: GeneratorNetwork, showers: EventSource, config: Config, workers: Workers) -> list[Stage]:
     numbers = config.training
     showers = held(showers)
     known = survey(showers)
     stages: list[Stage] = []
     if isinstance(model, Lean):
-        stages += [FlowStage(model, known, numbers), ShapeStage(model, showers, known, numbers)]
+        stages += [FlowStage(model, known, numbers, workers), ShapeStage(model, showers, known, numbers, workers)]
     if numbers.adversarial_epochs:
         discriminator = rehm2021.discriminator()
         for move in (False, True):
-            stages.append(AdversarialStage(model, discriminator, showers, known, numbers, move_generator=move))
+            stage = AdversarialStage(
+                model, discriminator, showers, known, numbers, move_generator=move, workers=workers
+            )
+            stages.append(stage)
         stages[-1].state["discriminator"] = discriminator
     if not any(stage.epochs for stage in stages if stage.name in {"shape", "adversarial"}):
         raise TrainingError("the configuration has no epochs of training; set shape_epochs or adversarial_epochs")
     return stages
 
 
+def _is_scored(stage: Stage, epoch: int, config: Config) -> bool:
+    if stage.name == "shape":
+        every = config.training.score_every
+        return epoch == stage.epochs - 1 or (every > 0 and (epoch + 1) % every == 0)
+    return stage.name == "adversarial"
+
+
+def _stop_reason(history: list[Epoch], config: Config) -> str:
+    return selection.stop_reason([epoch.score for epoch in history], config.training.patience)
+
+
+def _judge(validation: Events, generated: Events, score: Score, place: str) -> Scored:
+    health = selection.check_showers(validation, generated, place)
+    found = score(validation, generated)
+    selection.check_finite({"score": found.score}, place)
+    return replace(found, metrics={**found.metrics, **health})
+
+
 def _draw(model: GeneratorNetwork, validation: Events) -> Events:
-    energy = np.repeat(validation.energy, _SCORED_DRAWS)
+    energy = np.repeat(validation.energy, DRAWS)
     rng = np.random.default_rng(0)
     parts = []
     for start in range(0, len(energy), 128):
@@ -160,24 +213,34 @@ def _draw(model: GeneratorNetwork, validation: Events) -> Events:
     return Events(np.concatenate(parts), energy)
 
 
-def _check_finite(losses: Mapping[str, float], stage: str, epoch: int) -> None:
-    bad = [name for name, value in losses.items() if not math.isfinite(value)]
-    if bad:
-        raise TrainingError(
-            f"{', '.join(bad)} is not a finite number in epoch {epoch} of {stage}; try a lower learning rate"
-        )
+def _save_weights(model: GeneratorNetwork, folder: Path) -> None:
+    """Replace the best weights at once: a run that dies meanwhile keeps the old ones."""
+    temporary = folder / f".part.{WEIGHTS}"
+    model.save_weights(temporary)
+    temporary.replace(folder / WEIGHTS)
 
 
 def _resume(folder: Path, config: Config, manager: tf.train.CheckpointManager) -> list[Epoch]:
     path = folder / _PROGRESS
     if not path.exists():
         return []
-    progress = json.loads(path.read_text(encoding="utf-8"))
-    if progress["config"] != config.model_dump():
+    try:
+        progress = json.loads(path.read_text(encoding="utf-8"))
+        # What a version before this one did not write has its default, there as here.
+        trained = Config.model_validate(progress["config"])
+        history = [Epoch(**epoch) for epoch in progress["history"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{path}: is not the history of a training of this version ({error}); name another folder or remove {folder}"
+        ) from error
+    if trained != config:
         raise TrainingError(f"{folder} holds a training of another configuration; name another folder or remove it")
-    history = [Epoch(**epoch) for epoch in progress["history"]]
     # Not the latest: a run may have been stopped between its checkpoint and its entry in the history.
-    manager.checkpoint.restore(f"{manager.directory}/ckpt-{len(history)}").expect_partial()
+    checkpoint = f"{manager.directory}/ckpt-{len(history)}"
+    try:
+        manager.checkpoint.restore(checkpoint).expect_partial()
+    except tf.errors.NotFoundError as error:
+        raise TrainingError(f"{checkpoint}: is missing, so training cannot go on; remove {folder}") from error
     return history
 
 

@@ -1,3 +1,5 @@
+import threading
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calogan.events import Events, batches, held, open_events, write_events
+from calogan.errors import EventsError
+from calogan.events import Events, batches, held, open_events, stream, write_events
 
 SHOWER = (10, 10, 10)  # 4 kB
 Write = Callable[[str, Path, Events], Path]
@@ -77,8 +80,8 @@ def test_memory_is_bounded_by_the_buffer(buffer: int, size: int) -> None:
         peak = tracemalloc.get_traced_memory()[1] / (4 * np.prod(SHOWER))
     finally:
         tracemalloc.stop()
-    # Beside the buffer: the stretch that is read, the one before it, the batch and the one before it.
-    assert peak < buffer + 2 * 64 + 2 * size + 50
+    # Beside the buffer: the stretch that is used, the one before it, those read ahead, the batch and the one before it.
+    assert peak < buffer + (3 + stream._AHEAD) * 64 + 2 * size + 50
     assert max(stop - start for start, stop in source.read) <= 64
 
 
@@ -87,6 +90,30 @@ def test_a_pass_reads_everything_once() -> None:
     order(source, 32, buffer=256)
     reads = sorted((start, stop) for start, stop in source.read if stop > start)
     assert reads == [(start, start + 64) for start in range(0, 1000, 64)]
+
+
+def test_stretches_are_read_while_a_batch_is_used() -> None:
+    source = OnDisk(6400)
+    given_out = batches(source, 64, np.random.default_rng(0), buffer=128)
+    next(given_out)
+    end = time.monotonic() + 10
+    # One for the shape, two that fill the buffer, one for which the batch made room, and those ahead of it.
+    while len(source.read) < 4 + stream._AHEAD and time.monotonic() < end:
+        time.sleep(0.001)
+    assert len(source.read) == 4 + stream._AHEAD > 4
+    given_out.close()  # type: ignore[attr-defined]  # it is a generator
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("calogan-read")]
+
+
+def test_an_error_of_the_reading_thread_comes_out() -> None:
+    class Damaged(OnDisk):
+        def __getitem__(self, which: slice, /) -> Events:
+            if len(self.read) == 5:
+                raise EventsError("damaged.h5: cannot be read")
+            return super().__getitem__(which)
+
+    with pytest.raises(EventsError, match=r"damaged\.h5: cannot be read"):
+        order(Damaged(1000), 32, buffer=256)
 
 
 def test_a_batch_mixes_many_stretches_of_a_source_that_is_too_large_for_memory() -> None:

@@ -94,8 +94,8 @@ def test_the_step_of_the_generator_moves_neither_discriminator_nor_flow(
     )
     assert stage.name == "adversarial"
     of_generator, of_discriminator = values(generator), values(discriminator)
-    fakes, _, target = stage._draw_fakes(16, 0, np.random.default_rng(1))
-    stage._step_generator(*fakes, tf.constant(target), tf.ones(16))
+    fakes, _, target = stage._draw_fakes(16, True, np.random.default_rng(1))
+    stage._step_generator(*fakes, tf.constant(target), tf.ones(16), True)
     assert not changed(of_discriminator, discriminator)
     moved = changed(of_generator, generator)
     assert moved
@@ -109,8 +109,8 @@ def test_fakes_are_drawn_from_the_published_energies(
     stage = AdversarialStage(
         generator, discriminator, geant4[:32], survey(geant4[:32]), Training(batch_size=16), move_generator=True
     )
-    early = stage._draw_fakes(64, 0, np.random.default_rng(1))[1]
-    late = stage._draw_fakes(64, 2, np.random.default_rng(1))[1]
+    early = stage._draw_fakes(64, True, np.random.default_rng(1))[1]
+    late = stage._draw_fakes(64, False, np.random.default_rng(1))[1]
     assert early.min() >= 100
     assert early.max() <= 400
     assert late.min() >= 2
@@ -127,3 +127,127 @@ def test_one_label_in_twenty_is_flipped() -> None:
     labels = adversarial._labels(20_000, 0.9, 0.0, np.random.default_rng(1))
     assert set(np.unique(labels)) == {np.float32(0), np.float32(0.9)}
     assert (labels == 0).mean() == pytest.approx(0.05, abs=0.008)
+
+
+def test_the_rate_is_full_for_82_files_and_then_falls() -> None:
+    rates = [adversarial.published_rate(5e-4, file) for file in range(600)]
+    assert rates[:82] == [5e-4] * 82
+    assert rates[82] == pytest.approx(5e-4 * np.exp(-0.012))
+    # The last file of epoch 30, n = 599: `l_dec` is called with 599 and has exp(-0.012 (598 - 80)).
+    assert rates[599] == pytest.approx(9.99e-7, rel=1e-3)
+    assert rates[-1] < 2.1e-3 * rates[0]
+
+
+def test_the_published_ecal_is_two_per_cent_of_a_hundred_gev() -> None:
+    # 0.0018 - 0.023 + 0.11 - 0.28 + 2.21 GeV at 100 GeV; at 200 GeV 2 (16 x 0.0018 - 8 x 0.023 + 4 x 0.11 - 0.56 + 2.21)
+    for e, expected in ((1.0, 2.0188), (2.0, 3.8696)):
+        assert e * np.polyval(adversarial.PUBLISHED_ECAL, e) == pytest.approx(expected, rel=1e-9)
+
+
+class Counted(AdversarialStage):
+    """Notes the rates instead of training."""
+
+    rates: list[float]
+
+    def _discriminate(self, *_: object) -> float:
+        if not self.__dict__.get("rates"):
+            self.rates = []
+        self.rates.append(float(self._discriminator_optimizer.learning_rate))
+        return 1.0
+
+    def _generate(self, *_: object, **__: object) -> None:
+        return None
+
+
+def test_the_published_schedule_restarts_the_optimizers_twenty_times_an_epoch(
+    generator: GeneratorNetwork, discriminator: keras.Model, geant4: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Training(batch_size=8, steps_per_epoch=40, schedule="published", discriminator_rate=1e-4)
+    stage = Counted(generator, discriminator, geant4[:24], survey(geant4[:24]), config, move_generator=False)
+    restarts: list[tuple[int, int]] = []
+    moments = next(v for v in stage._discriminator_optimizer.variables if v.shape == (4, 1))
+
+    def noted(epoch: int, step: int) -> None:
+        moments.assign(np.ones((4, 1), np.float32))
+        AdversarialStage._set_rates(stage, epoch, step)
+        if not np.any(ops.convert_to_numpy(moments)):
+            restarts.append((epoch, step))
+
+    monkeypatch.setattr(stage, "_set_rates", noted)
+    stage.run_epoch(4, np.random.default_rng(1))
+    assert restarts == [(4, step) for step in range(0, 40, 2)]
+    # Real and fake of every step, two steps a file; epoch 4 has the files 80 to 99.
+    expected = [adversarial.published_rate(1e-4, 80 + number // 4) for number in range(80)]
+    np.testing.assert_allclose(stage.rates, expected, rtol=1e-6)
+
+
+def test_the_constant_schedule_leaves_the_optimizers_alone(
+    generator: GeneratorNetwork, discriminator: keras.Model, geant4: Events
+) -> None:
+    config = Training(batch_size=8, discriminator_rate=2e-4)
+    stage = Counted(generator, discriminator, geant4[:24], survey(geant4[:24]), config, move_generator=False)
+    moments = next(v for v in stage._discriminator_optimizer.variables if v.shape == (4, 1))
+    moments.assign(np.ones((4, 1), np.float32))
+    stage.run_epoch(9, np.random.default_rng(1))
+    np.testing.assert_allclose(stage.rates, [2e-4] * 6, rtol=1e-6)  # three batches, real and fake
+    np.testing.assert_array_equal(ops.convert_to_numpy(moments), np.ones((4, 1)))
+
+
+def test_the_target_of_fakes_is_the_fitted_or_the_published_polynomial(
+    generator: GeneratorNetwork, discriminator: keras.Model, geant4: Events
+) -> None:
+    known = survey(geant4)
+    for name, polynomial in (("fitted", adversarial.fit_ecal(known)), ("published", adversarial.PUBLISHED_ECAL)):
+        config = Training.model_validate({"ecal": name})
+        stage = AdversarialStage(generator, discriminator, geant4[:32], known, config, move_generator=True)
+        _, energy, target = stage._draw_fakes(64, False, np.random.default_rng(1))
+        e = energy.astype(np.float64) / 100
+        np.testing.assert_allclose(target, e * np.polyval(polynomial, e), rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def published() -> GeneratorNetwork:
+    keras.utils.set_random_seed(1)
+    return build_generator(Network(family="rehm2021"))
+
+
+def test_the_output_of_the_published_network_is_linear_in_its_first_epochs(
+    published: GeneratorNetwork, discriminator: keras.Model, geant4: Events
+) -> None:
+    stage = AdversarialStage(
+        published, discriminator, geant4[:32], survey(geant4[:32]), Training(), move_generator=True
+    )
+    fakes, _, _ = stage._draw_fakes(2, True, np.random.default_rng(1))
+    linear, rectified = (np.asarray(stage._generate(*fakes, linear=early, training=False)) for early in (True, False))
+    assert linear.min() < 0
+    np.testing.assert_allclose(rectified, np.maximum(linear, 0), rtol=1e-5, atol=1e-6)
+    # What is scored, frozen and served is never linear.
+    assert np.asarray(published(*fakes)).min() == 0
+    assert published.network.layers[-1].activation is keras.activations.relu
+
+
+def test_the_linear_epochs_train_the_weights_of_the_published_network(
+    published: GeneratorNetwork, discriminator: keras.Model, geant4: Events
+) -> None:
+    stage = AdversarialStage(
+        published, discriminator, geant4[:32], survey(geant4[:32]), Training(), move_generator=True
+    )
+    fakes, _, _ = stage._draw_fakes(1, True, np.random.default_rng(1))
+    with tf.GradientTape() as tape:
+        total = ops.sum(stage._generate(*fakes, linear=True, training=True))
+    gradients = tape.gradient(total, published.trainable_variables)
+    assert all(gradient is not None for gradient in gradients)
+    assert np.abs(gradients[-1]).sum() > 0
+
+
+@pytest.mark.parametrize("inference_mode", [True, False])
+def test_in_inference_mode_the_statistics_of_the_batches_stay_out(
+    inference_mode: bool, generator: GeneratorNetwork, discriminator: keras.Model, geant4: Events
+) -> None:
+    config = Training(batch_size=16, inference_mode=inference_mode)
+    stage = AdversarialStage(generator, discriminator, geant4[:32], survey(geant4[:32]), config, move_generator=False)
+    before = values(discriminator)
+    stage.run_epoch(0, np.random.default_rng(1))
+    moved = changed(before, discriminator)
+    assert {variable.path for variable in discriminator.trainable_variables} <= moved
+    assert any("moving" in path for path in moved) is not inference_mode

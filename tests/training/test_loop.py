@@ -1,8 +1,10 @@
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,6 +15,7 @@ from calogan.errors import TrainingError
 from calogan.events import Events
 from calogan.training import loop
 from calogan.training.loop import Epoch, TrainingResult, train
+from calogan.training.selection import Scored
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,6 +30,12 @@ class StoppedError(Exception):
     """Stands for a machine that goes away."""
 
 
+def scored(*scores: float) -> Callable[[Events, Events], Scored]:
+    """Give these scores one after the other, the last one from then on."""
+    left = itertools.chain(scores, itertools.repeat(scores[-1]))
+    return lambda _, __: Scored(next(left), {"physics/hits_shift": 0.25})
+
+
 @pytest.fixture(scope="module")
 def config() -> Config:
     training = Training(flow_epochs=2, shape_epochs=2, adversarial_epochs=0, batch_size=16)
@@ -35,7 +44,7 @@ def config() -> Config:
 
 @pytest.fixture(scope="module")
 def undisturbed(geant4: Events, config: Config, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    return train(geant4[:48], geant4[48:50], config, tmp_path_factory.mktemp("run"), score=lambda _, __: 1.0)
+    return train(geant4[:48], geant4[48:50], config, tmp_path_factory.mktemp("run"), score=scored(1.0))
 
 
 def weights(path: Path) -> dict[str, NDArray[np.float32]]:
@@ -56,6 +65,9 @@ def test_a_run_tells_of_every_epoch(undisturbed: TrainingResult) -> None:
     assert undisturbed.best == undisturbed.history[3]
     assert undisturbed.history[0].losses.keys() == {"flow_loss"}
     assert undisturbed.history[2].losses.keys() == {"cell_loss", "divergence"}
+    assert undisturbed.history[2].metrics == {}
+    assert undisturbed.history[3].metrics == {"physics/hits_shift": 0.25}
+    assert not undisturbed.stopped
 
 
 def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(
@@ -66,9 +78,9 @@ def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        train(geant4[:48], geant4[48:50], config, tmp_path, score=lambda _, __: 1.0, on_epoch=stop)
+        train(geant4[:48], geant4[48:50], config, tmp_path, score=scored(1.0), on_epoch=stop)
     seen: list[Epoch] = []
-    result = train(geant4[:48], geant4[48:50], config, tmp_path, score=lambda _, __: 1.0, on_epoch=seen.append)
+    result = train(geant4[:48], geant4[48:50], config, tmp_path, score=scored(1.0), on_epoch=seen.append)
     assert [epoch.number for epoch in seen] == [3]
     assert len(result.history) == 4
     expected, found = weights(undisturbed.weights), weights(result.weights)
@@ -82,7 +94,7 @@ def test_a_finished_run_is_not_done_again(geant4: Events, config: Config, undist
         raise AssertionError(epoch)
 
     folder = undisturbed.weights.parent
-    assert train(geant4[:48], geant4[48:50], config, folder, score=lambda _, __: 2.0, on_epoch=never) == undisturbed
+    assert train(geant4[:48], geant4[48:50], config, folder, score=scored(2.0), on_epoch=never) == undisturbed
 
 
 def test_another_configuration_does_not_go_on_in_the_folder(
@@ -90,7 +102,7 @@ def test_another_configuration_does_not_go_on_in_the_folder(
 ) -> None:
     other = config.model_copy(update={"training": config.training.model_copy(update={"seed": 2})})
     with pytest.raises(TrainingError, match="holds a training of another configuration; name another folder"):
-        train(geant4[:48], geant4[48:50], other, undisturbed.weights.parent, score=lambda _, __: 1.0)
+        train(geant4[:48], geant4[48:50], other, undisturbed.weights.parent, score=scored(1.0))
 
 
 class FakeStage:
@@ -116,8 +128,7 @@ def test_the_first_of_the_best_epochs_is_kept(
     geant4: Events, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_fake_stage(monkeypatch, [1.0] * 4)
-    scores = iter([0.2, 0.8, 0.8, 0.1])
-    result = train(geant4[:8], geant4[8:9], config, tmp_path, score=lambda _, __: next(scores))
+    result = train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(0.2, 0.8, 0.8, 0.1))
     assert (result.best.number, result.best.score) == (1, 0.8)
     assert [epoch.score for epoch in result.history] == [0.2, 0.8, 0.8, 0.1]
     assert any(values.shape == (25, 25, 25) and (values == 1).all() for values in weights(result.weights).values())
@@ -128,8 +139,8 @@ def test_a_loss_that_is_no_number_ends_the_run_at_the_epoch_before(
     bad: float, geant4: Events, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_fake_stage(monkeypatch, [1.0, bad])
-    with pytest.raises(TrainingError, match="loss is not a finite number in epoch 1 of adversarial; try a lower"):
-        train(geant4[:8], geant4[8:9], config, tmp_path, score=lambda _, __: 1.0)
+    with pytest.raises(TrainingError, match=rf"loss \({bad}\) is not a finite number in epoch 1 of adversarial"):
+        train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(1.0))
     assert len(json.loads((tmp_path / "progress.json").read_text())["history"]) == 1
 
 
@@ -137,8 +148,8 @@ def test_a_score_that_is_no_number_ends_the_run(
     geant4: Events, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_fake_stage(monkeypatch, [1.0])
-    with pytest.raises(TrainingError, match="score is not a finite number in epoch 0"):
-        train(geant4[:8], geant4[8:9], config, tmp_path, score=lambda _, __: np.nan)
+    with pytest.raises(TrainingError, match=r"score \(nan\) is not a finite number in epoch 0"):
+        train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(np.nan))
 
 
 def test_a_checkpoint_without_its_entry_is_not_gone_on_from(
@@ -156,7 +167,7 @@ def test_a_checkpoint_without_its_entry_is_not_gone_on_from(
 
     monkeypatch.setattr(loop, "_write_progress", stop)
     with pytest.raises(StoppedError):
-        train(geant4[:8], geant4[8:9], config, tmp_path, score=lambda _, __: 1.0)
+        train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(1.0))
     restored: list[float] = []
 
     class Stage(FakeStage):
@@ -165,7 +176,7 @@ def test_a_checkpoint_without_its_entry_is_not_gone_on_from(
             return super().run_epoch(epoch, rng)
 
     monkeypatch.setattr(loop, "_stages", lambda model, *_: [Stage(model, iter([1.0] * 4))])
-    assert len(train(geant4[:8], geant4[8:9], config, tmp_path, score=lambda _, __: 1.0).history) == 4
+    assert len(train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(1.0)).history) == 4
     assert restored == [0, 1, 2]
 
 
@@ -174,4 +185,124 @@ def test_a_run_without_epochs_is_refused(family: str, geant4: Events, tmp_path: 
     training = Training(flow_epochs=1, shape_epochs=0, adversarial_epochs=0)
     config = Config.model_validate({"network": {"family": family, "width": 8}, "training": training.model_dump()})
     with pytest.raises(TrainingError, match="no epochs of training; set shape_epochs or adversarial_epochs"):
-        train(geant4[:48], geant4[48:50], config, tmp_path, score=lambda _, __: 1.0)
+        train(geant4[:48], geant4[48:50], config, tmp_path, score=scored(1.0))
+
+
+def test_the_shape_stage_is_scored_as_often_as_asked(
+    geant4: Events, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Shape(FakeStage):
+        name, epochs = "shape", 5
+
+    monkeypatch.setattr(loop, "_stages", lambda model, *_: [Shape(model, iter([1.0] * 5))])
+    training = config.training.model_copy(update={"score_every": 2})
+    seen: list[tuple[int, int]] = []
+    result = train(
+        geant4[:8],
+        geant4[8:9],
+        config.model_copy(update={"training": training}),
+        tmp_path,
+        score=scored(1.0),
+        on_showers=lambda epoch, real, generated: seen.append((epoch.number, len(generated) // len(real))),
+    )
+    assert [epoch.number for epoch in result.history if epoch.score is not None] == [1, 3, 4]
+    assert seen == [(1, 4), (3, 4), (4, 4)]
+
+
+def test_a_run_out_of_patience_ends_with_its_best_and_stays_finished(
+    geant4: Events, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = config.model_copy(update={"training": config.training.model_copy(update={"patience": 2})})
+    with_fake_stage(monkeypatch, [1.0] * 4)
+    result = train(geant4[:8], geant4[8:9], patient, tmp_path, score=scored(0.5, 0.4, 0.5))
+    assert len(result.history) == 3
+    assert result.best.number == 0
+    assert result.stopped == (
+        "no better physics score than 0.500 in 2 scored epochs, the patience of the configuration"
+    )
+    with_fake_stage(monkeypatch, [])  # another epoch would have no loss
+    assert train(geant4[:8], geant4[8:9], patient, tmp_path, score=scored(1.0)) == result
+
+
+def test_weights_that_are_no_numbers_end_the_run_and_leave_the_best(
+    geant4: Events, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stage(FakeStage):
+        def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:
+            losses = super().run_epoch(epoch, rng)
+            if epoch == 2:
+                self._model.template[0, 0, 0].assign(np.nan)  # type: ignore[attr-defined]
+            return losses
+
+    monkeypatch.setattr(loop, "_stages", lambda model, *_: [Stage(model, iter([1.0] * 4))])
+    with pytest.raises(
+        TrainingError, match=r"1 of 15625 weights of .*template of the generator are not finite after epoch 2"
+    ):
+        train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(0.2, 0.8))
+    assert any(
+        values.shape == (25, 25, 25) and (values == 1).all() for values in weights(tmp_path / loop.WEIGHTS).values()
+    )
+    assert len(json.loads((tmp_path / "progress.json").read_text())["history"]) == 2
+    assert (tmp_path / "checkpoints" / "ckpt-2.index").is_file()
+
+
+def test_a_history_without_what_is_new_is_gone_on_with(
+    geant4: Events, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_fake_stage(monkeypatch, [1.0] * 4)
+    result = train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(1.0))
+    path = tmp_path / "progress.json"
+    progress = json.loads(path.read_text())
+    for name in ("score_every", "patience", "schedule"):
+        del progress["config"]["training"][name]
+    for epoch in progress["history"]:
+        del epoch["metrics"]
+    path.write_text(json.dumps(progress))
+    again = train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(1.0))
+    assert [epoch.losses for epoch in again.history] == [epoch.losses for epoch in result.history]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"config": {}, "history": [{"stage": "flow"}]}'])
+def test_a_history_that_cannot_be_read_is_told(text: str, geant4: Events, config: Config, tmp_path: Path) -> None:
+    (tmp_path / "progress.json").write_text(text)
+    with pytest.raises(TrainingError, match="is not the history of a training of this version"):
+        train(geant4[:48], geant4[48:50], config, tmp_path, score=scored(1.0))
+
+
+def test_a_history_without_its_checkpoint_is_told(
+    geant4: Events, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_fake_stage(monkeypatch, [1.0] * 4)
+    train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(1.0))
+    for part in (tmp_path / "checkpoints").iterdir():
+        part.unlink()
+    with pytest.raises(TrainingError, match=r"ckpt-4: is missing, so training cannot go on; remove"):
+        train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(1.0))
+
+
+def test_dropout_draws_the_same_numbers_in_a_run_that_was_stopped(
+    geant4: Events, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[NDArray[np.float32]] = []
+
+    class Stage(FakeStage):
+        def __init__(self, model: object, losses: Iterator[float]) -> None:
+            super().__init__(model, losses)
+            self.network = keras.Sequential([keras.Input((50,)), keras.layers.Dropout(0.5)])
+            self.state = {"network": self.network}
+
+        def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:
+            drawn.append(keras.ops.convert_to_numpy(self.network(np.ones((1, 50)), training=True)))
+            return super().run_epoch(epoch, rng)
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.number == 1:
+            raise StoppedError
+
+    monkeypatch.setattr(loop, "_stages", lambda model, *_: [Stage(model, iter([1.0] * 4))])
+    train(geant4[:8], geant4[8:9], config, tmp_path / "undisturbed", score=scored(1.0))
+    with pytest.raises(StoppedError):
+        train(geant4[:8], geant4[8:9], config, tmp_path / "stopped", score=scored(1.0), on_epoch=stop)
+    train(geant4[:8], geant4[8:9], config, tmp_path / "stopped", score=scored(1.0))
+    assert len({values.tobytes() for values in drawn[:4]}) == 4
+    np.testing.assert_array_equal(drawn[4:], drawn[:4])

@@ -1,0 +1,169 @@
+"""Which epoch is kept, when training ends before its last epoch, and when it cannot go on.
+
+After every adversarial epoch, after every `score_every`-th epoch of the shape stage and after its last, showers are
+generated at the energies of the validation split, four for each Geant4 shower, and judged:
+
+1. Losses, weights and generated showers have to be finite, and the showers must not have collapsed (`check_*` below);
+   else training ends with an error. That epoch is not recorded, so the checkpoint and the best weights before it stay.
+2. Their physics score is taken, see `validation.physics_score`. The first epoch with the highest score is the best; its
+   weights are the result, whatever comes after it.
+3. Training ends when `patience` scored epochs in a row did not beat the best.
+
+All of it depends on the recorded epochs only, so a run that was stopped and goes on decides as one that was not.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from calogan.errors import TrainingError
+from calogan.events import Events
+
+DRAWS = 4  # showers generated per validation shower: the score's noise is then Geant4's
+_FEWEST_SHOWERS = 20  # with fewer, the spread of Geant4's showers is not known well enough to compare with
+# Of the spread of Geant4's showers. Trained generators have 0.9 to 1.1 of it, an untrained `rehm2021` 0.8, one whose
+# latent numbers move by 2 % only, so that all showers of an energy look the same, 0.02.
+_COLLAPSED = 0.05
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was found out about the showers of an epoch.
+
+    Attributes:
+        score: physics score, higher is better.
+        metrics: what the score was made from, by name.
+    """
+
+    score: float
+    metrics: Mapping[str, float]
+
+
+def is_best(score: float, earlier: Sequence[float | None]) -> bool:
+    """Whether a score is above all earlier ones; None stands for an epoch that was not scored."""
+    return all(score > other for other in earlier if other is not None)
+
+
+def stop_reason(scores: Sequence[float | None], patience: int) -> str:
+    """Say why training ends after epochs with these scores, or nothing if it goes on.
+
+    Args:
+        scores: of all epochs so far, None where it was not taken.
+        patience: scored epochs in a row that may fail to beat the best; 0 for any number.
+    """
+    taken = [score for score in scores if score is not None]
+    if not patience or not taken:
+        return ""
+    best = taken.index(max(taken))
+    since = len(taken) - 1 - best
+    if since < patience:
+        return ""
+    return f"no better physics score than {taken[best]:.3f} in {since} scored epochs, the patience of the configuration"
+
+
+def check_finite(numbers: Mapping[str, float], place: str) -> None:
+    """Refuse losses or a score that are no numbers.
+
+    Args:
+        numbers: by name.
+        place: which epoch, for the message.
+
+    Raises:
+        TrainingError: one of them is NaN or infinite.
+    """
+    bad = [f"{name} ({value})" for name, value in numbers.items() if not math.isfinite(value)]
+    if bad:
+        raise TrainingError(f"{', '.join(bad)} is not a finite number in {place}; try a lower learning rate")
+
+
+def check_weights(models: Mapping[str, keras.Model], place: str) -> None:
+    """Refuse weights that are no numbers; a loss may still be finite when they first are not.
+
+    Raises:
+        TrainingError: a variable has an element that is NaN or infinite.
+    """
+    for name, model in models.items():
+        for variable in model.variables:
+            bad = int(np.count_nonzero(~np.isfinite(keras.ops.convert_to_numpy(variable))))
+            if bad:
+                raise TrainingError(
+                    f"{bad} of {np.prod(variable.shape):.0f} weights of {variable.path} of the {name} are not finite after "
+                    f"{place}; try a lower learning rate"
+                )
+
+
+def check_showers(reference: Events, generated: Events, place: str) -> dict[str, float]:
+    """Refuse showers of a generator that is broken: not finite, empty, or collapsed.
+
+    Args:
+        reference: validation showers.
+        generated: showers at their energies, the same number for each, one energy after the other.
+        place: which epoch, for the message.
+
+    Returns:
+        what was measured: `relative_spread`, or nothing if there are too few showers.
+
+    Raises:
+        TrainingError: cells are not finite, most showers are empty, or those of an energy are practically equal.
+    """
+    total = generated.showers.sum(axis=(1, 2, 3), dtype=np.float64)
+    bad = int(np.count_nonzero(~np.isfinite(total)))
+    if bad:
+        raise TrainingError(
+            f"{bad} of {len(generated)} generated showers have cells that are not finite after {place}; "
+            "try a lower learning rate"
+        )
+    empty = int(np.count_nonzero(total <= 0))
+    if empty > len(generated) / 2:
+        raise TrainingError(
+            f"{empty} of {len(generated)} generated showers are empty after {place}: the generator is dead; "
+            "try a lower generator_rate or another seed"
+        )
+    if len(reference) < _FEWEST_SHOWERS:
+        return {}
+    spread = relative_spread(reference, generated)
+    if spread < _COLLAPSED:
+        raise TrainingError(
+            f"the generator has collapsed after {place}: showers of an energy differ from each other by {spread:.2g} of "
+            f"what Geant4's do, expected about 1 and at least {_COLLAPSED}; try a lower generator_rate, more "
+            "warmup_epochs or another seed"
+        )
+    return {"relative_spread": spread}
+
+
+def relative_spread(reference: Events, generated: Events) -> float:
+    """Shower-to-shower spread of generated showers at fixed Ep, over that of the reference.
+
+    Spread means the standard deviation of a shower's centre and width along x, y and z; the result is the median of
+    the six ratios. Geant4's showers, of which no two have one energy, are first freed of their dependence on Ep by a
+    parabola in log Ep.
+
+    Args:
+        reference: n showers, at least about 20.
+        generated: k n showers, k for each of the reference, one energy after the other.
+
+    Returns:
+        about 1 for samples of the same kind, 0 if all showers of an energy are equal.
+    """
+    terms = np.vander(np.log(reference.energy.astype(np.float64)), 3)
+    known = _moments(reference.showers)
+    left = known - terms @ np.linalg.lstsq(terms, known, rcond=None)[0]
+    expected = np.sqrt((left**2).sum(axis=0) / (len(left) - terms.shape[1]))
+    found = _moments(generated.showers).reshape(len(reference), -1, known.shape[1])
+    return float(np.median(np.sqrt(found.var(axis=1, ddof=1).mean(axis=0)) / expected))
+
+
+def _moments(showers: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Centre and width of each shower along x, y and z, shape (n, 6), cells; 0 of an empty one."""
+    columns = []
+    for others in ((2, 3), (1, 3), (1, 2)):
+        profile = showers.sum(axis=others, dtype=np.float64)
+        cell = np.arange(profile.shape[1])
+        total = np.maximum(profile.sum(axis=1), np.finfo(np.float64).tiny)
+        centre = profile @ cell / total
+        columns += [centre, np.sqrt(np.maximum(profile @ cell**2 / total - centre**2, 0))]
+    return np.stack(columns, axis=1)

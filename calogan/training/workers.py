@@ -1,0 +1,125 @@
+"""The processes that share a training: each takes its rows of every batch, and their gradients are added up.
+
+All of them draw the same random numbers for the whole batch, so that any number of workers takes the steps that one
+worker would take, up to rounding. Two things are per worker: batch normalisation sees the rows of its worker, and its
+moving statistics are those of the first worker from each epoch to the next.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import keras
+import tensorflow as tf
+
+from calogan.errors import TrainingError
+
+Gradients: TypeAlias = list[tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """One of the workers, as it sees itself.
+
+    Attributes:
+        rank: its number, counted from 0; number 0, the chief, is the one that scores, writes and reports.
+        size: how many there are.
+        strategy: adds up what they have; None for a worker that is alone.
+    """
+
+    rank: int = 0
+    size: int = 1
+    strategy: tf.distribute.Strategy | None = None
+
+    @property
+    def chief(self) -> bool:
+        """Whether this worker scores, writes and reports."""
+        return self.rank == 0
+
+    def rows(self, n: int) -> slice:
+        """Rows of a batch of n that are this worker's; together the workers have all of them, each about n / size.
+
+        Raises:
+            TrainingError: there are fewer rows than workers.
+        """
+        if n < self.size:
+            raise TrainingError(
+                f"a batch of {n} cannot be shared by {self.size} workers; use fewer, or raise batch_size"
+            )
+        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+
+    def step(
+        self,
+        differentiate: Callable[..., tuple[tf.Tensor, Gradients]],
+        update: Callable[[Gradients], None],
+        *,
+        compiled: bool = False,
+    ) -> Callable[..., tf.Tensor]:
+        """Join the two halves of a training step.
+
+        Args:
+            differentiate: arrays of this worker's rows -> losses and gradients, both means over the rows.
+            update: gradients, means over the rows of all workers -> moves the variables.
+            compiled: whether XLA compiles both halves, as one where this worker is alone.
+
+        Returns:
+            a function: arrays of this worker's rows, the first of shape (rows, ...) -> losses, means over all rows.
+        """
+        if self.strategy is not None and compiled:  # XLA compiles no collective operations
+            differentiate, update = (tf.function(half, jit_compile=True) for half in (differentiate, update))
+
+        def step(*arrays: tf.Tensor) -> tf.Tensor:
+            losses, gradients = differentiate(*arrays)
+            if self.strategy is not None:
+                losses, *gradients = self._mean([losses, *gradients], rows=arrays[0].shape[0])
+            update(gradients)
+            return losses
+
+        joined: Callable[..., tf.Tensor] = tf.function(step, jit_compile=compiled and self.strategy is None)
+        return joined
+
+    def mirror(self, parts: Iterable[keras.Model | keras.Optimizer]) -> None:
+        """Give every worker the chief's variables; only the random numbers drawn inside networks, for dropout, differ."""
+        variables = [variable for part in parts for variable in part.variables]
+        if self.strategy is not None:
+            for variable, value in zip(variables, self._of_chief([v.value for v in variables]), strict=True):
+                variable.assign(value)
+        for state in random_states(variables):
+            state.assign_add([self.rank, 0])
+
+    def share(self, number: float) -> float:
+        """Tell all workers the chief's number; what the others give does not count."""
+        return float(self._of_chief([tf.constant(number, tf.float64)])[0])
+
+    def _of_chief(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
+        return self._sum([value if self.chief else tf.zeros_like(value) for value in values])
+
+    def _mean(self, values: list[tf.Tensor], *, rows: int) -> list[tf.Tensor]:
+        *sums, total = self._sum([*(value * rows for value in values), tf.constant(float(rows))])
+        return [value / total for value in sums]
+
+    def _sum(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
+        if self.strategy is None:
+            return values
+
+        def add(values: list[tf.Tensor]) -> Any:
+            # The copies are on the device of this replica, which the strategy has to know.
+            values = [tf.identity(value) for value in values]
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+        return list(self.strategy.run(add, args=(values,)))
+
+
+ALONE = Workers()
+
+
+def random_states(variables: Iterable[keras.Variable]) -> list[tf.Variable]:
+    """Those of variables that Keras draws random numbers from, shape (2,), a seed and a count."""
+    return [variable.value for variable in variables if variable.path.endswith("seed_generator_state")]
+
+
+def meet() -> Workers:
+    """Join the workers that the environment variable TF_CONFIG lists; before TensorFlow is used for anything else."""
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    resolver = strategy.cluster_resolver
+    return Workers(resolver.task_id, resolver.cluster_spec().num_tasks(resolver.task_type), strategy)
