@@ -1,6 +1,6 @@
 """`lean`: a generator made for integer arithmetic.
 
-Three parts. A float32 flow draws the energies of the layers (`flow`). A small convolutional network, the
+Three parts. Float32 flows draw the energies of the layers and the latent numbers of the shape (`flow`). A small convolutional network, the
 part that is quantized, gives the expected share of each cell in its layer. A float32 tail draws each
 cell around its expected energy with the fluctuation that sampling gives (`compound_poisson`) and scales
 every layer to the energy the flow has drawn. So quantization can change the shape inside a layer only:
@@ -19,7 +19,7 @@ from calogan.networks import compound_poisson, flow
 from calogan.networks.base import GeneratorNetwork, Tensor
 
 SHAPE_LATENT = 16
-_RINGS = 8
+_RINGS, _SIDES = 8, 3
 LOGIT_MAX = 30.0  # beyond any share; keeps the exponential finite
 RATE_MIN = 1e-7  # keeps the logarithm of the rate of an empty layer finite
 _BLOCK = 5  # side of the square of cells that one position of the small image becomes, and of that image
@@ -31,9 +31,10 @@ class Lean(GeneratorNetwork):
 
     Attributes:
         flow: draws the energies of the layers.
+        prior: draws the numbers that the encoder of the training would have found in a shower with these energies.
         network: the quantized part: features, shape (n, 2 + 25 + 16) -> logits, shape (n, 5, 5, 625), see `to_blocks`.
         template: logarithm of each cell's mean share of its layer, shape (25, 25, 25).
-        log_quantum: logarithm of the mean deposit of one crossing, GeV, by layer and ring around the axis.
+        log_quantum: logarithm of the mean deposit of one crossing, GeV, by layer and region, see `_regions`.
     """
 
     family = "lean"
@@ -44,14 +45,15 @@ class Lean(GeneratorNetwork):
         super().__init__(name="lean")
         self.width = width
         self.flow = flow.LayerFlow()
+        self.prior = flow.Couplings(SHAPE_LATENT, 1 + flow.SIZE, couplings=6, width=48, name="prior")
         self.network = shape_network(width)
         self.template = self.add_weight(name="template", shape=CLIC.shape, initializer="zeros")
         self.log_quantum = self.add_weight(
             name="log_quantum",
-            shape=(CLIC.layers, _RINGS),
+            shape=(CLIC.layers, _RINGS * _SIDES),
             initializer=keras.initializers.Constant(float(np.log(3.5e-4))),
         )
-        self.ring = _rings()
+        self.region = _regions()
         self.central = np.zeros((1, *CLIC.shape), dtype=np.float32)
         self.central[:, *CLIC.entry_cell] = 1.0
 
@@ -67,7 +69,8 @@ class Lean(GeneratorNetwork):
         """
         condition = flow.log_energy(energy)
         scaled = self.flow(latent[:, : flow.SIZE], condition)
-        features = self.features(condition, scaled, latent[:, flow.SIZE :])
+        shape_latent = self.prior(latent[:, flow.SIZE :], ops.concatenate([condition, scaled], axis=1))
+        features = self.features(condition, scaled, shape_latent)
         return features, self.flow.layer_energies(scaled, condition, energy)
 
     def features(self, condition: Tensor, scaled: Tensor, shape_latent: Tensor) -> Tensor:
@@ -93,7 +96,7 @@ class Lean(GeneratorNetwork):
 
     def quantum(self) -> Tensor:
         """Mean deposit of one crossing in each cell, shape (25, 25, 25), GeV."""
-        return ops.exp(ops.take(ops.transpose(self.log_quantum), self.ring, axis=0))
+        return ops.exp(ops.take(ops.transpose(self.log_quantum), self.region, axis=0))
 
     def finish(self, logits: Tensor, layer_energies: Tensor, noise: Tensor) -> Tensor:
         """Draw the cells around their expected energies.
@@ -152,8 +155,12 @@ def template(mean_shower: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.asarray(np.log(share + 1e-6), dtype=np.float32)
 
 
-def _rings() -> NDArray[np.int32]:
-    """Number of the ring of each (x, y) around the entry cell, shape (25, 25); the last takes the rest."""
-    x, y = np.indices(CLIC.shape[:2])
-    radius = np.hypot(x - CLIC.entry_cell[0], y - CLIC.entry_cell[1])
-    return np.asarray(np.minimum(np.round(radius), _RINGS - 1), dtype=np.int32)
+def _regions() -> NDArray[np.int32]:
+    """Number of the region of each (x, y), shape (25, 25): ring around the entry cell times side, left and right being one.
+
+    The field bends low-energy electrons along y only, so that deposits above and below the axis are not alike.
+    """
+    x, y = np.indices(CLIC.shape[:2]) - np.reshape(CLIC.entry_cell, (2, 1, 1))
+    ring = np.minimum(np.round(np.hypot(x, y)), _RINGS - 1)
+    side = np.where(np.abs(y) <= np.abs(x), 0, np.where(y > 0, 1, 2))
+    return np.asarray(ring * _SIDES + side, dtype=np.int32)

@@ -39,17 +39,17 @@ def test_rates_times_quanta_are_the_energies_of_the_layers(
     np.testing.assert_allclose(np.sum(rate * quantum, axis=(1, 2)), layers, rtol=1e-4, atol=1e-7)
 
 
-def test_the_quantum_depends_on_layer_and_ring_only(model: lean.Lean, layers: NDArray[np.float32]) -> None:
+def test_the_quantum_depends_on_layer_ring_and_side_only(model: lean.Lean) -> None:
     before = model.log_quantum.numpy()
     changed = before.copy()
-    changed[7, 2] = 0.0
+    changed[7, 3 * 2 + 1] = 0.0
     model.log_quantum.assign(changed)
-    quantum = np.asarray(model.rates(np.zeros((8, 5, 5, 625), np.float32), layers)[1])
+    quantum = np.asarray(model.quantum())
     model.log_quantum.assign(before)
     x, y, z = np.nonzero(quantum > 0.5)
     assert set(z) == {7}
-    np.testing.assert_array_equal(np.unique(np.round(np.hypot(x - 12, y - 12))), [2])
-    assert len(x) == 12  # four cells at (2, 0) and eight at (2, 1) from the axis
+    # Two cells from the axis, above it: one at (0, 2) and its neighbours left and right, at a distance of 2.24.
+    assert sorted(zip(x - 12, y - 12, strict=True)) == [(-1, 2), (0, 2), (1, 2)]
 
 
 def test_the_layers_of_showers_sum_to_the_energies_drawn(
