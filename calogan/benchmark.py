@@ -194,7 +194,7 @@ def tensorflow_network(folder: Path, description: Bundle, precision: str) -> Net
         features, outputs = tf.import_graph_def(definition, return_elements=["features:0", "out_outputs:0"], name="")
         session = tf.compat.v1.Session(graph=graph, config=generator.session_config(1))
         # Fetching the operation, not its tensor, leaves the copy to numpy out of the time.
-        run = session.make_callable(outputs.op, feed_list=[features])
+        run = session.make_callable(generator.undequantized(outputs).op, feed_list=[features])
     return Network(run, description.sha256[file], (folder / file).stat().st_size / 1e6, counted)
 
 

@@ -3,10 +3,10 @@
     model.json              family, version, range of energies, provenance, hashes of the files
     prepare.pb              float32: energies and latent numbers -> features and context
     network.<precision>.pb  the part that is quantized: features -> outputs
-    finish.pb               float32: outputs, context and cell noise -> showers
+    cells.npz               `lean` only: tables of the cells, for the float32 tail
     generator.weights.h5    weights, to go on training or to quantize again
 
-Graphs hold operations and constants only: nothing in the folder is executed as Python or unpickled.
+Graphs hold operations and constants only, tables plain numbers: nothing in the folder is executed as Python or unpickled.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from calogan import provenance
 from calogan.errors import ModelError
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
-DESCRIPTION, WEIGHTS = "model.json", "generator.weights.h5"
+DESCRIPTION, WEIGHTS, CELLS = "model.json", "generator.weights.h5", "cells.npz"
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,12 @@ class Bundle:
 
     def version(self, precision: str) -> str:
         """Short hash of everything that decides the showers of one precision."""
-        files = ("prepare.pb", self.network_files[precision], "finish.pb")
+        files = self.files(precision)
         return provenance.digest(precision + "".join(self.sha256[file] for file in files))[:12]
+
+    def files(self, precision: str) -> list[str]:
+        """Names of the files that one precision is computed from."""
+        return ["prepare.pb", self.network_files[precision], *([CELLS] if self.cell_noise else [])]
 
 
 def packaged_models() -> list[str]:
@@ -98,7 +102,7 @@ def read(folder: Path) -> Bundle:
 
 def write(folder: Path, bundle: Bundle) -> Bundle:
     """Write the description, with the hashes of the files that are there; returns it."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in {".pb", ".h5"})
+    files = sorted(path for path in folder.iterdir() if path.suffix in {".pb", ".h5", ".npz"})
     bundle = dataclasses.replace(bundle, sha256={path.name: provenance.sha256(path) for path in files})
     temporary = folder / f".{DESCRIPTION}.part"
     temporary.write_text(json.dumps(dataclasses.asdict(bundle), indent=1) + "\n", encoding="utf-8")
@@ -119,7 +123,7 @@ def check_files(folder: Path, bundle: Bundle, precision: str) -> None:
         raise ModelError(
             f"{folder}: model {bundle.name} has no {precision}, only {offered}; make it with calogan quantize"
         )
-    for name in ("prepare.pb", bundle.network_files[precision], "finish.pb"):
+    for name in bundle.files(precision):
         check_file(folder, bundle, name)
 
 
@@ -146,7 +150,7 @@ def copy(source: Path, target: Path, *, precisions: tuple[str, ...] | None = Non
     keep = {name: bundle.network_files.get(name, "") for name in precisions or bundle.network_files}
     for precision in keep:
         check_files(source, bundle, precision)
-    names = {"prepare.pb", "finish.pb", *keep.values()}
+    names = {name for precision in keep for name in bundle.files(precision)}
     if WEIGHTS in bundle.sha256:
         check_file(source, bundle, WEIGHTS)
         names.add(WEIGHTS)

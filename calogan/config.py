@@ -51,14 +51,14 @@ class Network(_Step):
     """
 
     family: Literal["lean", "rehm2021", "conv3d"] = "lean"
-    width: int = Field(32, ge=8, le=256, multiple_of=2)
+    width: int = Field(128, ge=8, le=512, multiple_of=4)
 
 
 class Training(_Step):
     """How the generator is trained; the published constants are in `training`, `paper.toml` is the published recipe.
 
     Attributes:
-        flow_epochs, shape_epochs: epochs of likelihood pre-training (`lean` only) of its two parts.
+        flow_epochs, shape_epochs, prior_epochs: epochs of likelihood pre-training (`lean` only) of its three parts.
         warmup_epochs: epochs that train the discriminator alone, before it may move the generator.
         adversarial_epochs: epochs of adversarial training with the published losses.
         steps_per_epoch: steps of an adversarial epoch, over the showers again where they do not suffice; 0 for one pass.
@@ -70,13 +70,14 @@ class Training(_Step):
             published one, which belongs to the published showers.
         inference_mode: call both networks in adversarial steps as at inference: dropout is idle, and batch normalisation
             keeps the mean 0 and the variance 1 it starts with. The authors' code does, for it never asks for training.
-        score_every: epochs of the shape stage between two scores; 0 for a score at its end only.
+        score_every: epochs of the shape and prior stages between two scores; 0 for a score at their end only.
         patience: scored epochs in a row that may fail to beat the best before training ends; 0 for any number.
         seed: seed of weights, shuffling and noise.
     """
 
     flow_epochs: int = Field(30, ge=0)
     shape_epochs: int = Field(40, ge=0)
+    prior_epochs: int = Field(20, ge=0)
     warmup_epochs: int = Field(1, ge=0)
     adversarial_epochs: int = Field(1, ge=0)
     steps_per_epoch: int = Field(0, ge=0)

@@ -9,11 +9,9 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow.python.grappler import tf_optimizer
 
-from calogan import bundle, provenance, rewrites
+from calogan import bundle, cells, provenance, rewrites
 from calogan.bundle import Bundle
 from calogan.config import Config, Network
-from calogan.geometry import CLIC
-from calogan.networks import compound_poisson
 from calogan.networks.base import GeneratorNetwork
 from calogan.networks.families import build_generator
 from calogan.networks.lean import Lean
@@ -41,10 +39,7 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
     (folder / "network.bfloat16.pb").write_bytes(compute_in_bfloat16(float32))
     (folder / "network.float16.pb").write_bytes(halve_weights(float32))
     if isinstance(model, Lean):
-        tail = {"outputs": CLIC.shape, "context": (CLIC.layers,), "bits": CLIC.shape}
-        write_graph(folder / "finish.pb", _finish_lean, model, **tail)
-    else:
-        write_graph(folder / "finish.pb", _finish, model, outputs=CLIC.shape, context=())
+        cells.write(folder / bundle.CELLS, cells.tables(model))
     return bundle.write(
         folder,
         Bundle(
@@ -124,44 +119,9 @@ def _network(network: keras.Model, features: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"outputs": network(features, training=False)}
 
 
-def _finish_lean(model: Lean, outputs: tf.Tensor, context: tf.Tensor, bits: tf.Tensor) -> dict[str, tf.Tensor]:
-    """`Lean.finish`, with its arithmetic done only for the cells that are hit, one in ten.
-
-    Whether a cell is hit is decided first, P(hit) = 1 - exp(-rate), by the same random number that then sets
-    its energy; what is left out are zeros. `bits` are the random numbers, 0 to 65535, uint16.
-    """
-    rate, quantum = model.rates(outputs, context)
-    uniform = tf.cast(bits, tf.float32) * 2.0**-16 + 2.0**-17
-    where = tf.cast(tf.where(tf.reshape(uniform > tf.exp(-rate), [-1]))[:, 0], tf.int32)
-    cells, layers = quantum.shape.num_elements(), CLIC.layers
-    cell = tf.math.floormod(where, cells)
-    noise = tf.gather(compound_poisson.normal_table(), tf.cast(tf.gather(tf.reshape(bits, [-1]), where), tf.int32))
-    energy = compound_poisson.sample(tf.gather(tf.reshape(rate, [-1]), where), noise)
-    energy *= tf.gather(tf.reshape(quantum, [-1]), cell)
-    layer = where // cells * layers + tf.math.floormod(cell, layers)
-    wanted = tf.reshape(context, [-1])
-    drawn = tf.math.unsorted_segment_sum(energy, layer, tf.size(wanted))
-    energy *= tf.gather(tf.math.divide_no_nan(wanted, drawn), layer)
-    # A layer in which no cell was hit has its energy in the central cell, as in `Lean.finish`.
-    missed = tf.cast(tf.where(drawn <= 0)[:, 0], tf.int32)
-    (x, y), (_, ny, _) = CLIC.entry_cell, CLIC.shape
-    central = missed // layers * cells + (x * ny + y) * layers + tf.math.floormod(missed, layers)
-    energy = tf.concat([energy, tf.gather(wanted, missed)], axis=0)
-    energy = tf.where(energy < CLIC.threshold_gev, 0.0, energy)
-    where = tf.concat([where, central], axis=0)
-    return {"showers": tf.reshape(tf.scatter_nd(where[:, None], energy, tf.size(rate)[None]), tf.shape(rate))}
-
-
-def _finish(model: GeneratorNetwork, outputs: tf.Tensor, context: tf.Tensor) -> dict[str, tf.Tensor]:
-    return {"showers": model.finish(outputs, context, None)}
-
-
 def write_graph(path: Path, function: _Part, model: keras.Model, **shapes: tuple[int, ...]) -> None:
     """Freeze function(model, **inputs) -> {name: output}; inputs and outputs are nodes of their names."""
-    kinds = {"bits": tf.uint16}
-    specs = {
-        name: tf.TensorSpec((None, *shape), kinds.get(name, tf.float32), name=name) for name, shape in shapes.items()
-    }
+    specs = {name: tf.TensorSpec((None, *shape), tf.float32, name=name) for name, shape in shapes.items()}
 
     @tf.function(input_signature=list(specs.values()))  # type: ignore[untyped-decorator]
     def traced(*tensors: tf.Tensor) -> list[tf.Tensor]:

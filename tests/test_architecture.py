@@ -52,6 +52,7 @@ ORDER = [
     "calogan.training.likelihood",
     "calogan.training.loop",
     "calogan.bundle",
+    "calogan.cells",
     "calogan.rewrites",
     "calogan.lowering",
     "calogan.generator",

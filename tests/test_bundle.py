@@ -73,7 +73,7 @@ def test_good_files_pass(tiny_model: Path, precision: str) -> None:
     bundle.check_files(tiny_model, bundle.read(tiny_model), precision)
 
 
-@pytest.mark.parametrize("name", ["prepare.pb", "network.float32.pb", "finish.pb"])
+@pytest.mark.parametrize("name", ["prepare.pb", "network.float32.pb", "cells.npz"])
 def test_a_missing_or_altered_file_is_found(name: str, copied: Path) -> None:
     described = bundle.read(copied)
     alter(copied / name)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from calogan import bundle, generator
@@ -167,3 +168,20 @@ def test_a_damaged_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ModelError, match="is missing"):
         generator.load(tmp_path / "copy", precision="int8")
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_the_tail_takes_the_integers_and_their_step_for_the_outputs(tiny_model: Path, precision: str) -> None:
+    description = bundle.read(tiny_model)
+    energy = np.geomspace(2, 500, 32, dtype=np.float32)
+    latent = generator.latent_numbers(32, seed=1, model=description)
+    with tf.Graph().as_default() as graph:
+        inputs, features, _ = generator.prepare_graph(tiny_model, description)
+        (outputs,) = generator.splice(
+            tiny_model / description.network_files[precision], ("outputs",), features=features
+        )
+        with tf.compat.v1.Session(graph=graph) as session:
+            exact = session.run(outputs, dict(zip(inputs, (energy, latent), strict=True)))
+    found, step, _ = generator.load(tiny_model, precision=precision)._compute(energy, latent)
+    assert found.dtype == (np.int8 if precision == "int8" else np.float32)
+    np.testing.assert_allclose(found.astype(np.float32) * step, exact, rtol=1e-6)

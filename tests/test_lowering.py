@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from calogan import bundle, generator, lowering
 from calogan.config import Config, Network
 from calogan.errors import ModelError
-from calogan.events import Events
 from calogan.geometry import CLIC
-from calogan.networks import compound_poisson, lean
+from calogan.networks import lean
 from calogan.networks.base import GeneratorNetwork
 from calogan.networks.families import build_generator
 
@@ -32,50 +31,6 @@ def run(path: Path, output: str, **inputs: NDArray[np.generic]) -> NDArray[np.fl
                 f"out_{output}:0", {f"{name}:0": value for name, value in inputs.items()}
             )
     return found
-
-
-def tails(
-    folder: Path, model: lean.Lean, layers: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Showers by `Lean.finish`, by the frozen tail from the same random bits, and the rates."""
-    rng = np.random.default_rng(1)
-    logits = 0.5 * rng.standard_normal((len(layers), *CLIC.shape), np.float32)
-    bits = rng.integers(0, 2**16, logits.shape, dtype=np.uint16)
-    dense = np.asarray(model.finish(logits, layers, compound_poisson.normal_table()[bits]))
-    sparse = run(folder / "finish.pb", "showers", outputs=logits, context=layers, bits=bits)
-    return dense, sparse, np.asarray(model.rates(logits, layers)[0])
-
-
-def test_the_sparse_tail_draws_the_showers_of_the_dense_one(tiny_model: Path, model: lean.Lean, geant4: Events) -> None:
-    dense, sparse, rate = tails(tiny_model, model, geant4.showers[:32].sum(axis=(1, 2)))
-    # The table of quantiles ends at a rate of 1e-4: below, the dense tail hits a cell or two of a shower more.
-    differ = ((dense > 0) != (sparse > 0)).any(axis=(1, 2))
-    assert (rate[(dense > 0) != (sparse > 0)] < 1e-4).all()
-    assert differ.mean() < 0.02
-    same = np.broadcast_to(~differ[:, None, None, :], dense.shape)
-    np.testing.assert_allclose(sparse[same], dense[same], rtol=1e-5, atol=1e-9)
-    assert 0.01 < (sparse > 0).mean() < 0.3
-
-
-def test_both_tails_agree_where_a_layer_is_not_hit(tiny_model: Path, model: lean.Lean, geant4: Events) -> None:
-    layers = geant4.showers[:32].sum(axis=(1, 2))
-    layers[:, ::2] = 5e-5  # seldom enough for one crossing
-    dense, sparse, _ = tails(tiny_model, model, layers)
-    differ = ((dense > 0) != (sparse > 0)).any(axis=(1, 2))
-    assert differ.mean() < 0.05
-    # Where no cell was hit the central one has it all, which an ordinary draw hardly ever gives.
-    assert np.isclose(sparse[:, *CLIC.entry_cell][:, ::2], 5e-5, rtol=1e-3).mean() > 0.3
-    same = np.broadcast_to(~differ[:, None, None, :], dense.shape)
-    np.testing.assert_allclose(sparse[same], dense[same], rtol=1e-4, atol=1e-9)
-    assert not ((sparse > 0) & (sparse < CLIC.threshold_gev)).any()
-
-
-def test_the_layers_of_the_sparse_tail_sum_to_what_was_drawn(
-    tiny_model: Path, model: lean.Lean, geant4: Events
-) -> None:
-    layers = geant4.showers[:32].sum(axis=(1, 2))
-    sparse = tails(tiny_model, model, layers)[1]
-    np.testing.assert_allclose(sparse.sum(axis=(1, 2)), layers, rtol=1e-4, atol=625 * CLIC.threshold_gev)
 
 
 def test_frozen_graphs_compute_what_the_keras_model_does(tiny_model: Path, model: lean.Lean) -> None:

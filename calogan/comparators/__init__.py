@@ -21,8 +21,7 @@ from calogan.bundle import Bundle
 from calogan.comparators.base import Floats
 from calogan.errors import ModelError
 from calogan.events import EnergyRange
-from calogan.generator import BATCH, Generator
-from calogan.geometry import CLIC
+from calogan.generator import BATCH, Compute, Generator
 
 # The packages each needs beside TensorFlow; all of them come with calogan[peers].
 _PACKAGES = {
@@ -42,14 +41,14 @@ class Comparator(Generator):
         network: that network.
     """
 
-    def __init__(self, model: Bundle, kind: str, network: Network, run: Callable[..., Floats]) -> None:
+    def __init__(self, folder: Path, model: Bundle, kind: str, network: Network) -> None:
         file = f"network.{kind}"
         described = dataclasses.replace(
             model,
             network_files={**model.network_files, kind: file},
             sha256={**model.sha256, file: network.sha256},
         )
-        super().__init__(described, kind, run)
+        super().__init__(folder, described, kind, _compute(folder, model, network))
         self.network = network
 
 
@@ -87,7 +86,7 @@ def load(model: str | os.PathLike[str], kind: str, *, calibration: NDArray[np.fl
     latent = generator.latent_numbers(len(calibration), seed=_CALIBRATION_SEED, model=description)
     features = np.asarray(whole.prepare(calibration, latent)[0], dtype=np.float32)
     network = _converter(kind)(whole.network, features)
-    return Comparator(description, kind, network, _assemble(folder, description, network))
+    return Comparator(folder, description, kind, network)
 
 
 def _missing(packages: Sequence[str]) -> list[str]:
@@ -111,28 +110,17 @@ def _converter(kind: str) -> Callable[..., Network]:
             return tflite.int8 if kind == "tflite-int8" else tflite.float16
 
 
-def _assemble(folder: Path, model: Bundle, network: Network) -> Callable[..., Floats]:
-    """Join the float32 graphs of a model and a network between them: energies, latent numbers, cell noise -> showers."""
+def _compute(folder: Path, model: Bundle, network: Network) -> Compute:
+    """Join the graph before the network of a model and a network of another runtime."""
     with tf.Graph().as_default() as graph:
-        # `_splice` is private to `generator`, but a second reader of these graphs would be worse.
-        energy = tf.compat.v1.placeholder(tf.float32, (None,), "energy")
-        latent = tf.compat.v1.placeholder(tf.float32, (None, model.latent_size), "latent")
-        prepared = generator._splice(folder / "prepare.pb", ("features", "context"), energy=energy, latent=latent)
-        outputs = tf.compat.v1.placeholder(tf.float32, (None, *CLIC.shape), "outputs")
-        context = tf.compat.v1.placeholder(tf.float32, prepared[1].shape, "context")
-        last = {"outputs": outputs, "context": context}
-        if model.cell_noise:
-            last["bits"] = tf.compat.v1.placeholder(tf.uint16, (None, *CLIC.shape), "bits")
-        (showers,) = generator._splice(folder / "finish.pb", ("showers",), **last)
+        inputs, *prepared = generator.prepare_graph(folder, model)
         session = tf.compat.v1.Session(graph=graph, config=generator.session_config(1))
-        prepare = session.make_callable(prepared, feed_list=[energy, latent])
-        finish = session.make_callable(showers, feed_list=list(last.values()))
+        prepare = session.make_callable(prepared, feed_list=inputs)
 
-    def run(energies: Floats, latents: Floats, *bits: NDArray[np.uint16]) -> Floats:
-        features, conditions = prepare(energies, latents)
+    def compute(energy: Floats, latent: Floats) -> tuple[Floats, float, Floats]:
+        features, context = prepare(energy, latent)
         n = len(features)
         whole = np.pad(features, ((0, BATCH - n), (0, 0)), mode="edge") if n < BATCH else features
-        found: Floats = finish(network.run(whole)[:n], conditions, *bits)
-        return found
+        return network.run(whole)[:n], 1.0, context
 
-    return run
+    return compute

@@ -43,7 +43,7 @@ class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has
         """Compute what stays float32 after the network.
 
         Args:
-            outputs: of the network, shape (n, 25, 25, 25).
+            outputs: of the network.
             context: second result of `prepare`.
             noise: standard normal numbers, shape (n, 25, 25, 25); not looked at without `cell_noise`.
 

@@ -42,19 +42,57 @@ def to_sticks(layer_energies: NDArray[np.float32], energy: NDArray[np.float32]) 
     return np.concatenate([np.log(share / (1 - share)), total[:, None]], axis=1)
 
 
-class LayerFlow(keras.Model):  # type: ignore[misc]  # Keras has no types
-    """Conditional flow between normal numbers and the energies of the layers."""
+class Couplings(keras.Model):  # type: ignore[misc]  # Keras has no types
+    """Invertible map between `size` standard normal numbers and as many others, given a condition.
+
+    Args:
+        size: how many numbers.
+        condition: how many numbers they depend on.
+        couplings: how often one half of them moves the other.
+        width: of the small networks that say how.
+        name: of the map.
+    """
+
+    def __init__(self, size: int, condition: int, *, couplings: int, width: int, name: str) -> None:
+        super().__init__(name=name)
+        order = np.random.Generator(np.random.Philox(key=0))
+        self.orders = [order.permutation(size) for _ in range(couplings)]
+        self.size, self.half = size, size // 2
+        self.blocks = [
+            _coupling(self.half + condition, size - self.half, width, name=f"coupling_{k}") for k in range(couplings)
+        ]
+
+    def log_likelihood(self, numbers: Tensor, condition: Tensor) -> Tensor:
+        """Log density, shape (n,), of numbers, shape (n, size), for conditions, shape (n, condition)."""
+        x, log_det = numbers, 0.0
+        for order, block in zip(self.orders, self.blocks, strict=True):
+            x = ops.take(x, order, axis=1)
+            fixed, moved = x[:, : self.half], x[:, self.half :]
+            scale, shift = _scale_shift(block, fixed, condition)
+            x = ops.concatenate([fixed, moved * ops.exp(scale) + shift], axis=1)
+            log_det = log_det + ops.sum(scale, axis=1)
+        return log_det - 0.5 * ops.sum(ops.square(x), axis=1) - 0.5 * self.size * float(np.log(2 * np.pi))
+
+    def call(self, normal: Tensor, condition: Tensor) -> Tensor:
+        """Draw numbers, shape (n, size), of standard normal numbers, shape (n, size)."""
+        x = normal
+        for order, block in zip(reversed(self.orders), reversed(self.blocks), strict=True):
+            fixed, moved = x[:, : self.half], x[:, self.half :]
+            scale, shift = _scale_shift(block, fixed, condition)
+            x = ops.concatenate([fixed, (moved - shift) * ops.exp(-scale)], axis=1)
+            x = ops.take(x, np.argsort(order), axis=1)
+        return x
+
+
+class LayerFlow(Couplings):
+    """Flow between normal numbers and the energies of the layers, given log Ep."""
 
     def __init__(self, *, couplings: int = 6, width: int = 32) -> None:
-        super().__init__(name="layer_flow")
+        super().__init__(SIZE, 1, couplings=couplings, width=width, name="layer_flow")
         self.centre = self.add_weight(name="centre", shape=(_DEGREE, SIZE), initializer="zeros", trainable=False)
         self.spread = self.add_weight(name="spread", shape=(_DEGREE, SIZE), initializer="zeros", trainable=False)
         self.mix = self.add_weight(name="mix", shape=(SIZE, SIZE), initializer="identity", trainable=False)
         self.unmix = self.add_weight(name="unmix", shape=(SIZE, SIZE), initializer="identity", trainable=False)
-        order = np.random.Generator(np.random.Philox(key=0))
-        self.orders = [order.permutation(SIZE) for _ in range(couplings)]
-        self.half = SIZE // 2
-        self.blocks = [_coupling(self.half, SIZE - self.half, width, name=f"coupling_{k}") for k in range(couplings)]
 
     def fit_scale(self, sticks: NDArray[np.float64], energy: NDArray[np.float32]) -> None:
         """Fit centre and spread as polynomials of log Ep, and the axes without correlation, to `to_sticks` of a sample."""
@@ -76,27 +114,6 @@ class LayerFlow(keras.Model):  # type: ignore[misc]  # Keras has no types
         centre, spread = self._scale(condition)
         return ops.matmul((sticks - centre) / spread, self.mix)
 
-    def log_likelihood(self, scaled: Tensor, condition: Tensor) -> Tensor:
-        """Log density, shape (n,), of centred and scaled sticks, shape (n, 25)."""
-        x, log_det = scaled, 0.0
-        for order, block in zip(self.orders, self.blocks, strict=True):
-            x = ops.take(x, order, axis=1)
-            fixed, moved = x[:, : self.half], x[:, self.half :]
-            scale, shift = _scale_shift(block, fixed, condition)
-            x = ops.concatenate([fixed, moved * ops.exp(scale) + shift], axis=1)
-            log_det = log_det + ops.sum(scale, axis=1)
-        return log_det - 0.5 * ops.sum(ops.square(x), axis=1) - 0.5 * SIZE * float(np.log(2 * np.pi))
-
-    def call(self, normal: Tensor, condition: Tensor) -> Tensor:
-        """Draw centred and scaled sticks, shape (n, 25), of standard normal numbers, shape (n, 25)."""
-        x = normal
-        for order, block in zip(reversed(self.orders), reversed(self.blocks), strict=True):
-            fixed, moved = x[:, : self.half], x[:, self.half :]
-            scale, shift = _scale_shift(block, fixed, condition)
-            x = ops.concatenate([fixed, (moved - shift) * ops.exp(-scale)], axis=1)
-            x = ops.take(x, np.argsort(order), axis=1)
-        return x
-
     def layer_energies(self, scaled: Tensor, condition: Tensor, energy: Tensor) -> Tensor:
         """Energies of the layers, shape (n, 25), GeV, of centred and scaled sticks."""
         centre, spread = self._scale(condition)
@@ -116,7 +133,7 @@ class LayerFlow(keras.Model):  # type: ignore[misc]  # Keras has no types
 def _coupling(inputs: int, outputs: int, width: int, *, name: str) -> keras.Model:
     # The last layer starts at zero, so that the untrained flow is the identity.
     parts = [
-        keras.Input((inputs + 1,)),
+        keras.Input((inputs,)),
         layers.Dense(width, activation="relu"),
         layers.Dense(width, activation="relu"),
         layers.Dense(2 * outputs, kernel_initializer="zeros"),

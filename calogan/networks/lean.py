@@ -1,11 +1,13 @@
 """`lean`: a generator made for integer arithmetic.
 
-Three parts. A float32 flow draws the energies of the layers (`flow`). A small convolutional network, the
+Three parts. Float32 flows draw the energies of the layers and the latent numbers of the shape (`flow`). A small convolutional network, the
 part that is quantized, gives the expected share of each cell in its layer. A float32 tail draws each
 cell around its expected energy with the fluctuation that sampling gives (`compound_poisson`) and scales
 every layer to the energy the flow has drawn. So quantization can change the shape inside a layer only:
 it cannot move the sampling fraction, the resolution or the longitudinal profile.
 """
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,10 +19,11 @@ from calogan.networks import compound_poisson, flow
 from calogan.networks.base import GeneratorNetwork, Tensor
 
 SHAPE_LATENT = 16
-_RINGS = 8
-_LOGIT_MAX = 30.0  # beyond any share; keeps the exponential finite
-_RATE_MIN = 1e-7  # keeps the logarithm of the rate of an empty layer finite
-_BLOCK = 5  # side of the square of cells that one position of the small image becomes
+_RINGS, _SIDES = 8, 3
+LOGIT_MAX = 30.0  # beyond any share; keeps the exponential finite
+RATE_MIN = 1e-7  # keeps the logarithm of the rate of an empty layer finite
+_BLOCK = 5  # side of the square of cells that one position of the small image becomes, and of that image
+_BLOCKS = _BLOCK * _BLOCK
 
 
 class Lean(GeneratorNetwork):
@@ -28,27 +31,29 @@ class Lean(GeneratorNetwork):
 
     Attributes:
         flow: draws the energies of the layers.
-        network: the quantized part: features, shape (n, 2 + 25 + 16) -> logits, shape (n, 25, 25, 25).
+        prior: draws the numbers that the encoder of the training would have found in a shower with these energies.
+        network: the quantized part: features, shape (n, 2 + 25 + 16) -> logits, shape (n, 5, 5, 625), see `to_blocks`.
         template: logarithm of each cell's mean share of its layer, shape (25, 25, 25).
-        log_quantum: logarithm of the mean deposit of one crossing, GeV, by layer and ring around the axis.
+        log_quantum: logarithm of the mean deposit of one crossing, GeV, by layer and region, see `_regions`.
     """
 
     family = "lean"
     latent_size = flow.SIZE + SHAPE_LATENT
     cell_noise = True
 
-    def __init__(self, *, width: int = 32) -> None:
+    def __init__(self, *, width: int = 128) -> None:
         super().__init__(name="lean")
         self.width = width
         self.flow = flow.LayerFlow()
+        self.prior = flow.Couplings(SHAPE_LATENT, 1 + flow.SIZE, couplings=6, width=48, name="prior")
         self.network = shape_network(width)
         self.template = self.add_weight(name="template", shape=CLIC.shape, initializer="zeros")
         self.log_quantum = self.add_weight(
             name="log_quantum",
-            shape=(CLIC.layers, _RINGS),
+            shape=(CLIC.layers, _RINGS * _SIDES),
             initializer=keras.initializers.Constant(float(np.log(3.5e-4))),
         )
-        self.ring = _rings()
+        self.region = _regions()
         self.central = np.zeros((1, *CLIC.shape), dtype=np.float32)
         self.central[:, *CLIC.entry_cell] = 1.0
 
@@ -64,7 +69,8 @@ class Lean(GeneratorNetwork):
         """
         condition = flow.log_energy(energy)
         scaled = self.flow(latent[:, : flow.SIZE], condition)
-        features = self.features(condition, scaled, latent[:, flow.SIZE :])
+        shape_latent = self.prior(latent[:, flow.SIZE :], ops.concatenate([condition, scaled], axis=1))
+        features = self.features(condition, scaled, shape_latent)
         return features, self.flow.layer_energies(scaled, condition, energy)
 
     def features(self, condition: Tensor, scaled: Tensor, shape_latent: Tensor) -> Tensor:
@@ -76,23 +82,27 @@ class Lean(GeneratorNetwork):
         """Expected crossings of each cell and the energy of one.
 
         Args:
-            logits: output of the network, shape (n, 25, 25, 25).
+            logits: output of the network, shape (n, 5, 5, 625).
             layer_energies: shape (n, 25), GeV.
 
         Returns:
             rates, shape (n, 25, 25, 25), and quanta, shape (25, 25, 25), GeV.
         """
-        quantum = ops.exp(ops.take(ops.transpose(self.log_quantum), self.ring, axis=0))
+        quantum = self.quantum()
         # A softmax over the cells of a layer; the logits are small, so their maximum need not be taken off.
-        weight = ops.exp(ops.minimum(logits + self.template, _LOGIT_MAX))
+        weight = ops.exp(ops.minimum(_from_blocks(logits) + self.template, LOGIT_MAX))
         factor = layer_energies / ops.sum(weight, axis=(1, 2))
-        return weight * factor[:, None, None, :] * (1.0 / quantum) + _RATE_MIN, quantum
+        return weight * factor[:, None, None, :] * (1.0 / quantum) + RATE_MIN, quantum
+
+    def quantum(self) -> Tensor:
+        """Mean deposit of one crossing in each cell, shape (25, 25, 25), GeV."""
+        return ops.exp(ops.take(ops.transpose(self.log_quantum), self.region, axis=0))
 
     def finish(self, logits: Tensor, layer_energies: Tensor, noise: Tensor) -> Tensor:
         """Draw the cells around their expected energies.
 
         Args:
-            logits: output of the network, shape (n, 25, 25, 25).
+            logits: output of the network, shape (n, 5, 5, 625).
             layer_energies: shape (n, 25), GeV; every layer of the result sums to it.
             noise: standard normal numbers, shape (n, 25, 25, 25).
 
@@ -110,24 +120,32 @@ class Lean(GeneratorNetwork):
 
 
 def shape_network(width: int) -> keras.Model:
-    """The convolutional network of the family: Dense, then 5x5 positions, then 25x25 cells.
+    """The network of the family: Dense, convolutions over 5x5 positions, then the 625 cells of each position's block.
 
-    Every convolution is followed by ReLU, which fuses into the integer convolution; the enlargement is
-    sub-pixel (Shi et al. 2016), since a transposed convolution stays float32 in TensorFlow.
+    The last layer is a sub-pixel convolution (Shi et al. 2016), whose result is left in the order of the blocks: the tail
+    finds the cells there, which costs nothing, and transposing them would. Every other layer is followed by ReLU,
+    which fuses into the integer operation; a transposed convolution would stay float32 in TensorFlow.
     """
     x = features = keras.Input((2 + flow.SIZE + SHAPE_LATENT,), name="features")
     x = layers.Dense(128, activation="relu")(x)
-    x = layers.Dense(_BLOCK * _BLOCK * width, activation="relu")(x)
-    x = layers.Reshape((_BLOCK, _BLOCK, width))(x)
-    x = layers.Conv2D(_BLOCK * _BLOCK * width // 2, 3, padding="same", activation="relu")(x)
-    x = layers.Reshape((_BLOCK, _BLOCK, _BLOCK, _BLOCK, width // 2))(x)
-    x = layers.Permute((1, 3, 2, 4, 5))(x)
-    x = layers.Reshape((_BLOCK * _BLOCK, _BLOCK * _BLOCK, width // 2))(x)
+    x = layers.Dense(_BLOCKS * width // 4, activation="relu")(x)
+    x = layers.Reshape((_BLOCK, _BLOCK, width // 4))(x)
     x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
     x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
     near_zero = keras.initializers.RandomNormal(0, 0.02)
-    logits = layers.Conv2D(CLIC.layers, 3, padding="same", kernel_initializer=near_zero)(x)
+    logits = layers.Conv2D(_BLOCKS * CLIC.layers, 1, kernel_initializer=near_zero)(x)
     return keras.Model(features, logits, name="shape")
+
+
+def to_blocks(cells: NDArray[Any]) -> NDArray[Any]:
+    """Order cells, shape (25, 25, 25), as the network does: 5x5 blocks of 5x5 cells of 25 layers, shape (5, 5, 625)."""
+    split = cells.reshape(_BLOCK, _BLOCK, _BLOCK, _BLOCK, CLIC.layers)
+    return split.transpose(0, 2, 1, 3, 4).reshape(_BLOCK, _BLOCK, -1)
+
+
+def _from_blocks(outputs: Tensor) -> Tensor:
+    split = ops.reshape(outputs, (-1, _BLOCK, _BLOCK, _BLOCK, _BLOCK, CLIC.layers))
+    return ops.reshape(ops.transpose(split, (0, 1, 3, 2, 4, 5)), (-1, *CLIC.shape))
 
 
 def template(mean_shower: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -137,8 +155,12 @@ def template(mean_shower: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.asarray(np.log(share + 1e-6), dtype=np.float32)
 
 
-def _rings() -> NDArray[np.int32]:
-    """Number of the ring of each (x, y) around the entry cell, shape (25, 25); the last takes the rest."""
-    x, y = np.indices(CLIC.shape[:2])
-    radius = np.hypot(x - CLIC.entry_cell[0], y - CLIC.entry_cell[1])
-    return np.asarray(np.minimum(np.round(radius), _RINGS - 1), dtype=np.int32)
+def _regions() -> NDArray[np.int32]:
+    """Number of the region of each (x, y), shape (25, 25): ring around the entry cell times side, left and right being one.
+
+    The field bends low-energy electrons along y only, so that deposits above and below the axis are not alike.
+    """
+    x, y = np.indices(CLIC.shape[:2]) - np.reshape(CLIC.entry_cell, (2, 1, 1))
+    ring = np.minimum(np.round(np.hypot(x, y)), _RINGS - 1)
+    side = np.where(np.abs(y) <= np.abs(x), 0, np.where(y > 0, 1, 2))
+    return np.asarray(ring * _SIDES + side, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Likelihood pre-training of `lean`: both of its parts have a density, so neither needs an adversary to start."""
+"""Likelihood pre-training of `lean`: all of its parts have a density, so none needs an adversary to start."""
 
 import keras
 import numpy as np
@@ -14,6 +14,8 @@ from calogan.training.workers import ALONE, Gradients, Workers
 
 _STICK_NOISE = 0.2  # blurs the few thousand showers the flow learns from; chosen by the held-out likelihood
 _CLIP_NORM = 1.0
+_DIVERGENCE = 0.3  # weight at the end: below 1, as the prior is learned afterwards
+_CHUNK = 512  # showers encoded at a time
 
 
 class FlowStage:
@@ -94,7 +96,7 @@ class ShapeStage:
 
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:
         """Take one step per batch, half of them mirrored in x, an exact symmetry; returns the mean losses."""
-        weight = tf.constant(np.clip(2 * epoch / max(1, self.epochs) - 0.5, 0.01, 1), tf.float32)
+        weight = tf.constant(_DIVERGENCE * np.clip(2 * epoch / max(1, self.epochs) - 0.5, 0.01, 1), tf.float32)
         losses = []
         for batch in batches(self._showers, self._batch_size, rng):
             mirrored = rng.random() < 0.5
@@ -108,6 +110,12 @@ class ShapeStage:
         cells, divergence = np.mean(losses, axis=0)
         return {"cell_loss": float(cells), "divergence": float(divergence)}
 
+    def encode(self, showers: tf.Tensor, condition: tf.Tensor, scaled: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean and logarithm of the spread of the latent numbers of showers, each of shape (n, 16)."""
+        seen = (moments(showers) - self._centre) / self._spread
+        mean, log_spread = tf.split(self.encoder(tf.concat([seen, condition, scaled], 1)), 2, axis=1)
+        return mean, tf.clip_by_value(log_spread, -5.0, 2.0)
+
     def _differentiate(
         self,
         showers: tf.Tensor,
@@ -117,10 +125,8 @@ class ShapeStage:
         normal: tf.Tensor,
         weight: tf.Tensor,
     ) -> tuple[tf.Tensor, Gradients]:
-        seen = (moments(showers) - self._centre) / self._spread
         with tf.GradientTape() as tape:
-            mean, log_spread = tf.split(self.encoder(tf.concat([seen, condition, scaled], 1)), 2, axis=1)
-            log_spread = tf.clip_by_value(log_spread, -5.0, 2.0)
+            mean, log_spread = self.encode(showers, condition, scaled)
             latent = mean + tf.exp(log_spread) * normal
             logits = self._model.network(self._model.features(condition, scaled, latent))
             rate, quantum = self._model.rates(logits, layer_energies)
@@ -134,6 +140,71 @@ class ShapeStage:
     def _update(self, gradients: Gradients) -> None:
         clipped, _ = tf.clip_by_global_norm(gradients, _CLIP_NORM)
         self._optimizer.apply_gradients(zip(clipped, self._variables, strict=True))
+
+
+class PriorStage:
+    """Fits the flow of the latent numbers to what the encoder finds in the training showers.
+
+    The decoder has met those only, and they are not quite standard normal numbers: Dai and Wipf, "Diagnosing and
+    enhancing VAE models" (2019), section 3. A shower and its mirror image are both seen.
+    """
+
+    name = "prior"
+
+    def __init__(
+        self,
+        model: lean.Lean,
+        shape: ShapeStage,
+        showers: EventSource,
+        config: Training,
+        workers: Workers = ALONE,
+    ) -> None:
+        self.epochs = config.prior_epochs
+        self._model, self._shape, self._showers = model, shape, showers
+        self._found: tuple[NDArray[np.float32], ...] = ()
+        self._batch_size = min(config.batch_size, len(showers))
+        self._mine = workers.rows(self._batch_size)
+        steps = max(1, self.epochs * (2 * len(showers) // self._batch_size))
+        rate = keras.optimizers.schedules.CosineDecay(config.flow_rate, steps)
+        self._optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-3)
+        size, condition = lean.SHAPE_LATENT, 1 + flow.SIZE
+        model.prior.log_likelihood(np.zeros((2, size), "f"), np.zeros((2, condition), "f"))  # builds the variables
+        self._variables = model.prior.trainable_variables
+        self._optimizer.build(self._variables)
+        self.state = {"prior_optimizer": self._optimizer}
+        self._step = workers.step(self._differentiate, self._update, compiled=True)
+
+    def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:  # noqa: ARG002 - one interface
+        """Take one step per batch, with latent numbers drawn anew; returns the mean loss."""
+        # The encoder moves until this stage begins, so it is asked then.
+        self._found = self._found or self._encoded()
+        mean, spread, condition = self._found
+        order = rng.permutation(len(mean))
+        losses = []
+        for start in range(0, len(order) - self._batch_size + 1, self._batch_size):
+            rows = order[start : start + self._batch_size]
+            latent = mean[rows] + spread[rows] * rng.standard_normal(mean[rows].shape, np.float32)
+            losses.append(self._step(tf.constant(latent[self._mine]), tf.constant(condition[rows][self._mine])))
+        return {"prior_loss": float(np.mean(losses))}
+
+    def _encoded(self) -> tuple[NDArray[np.float32], ...]:
+        """Mean and spread of the latent numbers of each shower and mirrored shower, (2n, 16), and what is known, (2n, 26)."""
+        found = []
+        for start in range(0, len(self._showers), _CHUNK):
+            some = self._showers[start : start + _CHUNK]
+            for showers in (some.showers, some.showers[:, ::-1]):
+                condition, scaled = _scaled_sticks(self._model, showers.sum(axis=(1, 2)), some.energy)
+                mean, log_spread = self._shape.encode(showers, condition, scaled)
+                found.append((mean, np.exp(log_spread), np.concatenate([condition, scaled], axis=1)))
+        return tuple(np.concatenate(arrays).astype(np.float32) for arrays in zip(*found, strict=True))
+
+    def _differentiate(self, latent: tf.Tensor, condition: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(self._model.prior.log_likelihood(latent, condition))
+        return loss, tape.gradient(loss, self._variables)
+
+    def _update(self, gradients: Gradients) -> None:
+        self._optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
 
 
 def _scaled_sticks(

@@ -20,7 +20,7 @@ from calogan.networks.families import build_generator
 from calogan.networks.lean import Lean
 from calogan.training import selection
 from calogan.training.adversarial import AdversarialStage
-from calogan.training.likelihood import FlowStage, ShapeStage
+from calogan.training.likelihood import FlowStage, PriorStage, ShapeStage
 from calogan.training.selection import DRAWS, Scored
 from calogan.training.survey import survey
 from calogan.training.workers import ALONE, Workers, random_states
@@ -48,7 +48,7 @@ class Epoch:
     """What one epoch did.
 
     Attributes:
-        stage: `flow`, `shape`, `warmup` or `adversarial`.
+        stage: `flow`, `shape`, `prior`, `warmup` or `adversarial`.
         number: epoch of the run, counted from 0.
         of: epochs of the whole run.
         losses: mean of each loss.
@@ -170,7 +170,9 @@ def _stages(model: GeneratorNetwork, showers: EventSource, config: Config, worke
     known = survey(showers)
     stages: list[Stage] = []
     if isinstance(model, Lean):
-        stages += [FlowStage(model, known, numbers, workers), ShapeStage(model, showers, known, numbers, workers)]
+        shape = ShapeStage(model, showers, known, numbers, workers)
+        stages += [FlowStage(model, known, numbers, workers), shape]
+        stages.append(PriorStage(model, shape, showers, numbers, workers))
     if numbers.adversarial_epochs:
         discriminator = rehm2021.discriminator()
         for move in (False, True):
@@ -185,7 +187,7 @@ def _stages(model: GeneratorNetwork, showers: EventSource, config: Config, worke
 
 
 def _is_scored(stage: Stage, epoch: int, config: Config) -> bool:
-    if stage.name == "shape":
+    if stage.name in {"shape", "prior"}:
         every = config.training.score_every
         return epoch == stage.epochs - 1 or (every > 0 and (epoch + 1) % every == 0)
     return stage.name == "adversarial"

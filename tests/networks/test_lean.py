@@ -22,7 +22,7 @@ def model(geant4: Events) -> lean.Lean:
 
 @pytest.fixture(scope="module")
 def logits() -> NDArray[np.float32]:
-    return np.random.default_rng(1).standard_normal((8, *CLIC.shape), np.float32)
+    return np.random.default_rng(1).standard_normal((8, 5, 5, 625), np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -39,23 +39,23 @@ def test_rates_times_quanta_are_the_energies_of_the_layers(
     np.testing.assert_allclose(np.sum(rate * quantum, axis=(1, 2)), layers, rtol=1e-4, atol=1e-7)
 
 
-def test_the_quantum_depends_on_layer_and_ring_only(model: lean.Lean, layers: NDArray[np.float32]) -> None:
+def test_the_quantum_depends_on_layer_ring_and_side_only(model: lean.Lean) -> None:
     before = model.log_quantum.numpy()
     changed = before.copy()
-    changed[7, 2] = 0.0
+    changed[7, 3 * 2 + 1] = 0.0
     model.log_quantum.assign(changed)
-    quantum = np.asarray(model.rates(np.zeros((8, *CLIC.shape), np.float32), layers)[1])
+    quantum = np.asarray(model.quantum())
     model.log_quantum.assign(before)
     x, y, z = np.nonzero(quantum > 0.5)
     assert set(z) == {7}
-    np.testing.assert_array_equal(np.unique(np.round(np.hypot(x - 12, y - 12))), [2])
-    assert len(x) == 12  # four cells at (2, 0) and eight at (2, 1) from the axis
+    # Two cells from the axis, above it: one at (0, 2) and its neighbours left and right, at a distance of 2.24.
+    assert sorted(zip(x - 12, y - 12, strict=True)) == [(-1, 2), (0, 2), (1, 2)]
 
 
 def test_the_layers_of_showers_sum_to_the_energies_drawn(
     model: lean.Lean, logits: NDArray[np.float32], layers: NDArray[np.float32]
 ) -> None:
-    noise = np.random.default_rng(2).standard_normal(logits.shape, np.float32)
+    noise = np.random.default_rng(2).standard_normal((8, *CLIC.shape), np.float32)
     showers = np.asarray(model.finish(logits, layers, noise))
     # What is below the read-out threshold is set to 0.
     np.testing.assert_allclose(showers.sum(axis=(1, 2)), layers, rtol=1e-4, atol=625 * CLIC.threshold_gev)
@@ -66,9 +66,9 @@ def test_the_layers_of_showers_sum_to_the_energies_drawn(
 def test_a_layer_without_a_hit_has_its_energy_in_the_central_cell(
     model: lean.Lean, layers: NDArray[np.float32]
 ) -> None:
-    logits = np.zeros((8, *CLIC.shape), np.float32)
+    logits = np.zeros((8, 5, 5, 625), np.float32)
     faint = layers / 1000
-    showers = np.asarray(model.finish(logits, faint, np.full_like(logits, -10.0)))
+    showers = np.asarray(model.finish(logits, faint, np.full((8, *CLIC.shape), -10.0, np.float32)))
     assert (showers > 0).sum() == (faint >= CLIC.threshold_gev).sum()
     np.testing.assert_allclose(showers[:, *CLIC.entry_cell], np.where(faint < CLIC.threshold_gev, 0, faint), rtol=1e-6)
 
@@ -91,7 +91,19 @@ def test_the_template_is_the_logarithm_of_the_mean_shares_mirrored_in_x(geant4: 
     np.testing.assert_allclose((np.exp(template.astype(np.float64)) - 1e-6).sum(axis=(0, 1)), 1, rtol=1e-4)
 
 
+def test_a_position_of_the_network_is_a_block_of_five_by_five_cells(model: lean.Lean) -> None:
+    logits = np.zeros((1, 5, 5, 625), np.float32)
+    logits[0, 1, 3] = 1.0
+    raised = np.asarray(
+        model.rates(logits, np.ones((1, 25), np.float32))[0] / model.rates(0 * logits, np.ones((1, 25)))[0]
+    )
+    x, y, _ = np.nonzero(raised[0] > 1.5)
+    assert (set(x), set(y)) == (set(range(5, 10)), set(range(15, 20)))
+    cells = np.arange(25**3).reshape(CLIC.shape)
+    np.testing.assert_array_equal(lean.to_blocks(cells)[1, 3].reshape(5, 5, 25), cells[5:10, 15:20])
+
+
 def test_no_convolution_is_transposed(model: lean.Lean) -> None:
     kinds = [type(layer).__name__ for layer in model.network.layers]
-    assert kinds.count("Conv2D") == 4
+    assert kinds.count("Conv2D") == 3
     assert "Conv2DTranspose" not in kinds

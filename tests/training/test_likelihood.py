@@ -1,10 +1,11 @@
+import keras
 import numpy as np
 
 from calogan.config import Network, Training
 from calogan.events import Events
-from calogan.networks import lean
+from calogan.networks import flow, lean
 from calogan.networks.families import build_generator
-from calogan.training.likelihood import FlowStage
+from calogan.training.likelihood import FlowStage, PriorStage, ShapeStage
 from calogan.training.survey import survey
 
 
@@ -18,3 +19,26 @@ def test_the_flow_learns_and_nothing_else_moves(geant4: Events) -> None:
     assert losses[-1] < losses[0]
     for before, variable in zip(network, model.network.trainable_variables, strict=True):
         np.testing.assert_array_equal(before, variable.numpy())
+
+
+def test_the_prior_learns_where_the_encoder_puts_the_training_showers(geant4: Events) -> None:
+    keras.utils.set_random_seed(1)
+    model = build_generator(Network(width=8))
+    assert isinstance(model, lean.Lean)
+    known = survey(geant4)
+    config = Training(shape_epochs=1, prior_epochs=8, batch_size=32, flow_rate=5e-3)
+    model.flow.fit_scale(flow.to_sticks(known.layer_energies, known.energy), known.energy)
+    shape = ShapeStage(model, geant4, known, config)
+    # An encoder that says the same of every shower.
+    last = shape.encoder.layers[-1]
+    last.set_weights([np.zeros_like(last.get_weights()[0]), np.full(2 * lean.SHAPE_LATENT, -2.0)])
+    stage = PriorStage(model, shape, geant4, config)
+    losses = [stage.run_epoch(epoch, np.random.default_rng(epoch))["prior_loss"] for epoch in range(8)]
+    assert losses[-1] < losses[0] - 5
+    condition = np.zeros((500, 26), np.float32)
+    drawn = np.asarray(
+        model.prior(np.random.default_rng(1).standard_normal((500, lean.SHAPE_LATENT), np.float32), condition)
+    )
+    # Mean -2, spread exp(-2), for each of the sixteen numbers.
+    np.testing.assert_allclose(drawn.mean(axis=0), -2, atol=0.5)
+    assert drawn.std() < 0.5
