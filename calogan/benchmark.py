@@ -154,11 +154,11 @@ def interleave(
     energy = samplers[first].energy_range.draw(_ROUND_SHOWERS, _SEED)
     whole: dict[str, list[float]] = {name: [] for name in samplers}
     inner: dict[str, list[float]] = {name: [] for name in samplers}
-    with _one_core():
+    with one_core():
         for _ in range(rounds + 1):
             for name, sampler in samplers.items():
-                whole[name].append(_ms(partial(sampler.sample, energy, seed=_SEED)) / len(energy))
-                inner[name].append(_ms(partial(networks[name].run, features)) / len(features))
+                whole[name].append(elapsed_ms(partial(sampler.sample, energy, seed=_SEED)) / len(energy))
+                inner[name].append(elapsed_ms(partial(networks[name].run, features)) / len(features))
             progress()
     return {
         name: Timing(
@@ -210,14 +210,15 @@ def _ratio(reference: list[float], candidate: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(reference[1:], candidate[1:], strict=True))
 
 
-def _ms(call: Callable[[], Any]) -> float:
+def elapsed_ms(call: Callable[[], Any]) -> float:
+    """Wall time of a call, ms."""
     started = time.perf_counter()
     call()
     return 1000 * (time.perf_counter() - started)
 
 
 @contextlib.contextmanager
-def _one_core() -> Iterator[None]:
+def one_core() -> Iterator[None]:
     """Keep this process, with the threads TensorFlow starts meanwhile, on one core."""
     allowed = os.sched_getaffinity(0)
     _pin({max(allowed)})
