@@ -79,9 +79,9 @@ def read(path: Path) -> CellTables:
         ModelError: the file does not hold them.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return CellTables(**arrays)
-    except (OSError, ValueError, TypeError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, TypeError, BadZipFile) as error:
         raise ModelError(f"{path}: holds no tables of cells ({error}); make the model again") from error
 
 

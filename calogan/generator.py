@@ -86,8 +86,8 @@ class Generator:
         for start in range(0, len(padded), BATCH):
             part = padded[start : start + BATCH]
             words = random_words(len(part), seed, first - lead + start, self._bundle)
-            outputs, step, context = self._compute(part, _latent(words, self._bundle))
-            self._finish(outputs, step, context, words, showers[start : start + len(part)])
+            # Not named: a runtime that lends its memory may want it back before the next batch.
+            self._finish(*self._compute(part, _latent(words, self._bundle)), words, showers[start : start + len(part)])
             if progress:
                 progress(min(start + len(part), lead + len(energy)) - max(start, lead))
         return Events(showers[lead : lead + len(energy)].reshape(-1, *CLIC.shape), energy)

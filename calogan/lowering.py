@@ -34,7 +34,7 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
     model.save_weights(folder / bundle.WEIGHTS)
     network = rewrites.lower(model.network, integer=False)
     write_graph(folder / "prepare.pb", _prepare, model, energy=(), latent=(model.latent_size,))
-    write_graph(folder / "network.float32.pb", _network, network, features=network.input_shape[1:])
+    write_network(folder / "network.float32.pb", network)
     float32 = (folder / "network.float32.pb").read_bytes()
     (folder / "network.bfloat16.pb").write_bytes(compute_in_bfloat16(float32))
     (folder / "network.float16.pb").write_bytes(halve_weights(float32))
@@ -117,6 +117,11 @@ def _prepare(model: GeneratorNetwork, energy: tf.Tensor, latent: tf.Tensor) -> d
 
 def _network(network: keras.Model, features: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"outputs": network(features, training=False)}
+
+
+def write_network(path: Path, network: keras.Model) -> None:
+    """Freeze the part of a model that is quantized; input and output are nodes `features` and `out_outputs`."""
+    write_graph(path, _network, network, features=network.input_shape[1:])
 
 
 def write_graph(path: Path, function: _Part, model: keras.Model, **shapes: tuple[int, ...]) -> None:

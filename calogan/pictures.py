@@ -1,5 +1,6 @@
 """Pictures of showers themselves; each function returns a matplotlib Figure and touches no `pyplot`."""
 
+import collections
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ _VIEWS = (
     ("front view", "xy", "x (cell)", "y (cell)"),
 )
 _DPI = 130
+_MOST_KINDS = 8  # of operations have a colour of their own
 _MOST_POINTS = 20_000  # more only darken the cloud
 
 
@@ -91,6 +93,32 @@ def inspection(found: Inspection) -> Figure:
     profile = 1e3 * found.mean_shower.sum(axis=(0, 1))
     depth.stairs(profile, np.arange(len(profile) + 1) - 0.5, fill=True, color="#009E73")
     depth.set(xlabel="depth z (layer)", ylabel="mean energy (MeV)", title="longitudinal profile")
+    return figure
+
+
+def operation_times(profiles: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Draw where the time of networks goes, a bar each, as in table 2 of arXiv 2103.10142.
+
+    Args:
+        profiles: by network; ms for one shower by type of operation, see `profiling.operation_times`.
+    """
+    total: collections.Counter[str] = collections.Counter()
+    for times in profiles.values():
+        total.update(times)
+    shown = [kind for kind, _ in total.most_common(_MOST_KINDS)]
+    figure = blank(10.5, 1.6 + 0.7 * len(profiles))
+    panel = figure.subplots()
+    left = np.zeros(len(profiles))
+    for kind in [*shown, "others"]:
+        widths = [
+            times.get(kind, 0.0) if kind in shown else sum(ms for name, ms in times.items() if name not in shown)
+            for times in profiles.values()
+        ]
+        panel.barh(list(profiles), widths, left=left, label=kind.removeprefix("_Mkl"))
+        left += widths
+    panel.invert_yaxis()
+    panel.set_xlabel("time of one core for one shower (ms)")
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     return figure
 
 

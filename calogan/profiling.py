@@ -1,13 +1,16 @@
 """Where the time of a frozen network goes: milliseconds by type of operation."""
 
 import collections
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from calogan import generator
+from calogan import benchmark, bundle, generator, lowering
+from calogan.quantization import read_graph
 
 _WARM_UP = 2  # runs in which oneDNN compiles its kernels and TensorFlow its constants
 
@@ -40,6 +43,29 @@ def operation_times(
                 if number >= _WARM_UP:
                     spent.update(_nanoseconds(metadata))
     return {kind: time / (1e6 * rounds * showers) for kind, time in spent.most_common()}
+
+
+def network_profiles(folder: Path) -> dict[str, dict[str, float]]:
+    """Where the time of the network of a model goes: as it was trained, rewritten, and in int8 if the model has that.
+
+    Returns:
+        `operation_times` of each, ms for one shower.
+
+    Raises:
+        ModelError: the weights or a network of the model are missing.
+    """
+    description = bundle.read(folder)
+    features = benchmark.network_features(folder, description, generator.BATCH)
+    model = lowering.load_generator_network(folder, description)
+    with tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
+        trained = Path(scratch) / "trained.pb"
+        lowering.write_network(trained, model.network)
+        graphs = {"float32, as trained": read_graph(trained)}
+    for precision in ("float32", "int8"):
+        if precision in description.network_files:
+            bundle.check_files(folder, description, precision)
+            graphs[precision] = read_graph(folder / description.network_files[precision])
+    return {name: operation_times(graph, {"features": features}, rounds=3) for name, graph in graphs.items()}
 
 
 def _nanoseconds(metadata: tf.compat.v1.RunMetadata) -> dict[str, int]:

@@ -10,9 +10,10 @@ from typing import Any
 import click
 import ray
 
-from calogan import plots, provenance, registry, steps
+from calogan import pictures, plots, provenance, registry, steps
 from calogan.benchmark import BenchmarkReport, benchmark
 from calogan.config import Config, load_config
+from calogan.profiling import network_profiles
 from calogan.training.loop import TrainingResult
 from calogan.validation import ValidationReport
 from ray_jobs.cluster import flat, join, run, say, write_json
@@ -45,6 +46,12 @@ def measure(config: Config, folder: Path) -> BenchmarkReport:
     return benchmark(folder, PRECISIONS, config.benchmark)
 
 
+@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
+def profile(folder: Path) -> dict[str, dict[str, float]]:
+    """Find where the time of the networks goes."""
+    return network_profiles(folder)
+
+
 @click.command()
 @click.option("--config", "config_name", default="tiny", show_default=True, help="Packaged configuration or TOML file.")
 @click.option("--storage", type=click.Path(path_type=Path), default=Path("storage"), help="Folder all nodes share.")
@@ -65,11 +72,15 @@ def main(config_name: str, storage: Path) -> None:
         shown = {"parametrised": ray.get(beside), **reports}
         say("benchmark", f"{' and '.join(PRECISIONS)}, interleaved on one core")
         timed = ray.get(measure.options(num_cpus=1).remote(config, folder))
+        profiles = ray.get(profile.options(num_cpus=1).remote(folder))
         say("register", "models, metrics and figures to MLflow")
         (folder / "figures").mkdir(exist_ok=True)
         figures = plots.save_figures(reports, folder / "figures", reference_name="Geant4")
         page = steps.write_comparison(folder / "report.html", config, folder, shown, speed=_speed(timed))
         registry.log_file(run_id, page)
+        chart = folder / "figures" / "operation_times.png"
+        pictures.save(pictures.operation_times(profiles), chart)
+        registry.log_file(run_id, chart)
         registered = {
             name: registry.log_precision(
                 run_id, folder, name, reports[name], performance=timed.metrics(name), figures=figures

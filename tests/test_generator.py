@@ -11,7 +11,7 @@ from calogan.events import EnergyRange
 from calogan.generator import Generator
 
 PRECISIONS = ("float32", "int8")
-ENERGIES = np.linspace(10, 480, 150, dtype=np.float32)
+ENERGIES = np.linspace(10, 480, 300, dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ class TestReproducible:
     ) -> None:
         assert generators[precision].sample(ENERGIES[:n], seed=7).showers.tobytes() == showers[precision][:n].tobytes()
 
-    @pytest.mark.parametrize(("first", "last"), [(0, 1), (1, 150), (13, 14), (16, 33), (127, 150)])
+    @pytest.mark.parametrize(("first", "last"), [(0, 1), (1, 300), (13, 14), (16, 33), (255, 300)])
     def test_parts_are_the_whole(
         self,
         precision: str,
@@ -74,7 +74,7 @@ class TestReproducible:
 
     def test_showers_are_physical(self, precision: str, showers: dict[str, NDArray[np.float32]]) -> None:
         found = showers[precision]
-        assert found.shape == (150, 25, 25, 25)
+        assert found.shape == (300, 25, 25, 25)
         assert np.isfinite(found).all()
         assert (found >= 0).all()
         fraction = found.sum(axis=(1, 2, 3)) / ENERGIES
@@ -97,8 +97,8 @@ def test_a_generator_says_what_it_is(generators: dict[str, Generator], tiny_mode
 
 def test_progress_counts_the_showers_asked_for(generators: dict[str, Generator]) -> None:
     done: list[int] = []
-    generators["int8"].sample(ENERGIES[:140], seed=7, first=10, progress=done.append)
-    assert sum(done) == 140
+    generators["int8"].sample(ENERGIES[:290], seed=7, first=10, progress=done.append)
+    assert sum(done) == 290
     assert len(done) == 2
 
 

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from calogan.profiling import operation_times
+from calogan import pictures
+from calogan.profiling import network_profiles, operation_times
 from calogan.quantization import read_graph
 
 
@@ -47,3 +48,14 @@ def test_an_int8_network_shows_where_its_time_goes(tiny_model: Path) -> None:
     assert not any("Quantize" in kind for kind in float32)
     assert any(kind.startswith("_MklQuantizedConv2D") for kind in int8)
     assert not any(kind in {"Conv2D", "_MklNativeConv2D", "_MklNativeFusedConv2D"} for kind in int8)
+
+
+def test_a_model_is_profiled_as_trained_rewritten_and_quantized(tiny_model: Path) -> None:
+    profiles = network_profiles(tiny_model)
+    assert list(profiles) == ["float32, as trained", "float32", "int8"]
+    assert all(sum(times.values()) > 0 for times in profiles.values())
+    figure = pictures.operation_times(profiles)
+    (panel,) = figure.axes
+    assert [label.get_text() for label in panel.get_yticklabels()] == list(profiles)
+    ends = [max(bar.get_x() + bar.get_width() for bars in panel.containers for bar in [bars[row]]) for row in range(3)]
+    np.testing.assert_allclose(ends, [sum(times.values()) for times in profiles.values()], rtol=1e-6)
