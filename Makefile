@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CRDS := ../shared/data/kuberay-crds
 
-.PHONY: help install demo stop test lint constraints results comparators files clean
+.PHONY: help install demo stop test lint constraints results comparators scaling files clean
 
 help:  ## Show what can be made.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -40,6 +40,9 @@ results: install  ## Measure the packaged model and write docs/results.md.
 
 comparators: install  ## Compare int8 with TFLite, ONNX Runtime and OpenVINO; write docs/comparators.md. Needs the extra peers.
 	@$(BIN)/python docs/compare_precisions.py
+
+scaling: install  ## Measure what a second worker brings to a training; write docs/distributed_training.md.
+	@$(BIN)/python docs/measure_scaling.py
 
 files: install  ## Measure the files of showers and write docs/files.md.
 	@$(BIN)/python docs/measure_files.py

@@ -25,6 +25,7 @@ test = 0.05
 [training]
 flow_epochs = 1
 shape_epochs = 8
+prior_epochs = 0
 score_every = 0
 batch_size = {batch}
 adversarial_epochs = 0

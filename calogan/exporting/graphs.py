@@ -1,7 +1,7 @@
 """TensorFlow operations as ONNX operators: what the generators are made of, for shapes that are all known.
 
-Written here and not left to tf2onnx, which knows nothing of integer operations, gets some transposed convolutions
-wrong, and names and orders things differently from one run to the next. What is exported is compared with TensorFlow.
+Written here and not left to tf2onnx, which knows nothing of integer operations and orders what it writes differently
+from one run to the next. What is exported is compared with TensorFlow.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from calogan.errors import ModelError
 
 OPSET, IR_VERSION = 13, 7  # the lowest that have what is used here, so that older runtimes can read it
-_FIXED = {"Const", "HostConst", "Shape", "ZerosLike"}  # by themselves or, since all shapes are known, by the shape
+_FIXED = {"Const", "HostConst", "Shape", "ZerosLike"}  # whatever is fed: all shapes are known
 _END = 2**31 - 1  # beyond the end of any axis
 Array: TypeAlias = NDArray[Any]
 

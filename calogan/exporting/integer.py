@@ -23,14 +23,11 @@ _ZERO_POINTS = {tf.quint8: np.uint8(0), tf.qint8: np.uint8(128)}
 
 def _quantize(to: Builder, tensor: tf.Tensor) -> str:
     low, high = _result_limits(to, tensor.op)
-    x = to.value(tensor.op.inputs[0])
-    if tensor.op.get_attr("mode") == b"MIN_FIRST":  # the lowest number becomes 0, and 0 need not be a step
-        x = to.add("Sub", x, low)
-        factor = 255 / (high - low)
-    else:
-        factor = (127.5 if tensor.dtype == tf.qint8 else 255) / high
+    first = tensor.op.get_attr("mode") == b"MIN_FIRST"  # the lowest number becomes 0, and 0 need not be a step
+    factor = 255 / (high - low) if first else (127.5 if tensor.dtype == tf.qint8 else 255) / high
     # Multiplied first, as TensorFlow does: halves, which are frequent between two scales, are then rounded alike.
-    return _rounded(to, to.add("Mul", x, factor), tensor.dtype)
+    x = to.add("Mul", to.value(tensor.op.inputs[0]), factor)
+    return _rounded(to, to.add("Sub", x, low * factor) if first else x, tensor.dtype)
 
 
 def _dequantize(to: Builder, tensor: tf.Tensor) -> str:
@@ -38,7 +35,7 @@ def _dequantize(to: Builder, tensor: tf.Tensor) -> str:
     low, high = (_limit(to, limit) for limit in limits)
     if source.dtype == tf.quint8 and low != 0:
         raise ModelError(f"the int8 network has a range from {low:g} where 0 was expected; quantize the model again")
-    scale = high / 255 if source.dtype == tf.quint8 else max(low / -128, high / 127)
+    scale = high / 255 if source.dtype == tf.quint8 else max(low / -127, high / 127)
     return to.add("DequantizeLinear", to.value(source), np.float32(scale), _ZERO_POINTS[source.dtype])
 
 

@@ -5,7 +5,6 @@ PTF_k_v6_1_ReLU.py, losses and `func_for_gen` of PTF_m4_1_ReLU.py): discriminato
 6 BCE(real or fake) + 0.2 MAPE(estimate of Ep / 100) + 0.1 MAPE(ECAL).
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -126,10 +125,12 @@ class AdversarialStage:
             f"{self.name}_generator_optimizer": self._generator_optimizer,
             f"{self.name}_discriminator_optimizer": self._discriminator_optimizer,
         }
-        move = functools.partial(_move, self._discriminator_optimizer, discriminator.trainable_variables)
-        self._step_discriminator = workers.step(self._differentiate_discriminator, move)
-        move = functools.partial(_move, self._generator_optimizer, self._generator_variables)
-        self._step_generator = workers.step(self._differentiate_generator, move)
+        self._step_discriminator = workers.step(
+            self._differentiate_discriminator, self._discriminator_optimizer, discriminator.trainable_variables
+        )
+        self._step_generator = workers.step(
+            self._differentiate_generator, self._generator_optimizer, self._generator_variables
+        )
 
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:
         """Take the three steps for every batch; returns the mean losses."""
@@ -215,10 +216,6 @@ class AdversarialStage:
             showers = self._generate(energy, latent, noise, linear=linear, training=training)
             loss = published_loss(label, energy, ecal, self._discriminator(showers, training=False))
         return loss, tape.gradient(loss, self._generator_variables)
-
-
-def _move(optimizer: keras.Optimizer, variables: list[keras.Variable], gradients: Gradients) -> None:
-    optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
 
 def adversarial_variables(model: GeneratorNetwork) -> list[keras.Variable]:

@@ -39,7 +39,7 @@ class FlowStage:
         self._variables = model.flow.trainable_variables
         self._optimizer.build(self._variables)
         self.state = {"flow_optimizer": self._optimizer}
-        self._step = workers.step(self._differentiate, self._update, compiled=True)
+        self._step = workers.step(self._differentiate, self._optimizer, self._variables, compiled=True)
 
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:  # noqa: ARG002 - one interface
         """Take one step per batch; returns the mean loss."""
@@ -56,9 +56,6 @@ class FlowStage:
         with tf.GradientTape() as tape:
             loss = -tf.reduce_mean(self._model.flow.log_likelihood(scaled, condition))
         return loss, tape.gradient(loss, self._variables)
-
-    def _update(self, gradients: Gradients) -> None:
-        self._optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
 
 
 class ShapeStage:
@@ -92,7 +89,9 @@ class ShapeStage:
         self._optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(config.shape_rate, steps))
         self._optimizer.build(self._variables)
         self.state = {"encoder": self.encoder, "shape_optimizer": self._optimizer}
-        self._step = workers.step(self._differentiate, self._update, compiled=True)
+        self._step = workers.step(
+            self._differentiate, self._optimizer, self._variables, clip_norm=_CLIP_NORM, compiled=True
+        )
 
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:
         """Take one step per batch, half of them mirrored in x, an exact symmetry; returns the mean losses."""
@@ -137,10 +136,6 @@ class ShapeStage:
             loss = (cells + weight * divergence) / 1000.0
         return tf.stack([cells, divergence]), tape.gradient(loss, self._variables)
 
-    def _update(self, gradients: Gradients) -> None:
-        clipped, _ = tf.clip_by_global_norm(gradients, _CLIP_NORM)
-        self._optimizer.apply_gradients(zip(clipped, self._variables, strict=True))
-
 
 class PriorStage:
     """Fits the flow of the latent numbers to what the encoder finds in the training showers.
@@ -172,7 +167,7 @@ class PriorStage:
         self._variables = model.prior.trainable_variables
         self._optimizer.build(self._variables)
         self.state = {"prior_optimizer": self._optimizer}
-        self._step = workers.step(self._differentiate, self._update, compiled=True)
+        self._step = workers.step(self._differentiate, self._optimizer, self._variables, compiled=True)
 
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:  # noqa: ARG002 - one interface
         """Take one step per batch, with latent numbers drawn anew; returns the mean loss."""
@@ -202,9 +197,6 @@ class PriorStage:
         with tf.GradientTape() as tape:
             loss = -tf.reduce_mean(self._model.prior.log_likelihood(latent, condition))
         return loss, tape.gradient(loss, self._variables)
-
-    def _update(self, gradients: Gradients) -> None:
-        self._optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
 
 
 def _scaled_sticks(

@@ -51,20 +51,30 @@ class Workers:
     def step(
         self,
         differentiate: Callable[..., tuple[tf.Tensor, Gradients]],
-        update: Callable[[Gradients], None],
+        optimizer: keras.Optimizer,
+        variables: list[keras.Variable],
         *,
+        clip_norm: float | None = None,
         compiled: bool = False,
     ) -> Callable[..., tf.Tensor]:
-        """Join the two halves of a training step.
+        """Make a training step of its gradients.
 
         Args:
             differentiate: arrays of this worker's rows -> losses and gradients, both means over the rows.
-            update: gradients, means over the rows of all workers -> moves the variables.
-            compiled: whether XLA compiles both halves, as one where this worker is alone.
+            optimizer: moves the variables by the mean gradients over the rows of all workers.
+            variables: in the order of the gradients.
+            clip_norm: what the norm of all these gradients together is clipped to.
+            compiled: whether XLA compiles both halves, before and after the addition; as one if this worker is alone.
 
         Returns:
             a function: arrays of this worker's rows, the first of shape (rows, ...) -> losses, means over all rows.
         """
+
+        def update(gradients: Gradients) -> None:
+            if clip_norm is not None:
+                gradients, _ = tf.clip_by_global_norm(gradients, clip_norm)
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
         if self.strategy is not None and compiled:  # XLA compiles no collective operations
             differentiate, update = (tf.function(half, jit_compile=True) for half in (differentiate, update))
 

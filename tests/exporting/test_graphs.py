@@ -11,7 +11,7 @@ from calogan.errors import ModelError
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from calogan.exporting.graphs import FLOAT, Builder  # noqa: E402 - needs the packages above
+from calogan.exporting.graphs import FLOAT, Builder
 
 rng = np.random.default_rng(1)
 X = rng.standard_normal((2, 6, 5, 4)).astype(np.float32)
@@ -25,7 +25,7 @@ CASES: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "one number each": lambda x: tf.exp(-tf.math.floor(x)) / (1 + tf.square(tf.tanh(x))) - tf.nn.softplus(x),
     "powers and logarithms": lambda x: tf.pow(tf.math.log(tf.nn.relu(x) + 2), 3.0),
     "choices": lambda x: tf.where(x < 0.2, tf.minimum(x, -0.5), tf.maximum(tf.where(x > 1, x, 0.0), 0.3)),
-    "whole numbers": lambda x: tf.gather(tf.constant(np.arange(9.0, dtype=np.float32)), tf.cast(tf.abs(x * 2), tf.int32)),
+    "whole numbers": lambda x: tf.gather(tf.constant(np.arange(9.0, dtype=np.float32)), tf.cast(tf.nn.relu(x), tf.int32)),
     "slices": lambda x: x[:, 1:5:2, :, -1:] * 2,
     "slices with axes more and less": lambda x: x[1, None, :, -1, 1:3, None],
     "a split": lambda x: tf.split(x, 3, axis=1)[1] - tf.split(x, 3, axis=1)[2],
@@ -44,7 +44,7 @@ CASES: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "convolution, even": lambda x: tf.nn.conv2d(x, EVEN, 1, "SAME"),
     "convolution, strides": lambda x: tf.nn.conv2d(x, SQUARE, (2, 1), "VALID"),
     "convolutions": lambda x: tf.nn.conv2d(tf.nn.conv2d(x, SQUARE[..., :4], 1, "SAME"), EVEN, 1, "SAME"),
-    "convolution in space": lambda x: tf.nn.conv3d(x[..., None], DEEP, (1,) * 5, "SAME"),
+    "convolution in space": lambda x: tf.nn.conv3d(tf.expand_dims(x, 4), DEEP, (1,) * 5, "SAME"),
     "transposed by 2": lambda x: tf.nn.conv2d_transpose(x, TURNED, (2, 12, 10, 3), 2),
     "transposed by 3": lambda x: tf.nn.conv2d_transpose(x, TURNED, (2, 18, 15, 3), 3),
 }  # fmt: skip
@@ -86,7 +86,7 @@ def test_equal_functions_give_equal_bytes() -> None:
 @pytest.mark.parametrize(
     ("function", "named"),
     [
-        (lambda x: tf.sin(x), "operation Sin"),
+        (tf.sin, "operation Sin"),
         (lambda x: tf.pad(x, tf.cast(x[0, 0, :4, :2], tf.int32)), "where a constant was expected"),
         (lambda x: x[..., 1], "ellipsis"),
         (lambda x: tf.gather(x, tf.zeros((2, 3), tf.int32), axis=1, batch_dims=1), "gathers by batch"),

@@ -30,12 +30,13 @@ width = 8
 [training]
 flow_epochs = 1
 shape_epochs = 16
+prior_epochs = 2
 score_every = 8
 batch_size = 49
 warmup_epochs = 0
 adversarial_epochs = 0
 """
-EPOCHS = 17
+EPOCHS = 19
 
 
 @pytest.mark.parametrize(

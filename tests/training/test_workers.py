@@ -54,14 +54,15 @@ class Line:
             loss = tf.reduce_mean(tf.square(self.model(x)[:, 0] - y))
         return loss, tape.gradient(loss, self.model.trainable_variables)
 
-    def update(self, gradients: Gradients) -> None:
-        clipped, _ = tf.clip_by_global_norm(gradients, 0.5)
-        self.optimizer.apply_gradients(zip(clipped, self.model.trainable_variables, strict=True))
-
     def in_one(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         loss, gradients = self.differentiate(x, y)
-        self.update(gradients)
+        clipped, _ = tf.clip_by_global_norm(gradients, 0.5)
+        self.optimizer.apply_gradients(zip(clipped, self.model.trainable_variables, strict=True))
         return loss
+
+    def step(self, workers: Workers, *, compiled: bool) -> Any:
+        variables = self.model.trainable_variables
+        return workers.step(self.differentiate, self.optimizer, variables, clip_norm=0.5, compiled=compiled)
 
     def values(self) -> list[NDArray[np.float32]]:
         return [variable.numpy() for variable in [*self.model.variables, *self.optimizer.variables]]
@@ -75,7 +76,7 @@ Y = tf.reduce_sum(X, axis=1)
 def test_alone_a_step_is_the_one_graph_it_would_be_without_workers(compiled: bool) -> None:
     plain, line = Line(), Line()
     expected: Any = tf.function(plain.in_one, jit_compile=compiled)
-    step: Any = ALONE.step(line.differentiate, line.update, compiled=compiled)
+    step = line.step(ALONE, compiled=compiled)
     for _ in range(3):
         assert float(step(X, Y)) == float(expected(X, Y))
     for before, after in zip(plain.values(), line.values(), strict=True):
@@ -88,7 +89,7 @@ def test_alone_a_step_is_the_one_graph_it_would_be_without_workers(compiled: boo
 def test_with_a_strategy_the_halves_make_the_same_step(compiled: bool) -> None:
     plain, line = Line(), Line()
     one = Workers(0, 1, tf.distribute.OneDeviceStrategy("/cpu:0"))
-    step = one.step(line.differentiate, line.update, compiled=compiled)
+    step = line.step(one, compiled=compiled)
     for _ in range(3):
         assert float(step(X, Y)) == pytest.approx(float(plain.in_one(X, Y)), rel=1e-5)
     for before, after in zip(plain.values(), line.values(), strict=True):
@@ -118,7 +119,7 @@ from calogan.errors import TrainingError
 from calogan.events import packaged_sample, read_events
 from calogan.networks.families import build_generator
 from calogan.training.adversarial import AdversarialStage
-from calogan.training.likelihood import FlowStage, ShapeStage
+from calogan.training.likelihood import FlowStage, PriorStage, ShapeStage
 from calogan.training.survey import survey
 
 keras.utils.set_random_seed(1 if me.chief else 2)
@@ -130,9 +131,11 @@ discriminator = keras.Model(showers, answers)
 events = read_events(packaged_sample())[:50]
 known = survey(events)
 adversarial = (model, discriminator, events, known, numbers)
+shape = ShapeStage(model, events, known, numbers, me)
 stages = [
     FlowStage(model, known, numbers, me),
-    ShapeStage(model, events, known, numbers, me),
+    shape,
+    PriorStage(model, shape, events, numbers, me),
     AdversarialStage(*adversarial, move_generator=False, workers=me),
     AdversarialStage(*adversarial, move_generator=True, workers=me),
 ]
