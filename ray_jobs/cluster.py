@@ -26,7 +26,8 @@ def join() -> None:
     """
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     told = {provenance.COMMIT_VARIABLE: provenance.git_commit()}
-    passed = {name: os.environ[name] for name in ("MLFLOW_TRACKING_URI",) if name in os.environ}
+    # Ray Train's own helpers look for the cluster anew; of several on a machine they would find another.
+    passed = {name: os.environ[name] for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS") if name in os.environ}
     try:
         ray.init(runtime_env={"env_vars": _QUIET | told | passed}, log_to_driver=True, logging_level="WARNING")
     except ConnectionError as error:

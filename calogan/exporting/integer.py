@@ -35,7 +35,7 @@ def _dequantize(to: Builder, tensor: tf.Tensor) -> str:
     low, high = (_limit(to, limit) for limit in limits)
     if source.dtype == tf.quint8 and low != 0:
         raise ModelError(f"the int8 network has a range from {low:g} where 0 was expected; quantize the model again")
-    scale = high / 255 if source.dtype == tf.quint8 else max(low / -127, high / 127)
+    scale = high / 255 if source.dtype == tf.quint8 else max(low / -128, high / 127)
     return to.add("DequantizeLinear", to.value(source), np.float32(scale), _ZERO_POINTS[source.dtype])
 
 
