@@ -57,7 +57,7 @@ def compress(network: keras.Model, features: NDArray[np.float32], config: Quanti
 
     scopes = _name_scopes(network, config)
     loader = _CalibrationLoader(features)
-    with tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="calogan-") as scratch, _no_warnings_of_deprecation():
         saved = str(Path(scratch) / "float32")
         network.export(saved, verbose=False)
         nodes = _find_nodes(compressor.utils.Model(saved).graph_def, scopes)
@@ -70,6 +70,18 @@ def compress(network: keras.Model, features: NDArray[np.float32], config: Quanti
             raise QuantizationError("Intel Neural Compressor gave no model back for this configuration")
         _check(compressed.graph_def, config, nodes)
         return _with_names(compressed.graph_def, compressed.input_tensor_names[0], compressed.output_tensor_names[0])
+
+
+@contextlib.contextmanager
+def _no_warnings_of_deprecation() -> Iterator[None]:
+    """Let TensorFlow not say that what the compressor calls is deprecated."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _name_scopes(network: keras.Model, config: Quantization) -> dict[str, str]:
