@@ -38,7 +38,7 @@ def scored(*scores: float) -> Callable[[Events, Events], Scored]:
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    training = Training(flow_epochs=2, shape_epochs=2, adversarial_epochs=0, batch_size=16)
+    training = Training(flow_epochs=2, shape_epochs=2, prior_epochs=0, adversarial_epochs=0, batch_size=16)
     return Config(network=Network(width=8), training=training)
 
 
