@@ -69,7 +69,8 @@ def compress(network: keras.Model, features: NDArray[np.float32], config: Quanti
         if compressed is None:
             raise QuantizationError("Intel Neural Compressor gave no model back for this configuration")
         _check(compressed.graph_def, config, nodes)
-        return _with_names(compressed.graph_def, compressed.input_tensor_names[0], compressed.output_tensor_names[0])
+        definition = hand_on_integers(compressed.graph_def)
+        return _with_names(definition, compressed.input_tensor_names[0], compressed.output_tensor_names[0])
 
 
 @contextlib.contextmanager
@@ -132,6 +133,39 @@ def _check(definition: tf.compat.v1.GraphDef, config: Quantization, nodes: Mappi
         raise QuantizationError("SmoothQuant was asked for, but Intel Neural Compressor scaled no activation")
 
 
+def hand_on_integers(definition: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
+    """Reshape 8-bit numbers as they stand, where the compressor turns them into float32 and back for it.
+
+    It does not know then that they came out of a ReLU, and makes 7 bits of them. What is left over stays in the graph.
+    """
+    result = tf.compat.v1.GraphDef.FromString(definition.SerializeToString())
+    nodes = {node.name: node for node in result.node}
+    for quantize in [node for node in result.node if node.op == "QuantizeV2"]:
+        reshape = nodes[_bare(quantize.input[0])]
+        dequantize = nodes[_bare(reshape.input[0])] if reshape.op == "Reshape" else reshape
+        users = [node for node in result.node if quantize.name in map(_bare, node.input)]
+        if dequantize.op != "Dequantize" or not all(node.op.startswith("QuantizedConv2D") for node in users):
+            continue
+        source, low, high = dequantize.input
+        for node in result.node:
+            if node.op == "Shape" and _bare(node.input[0]) == dequantize.name:  # from which the new shape is made
+                node.input[0] = source
+                node.attr["T"].CopyFrom(dequantize.attr["T"])
+        whole = result.node.add(op="Reshape", name=f"{quantize.name}/whole", input=[source, reshape.input[1]])
+        whole.attr["T"].CopyFrom(dequantize.attr["T"])
+        whole.attr["Tshape"].CopyFrom(reshape.attr["Tshape"])
+        handed = {quantize.name: whole.name, f"{quantize.name}:1": low, f"{quantize.name}:2": high}
+        for node in users:
+            node.input[:] = [handed.get(name, name) for name in node.input]
+            node.attr["Tinput"].CopyFrom(dequantize.attr["T"])
+    return result
+
+
+def _bare(name: str) -> str:
+    """Name of the node that an input, "name", "name:output" or "^name", comes from."""
+    return name.lstrip("^").partition(":")[0]
+
+
 class _CalibrationLoader:
     """Batches as the compressor takes them: (input, label), with a batch size."""
 
@@ -165,7 +199,6 @@ def _with_names(definition: tf.compat.v1.GraphDef, features: str, outputs: str) 
     short = {node.name: node.name if node.name in kept else f"n{i}" for i, node in enumerate(small.node)}
     for node in small.node:
         node.name = short[node.name]
-        for i, name in enumerate(node.input):  # "name", "name:output" or "^name"
-            bare = name.lstrip("^").partition(":")[0]
-            node.input[i] = name.replace(bare, short[bare], 1)
+        for i, name in enumerate(node.input):
+            node.input[i] = name.replace(_bare(name), short[_bare(name)], 1)
     return small

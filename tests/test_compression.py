@@ -9,7 +9,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from calogan import generator, rewrites
-from calogan.compression import compress, name_operations
+from calogan.compression import compress, hand_on_integers, name_operations
 from calogan.config import Network, Quantization
 from calogan.errors import QuantizationError
 from calogan.networks.families import build_generator
@@ -144,3 +144,41 @@ def test_an_operation_that_became_int8_all_the_same_is_refused(
     monkeypatch.setattr("neural_compressor.tensorflow.quantize_model", lambda *_, **__: empty)
     with pytest.raises(QuantizationError, match=r"dense 2 was to be kept in float32, but .* made it int8"):
         compress(network, features, Quantization(keep_float32=("dense 2",)))
+
+
+def test_numbers_of_8_bits_are_reshaped_as_they_stand(
+    network: keras.Model, features: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    float32 = network(features).numpy()
+    copy = keras.models.clone_model(network)
+    copy.set_weights(network.get_weights())
+    handed_on = compress(network, features, Quantization())
+    monkeypatch.setattr("calogan.compression.hand_on_integers", lambda definition: definition)
+    converted = compress(copy, features, Quantization())
+    kinds = [Counter(node.op for node in definition.node) for definition in (handed_on, converted)]
+    assert [found["Dequantize"] for found in kinds] == [1, 2]
+    assert [found["QuantizeV2"] for found in kinds] == [1, 2]
+    (reshape,) = (node for node in handed_on.node if node.op == "Reshape")
+    assert reshape.attr["T"].type == tf.quint8.as_datatype_enum  # what a ReLU leaves, in all 8 bits
+    errors = [np.sqrt(np.mean((run(found, features) - float32) ** 2)) for found in (handed_on, converted)]
+    assert errors[0] < errors[1]
+
+
+def test_numbers_that_are_needed_elsewhere_too_are_still_converted() -> None:
+    definition = tf.compat.v1.GraphDef()
+
+    def add(kind: str, name: str, *inputs: str, kind_of: tf.DType | None = None) -> None:
+        node = definition.node.add(op=kind, name=name, input=inputs)
+        if kind_of:
+            node.attr["T"].type = kind_of.as_datatype_enum
+
+    add("Dequantize", "floats", "integers", "integers:1", "integers:2", kind_of=tf.quint8)
+    add("Reshape", "image", "floats", "shape")
+    add("QuantizeV2", "again", "image", "low", "high", kind_of=tf.qint8)
+    add("QuantizedConv2DWithBiasAndRequantize", "used", "again", "kernel", "bias", "again:1", "again:2")
+    add("Relu", "elsewhere", "image")
+    result = {node.name: node for node in hand_on_integers(definition).node}
+    assert list(result["used"].input) == ["again/whole", "kernel", "bias", "integers:1", "integers:2"]
+    assert list(result["elsewhere"].input) == ["image"]
+    add("QuantizedMatMulWithBiasAndRequantize", "product", "again", "weights", "bias", "again:1", "again:2")
+    assert hand_on_integers(definition) == definition  # a product reads its numbers in another way

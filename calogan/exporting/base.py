@@ -87,7 +87,10 @@ def draw_inputs(description: Bundle, n: int, seed: int) -> Inputs:
 
 
 def freeze(source: Source) -> tf.compat.v1.GraphDef:
-    """The whole generator as one graph of operations and constants: energy, latent and, for some, noise -> showers."""
+    """The whole generator as one graph of operations and constants: energy, latent and, for some, noise -> showers.
+
+    Inputs are named, but left out: placeholders would stay behind, unused and in any order, where `splice` puts others.
+    """
     shapes = {"energy": (), "latent": (source.description.latent_size,)}
     if source.description.cell_noise:
         shapes["noise"] = CLIC.shape
@@ -100,7 +103,10 @@ def freeze(source: Source) -> tf.compat.v1.GraphDef:
         return tf.identity(source.generator.finish(outputs, context, noise), name="showers")
 
     frozen = convert_variables_to_constants_v2(showers.get_concrete_function(), lower_control_flow=True)
-    return frozen.graph.as_graph_def()
+    definition = frozen.graph.as_graph_def()
+    for placeholder in [node for node in definition.node if node.op == "Placeholder"]:
+        definition.node.remove(placeholder)
+    return definition
 
 
 def run_network(definition: tf.compat.v1.GraphDef, features: tf.Tensor) -> tf.Tensor:
