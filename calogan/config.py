@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from calogan.errors import ConfigError
+from calogan.errors import ConfigError, problems
 
 
 class _Step(BaseModel):
@@ -203,8 +203,7 @@ def load_config(name_or_path: str | os.PathLike[str]) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not TOML ({error})") from error
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ConfigError(f"{path}: {problems}") from error
+        raise ConfigError(f"{path}: {problems(error)}") from error
     if config.data.energy_low > config.data.energy_high:
         raise ConfigError(f"{path}: data.energy_low is above data.energy_high; expected low to high in GeV")
     if abs(sum(config.data.fractions.values()) - 1) > 1e-6:

@@ -4,6 +4,16 @@ Every message says what was wrong, what was expected and what to do. The command
 message and exits with `exit_code`; the endpoint answers with `http_status`.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+def problems(error: "ValidationError") -> str:
+    """Say what is wrong with the values of a record: the name of each, and why it cannot be so."""
+    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+
 
 class CaloganError(Exception):
     """Base of all errors that are the caller's to mend, not a bug of this package."""

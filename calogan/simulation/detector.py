@@ -9,7 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from calogan.errors import ConfigError
+from calogan.errors import ConfigError, problems
 from calogan.geometry import Grid
 
 # Elements of which the computed tables know the interactions, see `em_tables`: symbol and atomic number.
@@ -152,8 +152,7 @@ def load_detector(name_or_path: str | os.PathLike[str]) -> Detector:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not TOML ({error})") from error
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ConfigError(f"{path}: {problems}") from error
+        raise ConfigError(f"{path}: {problems(error)}") from error
 
 
 def _folder() -> Path:

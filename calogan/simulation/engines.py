@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from calogan.errors import ConfigError, RequestError
+from calogan.errors import ConfigError, RequestError, problems
 from calogan.events import EnergyRange, Events
 from calogan.production import Production, Shard, write_shard
 from calogan.simulation import geant4, parametric
@@ -104,8 +104,7 @@ def load_engine(
             {"name": name, "tuning": constants, "detector": described, "field_tesla": field_tesla, "cut_mm": cut_mm}
         )
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ConfigError(f"the simulation cannot be set up so: {problems}") from error
+        raise ConfigError(f"the simulation cannot be set up so: {problems(error)}") from error
 
 
 def plan(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.optimize import least_squares
 
-from calogan.errors import ConfigError, EventsError
+from calogan.errors import ConfigError, EventsError, problems
 from calogan.events import Events
 from calogan.geometry import CLIC
 from calogan.simulation.medium import LAYER_EDGES_X0
@@ -195,5 +195,4 @@ def read_tuning(path: str | os.PathLike[str]) -> Tuning:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not TOML ({error})") from error
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ConfigError(f"{path}: {problems}") from error
+        raise ConfigError(f"{path}: {problems(error)}") from error
