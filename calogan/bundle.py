@@ -20,6 +20,7 @@ from typing import Any
 
 from calogan import provenance
 from calogan.errors import ModelError
+from calogan.whole_files import write_text
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 DESCRIPTION, WEIGHTS, CELLS = "model.json", "generator.weights.h5", "cells.npz"
@@ -104,9 +105,7 @@ def write(folder: Path, bundle: Bundle) -> Bundle:
     """Write the description, with the hashes of the files that are there; returns it."""
     files = sorted(path for path in folder.iterdir() if path.suffix in {".pb", ".h5", ".npz"})
     bundle = dataclasses.replace(bundle, sha256={path.name: provenance.sha256(path) for path in files})
-    temporary = folder / f".{DESCRIPTION}.part"
-    temporary.write_text(json.dumps(dataclasses.asdict(bundle), indent=1) + "\n", encoding="utf-8")
-    temporary.replace(folder / DESCRIPTION)
+    write_text(folder / DESCRIPTION, json.dumps(dataclasses.asdict(bundle), indent=1) + "\n")
     return bundle
 
 

@@ -4,7 +4,6 @@ import base64
 import functools
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from calogan.errors import ConfigError
 from calogan.events import EventSource
 from calogan.report_tables import Reports, Speed
 from calogan.validation import Verdict, report_to_dict
+from calogan.whole_files import write_text
 
 MOST_CANDIDATES = 8
 TITLE = "Validation of calorimeter showers"
@@ -99,12 +99,9 @@ def write_html(
         ConfigError: as for `render`, or the file cannot be written.
     """
     page = render(reports, reference_name=reference_name, title=title, pictures=pictures, speed=speed)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(page, encoding="utf-8")
-        part.replace(path)
+        write_text(path, page)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise ConfigError(
             f"{path}: the report cannot be written ({error}); give a file in a folder that exists and is yours"
         ) from error

@@ -21,6 +21,7 @@ from calogan.errors import GateError, ModelError, QuantizationError
 from calogan.events import Events
 from calogan.search import Failure, Trial, describe
 from calogan.validation import ValidationReport, physics_score
+from calogan.whole_files import written
 
 _SEED = 30_000  # no other step draws showers with it
 _SHOWERS = 2_000  # of the validation split are used: a pair of precisions is told apart with far fewer
@@ -96,9 +97,9 @@ def record(folder: Path, attempted: Trial | Failure) -> Path:
     """Write a trial down, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     path = _record_path(folder, attempted.quantization)
-    temporary = path.with_suffix(".part")
-    temporary.write_bytes(_RECORD.dump_json(attempted, indent=1))
-    return temporary.replace(path)
+    with written(path) as temporary:
+        temporary.write_bytes(_RECORD.dump_json(attempted, indent=1))
+    return path
 
 
 def recall(folder: Path, quantization: Quantization) -> Trial | Failure | None:

@@ -14,6 +14,7 @@ from calogan import provenance
 from calogan.config import Config
 from calogan.errors import CaloganError, ServiceError
 from calogan.training.loop import Epoch
+from calogan.whole_files import write_text
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "LOGLEVEL": "ERROR", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
@@ -70,9 +71,7 @@ def say_epoch(epoch: Epoch) -> None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a result whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def run(command: Callable[[], None]) -> None:

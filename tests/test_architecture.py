@@ -15,6 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "calogan",
     "calogan.errors",
+    "calogan.whole_files",
     "calogan.geometry",
     "calogan.config",
     "calogan.provenance",

@@ -12,6 +12,7 @@ from calogan import provenance
 from calogan.errors import EventsError
 from calogan.events.formats import WRITTEN_FORMATS, attributes
 from calogan.events.records import Events
+from calogan.whole_files import written
 
 ELECTRON_PDG = 11
 # Nine cells of ten are empty. gzip finds that out by itself: the byte shuffle, made for dense numbers, costs
@@ -68,24 +69,18 @@ def fill_file(
 
 @contextlib.contextmanager
 def replaced_when_done(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; what is written there takes its place on disk when all went well.
+    """Do as `whole_files.written`, with an error of this package.
 
     Raises:
         EventsError: the folder is missing or cannot be written to.
     """
     if not path.parent.is_dir():
         raise EventsError(f"{path.parent}: no such folder; make it first")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
+        with written(path) as temporary:
+            yield temporary
     except OSError as error:
         raise EventsError(f"{path}: cannot be written ({error})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 @contextlib.contextmanager

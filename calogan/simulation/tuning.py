@@ -17,6 +17,7 @@ from calogan.geometry import CLIC
 from calogan.simulation.medium import LAYER_EDGES_X0
 from calogan.simulation.parametric import simulate
 from calogan.simulation.profiles import PUBLISHED, Tuning
+from calogan.whole_files import write_text
 
 # Lower limit, start and upper limit of each fitted constant.
 _FITTED = {
@@ -153,7 +154,7 @@ def _around_trend(values: Float, ln_e: Float) -> Float:
 
 
 def write_tuning(path: str | os.PathLike[str], tuning: Tuning, header: Mapping[str, str]) -> Path:
-    """Write constants as TOML, under a temporary name first.
+    """Write constants as TOML, whole or not at all.
 
     Args:
         path: the file to write; one that is there is replaced.
@@ -166,14 +167,10 @@ def write_tuning(path: str | os.PathLike[str], tuning: Tuning, header: Mapping[s
     path = Path(path)
     lines = ["[tuning]", *(f"{name} = {value!r}" for name, value in tuning.model_dump().items())]
     lines += ["", "[header]", *(f"{_quoted(key)} = {_quoted(value)}" for key, value in header.items())]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, "\n".join(lines) + "\n")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -24,6 +24,7 @@ from calogan.training.likelihood import FlowStage, PriorStage, ShapeStage
 from calogan.training.selection import DRAWS, Scored
 from calogan.training.survey import survey
 from calogan.training.workers import ALONE, Workers, random_states
+from calogan.whole_files import write_text
 
 WEIGHTS = "generator.weights.h5"
 _PROGRESS = "progress.json"
@@ -249,6 +250,4 @@ def _resume(folder: Path, config: Config, manager: tf.train.CheckpointManager) -
 
 def _write_progress(folder: Path, config: Config, history: list[Epoch]) -> None:
     text = json.dumps({"config": config.model_dump(), "history": [asdict(epoch) for epoch in history]}, indent=1)
-    temporary = folder / f".{_PROGRESS}.part"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(folder / _PROGRESS)
+    write_text(folder / _PROGRESS, text)
