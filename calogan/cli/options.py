@@ -1,12 +1,15 @@
 """Options that several commands have."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from calogan.events import FORMATS, WRITTEN_FORMATS
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 FILE, FOLDER = click.Path(dir_okay=False, path_type=Path), click.Path(file_okay=False, path_type=Path)
 
 
@@ -15,6 +18,13 @@ def in_a_folder(_: click.Context, __: click.Parameter, path: Path | None) -> Pat
     if path and not path.parent.is_dir():
         raise click.BadParameter(f"{path}: {path.parent} is no folder; make it first.")
     return path
+
+
+def engine(command: _Command) -> _Command:
+    """Add what `engines.load_engine` takes: --engine, --tuning, --detector, --field and --cut."""
+    for option in reversed(_ENGINE):
+        command = option(command)
+    return command
 
 
 energy = click.option("--energy", default="2:500", show_default=True, help="Ep in GeV: 200, or 2:500 for a flat range.")
@@ -33,4 +43,17 @@ read_format = click.option(
 )
 written_format = click.option(
     "--format", "file_format", type=click.Choice(WRITTEN_FORMATS), default="clic", show_default=True
+)
+_ENGINE = (
+    click.option(
+        "--engine",
+        type=click.Choice(["parametric", "geant4"]),
+        default="parametric",
+        show_default=True,
+        help="Grindhammer-Peters parametrisation, or real Geant4 (needs the extra geant4).",
+    ),
+    click.option("--tuning", type=FILE, help="Constants of the parametrisation, see tune-parametric."),
+    click.option("--detector", default="clic", show_default=True, help="Geant4: packaged detector or TOML file."),
+    click.option("--field", type=float, default=4.0, show_default=True, help="Geant4: magnetic field, T."),
+    click.option("--cut", type=float, default=0.7, show_default=True, help="Geant4: production cut, mm."),
 )

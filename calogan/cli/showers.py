@@ -24,21 +24,11 @@ _INPUT = click.argument("files", nargs=-1, required=True)
         "calogan simulate --engine geant4 --detector mine.toml --field 0 --n 100 --out other.h5",
     )
 )
-@click.option(
-    "--engine",
-    type=click.Choice(["parametric", "geant4"]),
-    default="parametric",
-    show_default=True,
-    help="Grindhammer-Peters parametrisation, or real Geant4 (needs the extra geant4).",
-)
+@options.engine
 @options.energy
 @options.n
 @options.seed
 @options.written_format
-@click.option("--tuning", type=options.FILE, help="Constants of the parametrisation, see tune-parametric.")
-@click.option("--detector", default="clic", show_default=True, help="Geant4: packaged detector or TOML file.")
-@click.option("--field", type=float, default=4.0, show_default=True, help="Geant4: magnetic field, T.")
-@click.option("--cut", type=float, default=0.7, show_default=True, help="Geant4: production cut, mm.")
 @click.option("--shard-size", type=click.IntRange(1), help="Showers in each file, when --out is a folder.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), required=True, help="File (.h5), or folder for shards of files."

@@ -16,7 +16,6 @@ from calogan.simulation.detector import CLIC_DETECTOR, Detector, load_detector
 from calogan.simulation.profiles import TUNED, Tuning
 from calogan.simulation.tuning import read_tuning
 
-ENGINES = ("parametric", "geant4")
 # Showers of a shard: some minutes of work, which is what a kill can cost.
 SHARD_SHOWERS = {"parametric": 8192, "geant4": 256}
 _PART = 1024  # showers in memory at a time
@@ -88,7 +87,7 @@ def load_engine(
     """Make an engine of names and files.
 
     Args:
-        name: one of `ENGINES`.
+        name: `parametric` or `geant4`.
         tuning: file of constants for the parametrisation.
         detector: packaged name or TOML file, for Geant4.
         field_tesla: magnetic field, T.
