@@ -33,7 +33,6 @@ class Bundle:
     Attributes:
         name: registered name.
         family: generator family.
-        width: channels of the convolutions of `lean`.
         latent_size: standard normal numbers consumed for each shower.
         cell_noise: whether one more is consumed for each cell.
         energy_range: lowest and highest Ep the model was trained for, GeV.
@@ -41,11 +40,11 @@ class Bundle:
         quantization: the configuration int8 was made with, or empty.
         header: provenance of the training.
         sha256: hash of each file; the version is derived from them.
+        width, depth, kernel: of `lean`, see `config.Network`.
     """
 
     name: str
     family: str
-    width: int
     latent_size: int
     cell_noise: bool
     energy_range: tuple[float, float]
@@ -53,6 +52,9 @@ class Bundle:
     quantization: dict[str, Any]
     header: dict[str, str]
     sha256: dict[str, str]
+    width: int = 128
+    depth: int = 2
+    kernel: int = 3
 
     def version(self, precision: str) -> str:
         """Short hash of everything that decides the showers of one precision."""

@@ -1,5 +1,6 @@
 """What a run of the pipeline is made of: one frozen record per step, read from TOML and checked once."""
 
+import json
 import os
 import tomllib
 from importlib import resources
@@ -47,11 +48,13 @@ class Network(_Step):
 
     Attributes:
         family: `lean`, `rehm2021` or `conv3d`.
-        width: channels of the convolutions of `lean`.
+        width, depth, kernel: channels of the convolutions of `lean`, their number, and the side of their kernels.
     """
 
     family: Literal["lean", "rehm2021", "conv3d"] = "lean"
     width: int = Field(128, ge=8, le=512, multiple_of=4)
+    depth: int = Field(2, ge=1, le=6)
+    kernel: Literal[1, 3, 5] = 3
 
 
 class Training(_Step):
@@ -137,6 +140,40 @@ class Tuning(_Step):
     attempts: int = Field(3, ge=1)
 
 
+class Choice(_Step):
+    """A number of the configuration that a search may choose.
+
+    Attributes:
+        name: section and key, such as `network.width`.
+        values: what it may be.
+    """
+
+    name: str
+    values: tuple[bool | int | float | str, ...] = Field(min_length=1)
+
+
+class Search(_Step):
+    """How a generator is searched for.
+
+    Attributes:
+        trials: generators that are trained.
+        draws: showers generated for each Geant4 shower of the validation split, in each repeat.
+        repeats: drawings of the showers, with other random numbers each.
+        choices: what is searched.
+    """
+
+    trials: int = Field(24, ge=1)
+    draws: int = Field(2, ge=1)
+    repeats: int = Field(3, ge=2)
+    choices: tuple[Choice, ...] = (
+        Choice(name="network.width", values=(64, 96, 128, 192)),
+        Choice(name="network.depth", values=(1, 2, 3)),
+        Choice(name="network.kernel", values=(1, 3, 5)),
+        Choice(name="training.shape_rate", values=(1e-3, 2e-3, 4e-3)),
+        Choice(name="training.prior_epochs", values=(0, 20, 40)),
+    )
+
+
 class Validation(_Step):
     """How showers are judged.
 
@@ -175,6 +212,7 @@ class Config(_Step):
     training: Training = Training()
     quantization: Quantization = Quantization()
     tuning: Tuning = Tuning()
+    search: Search = Search()
     validation: Validation = Validation()
     benchmark: Benchmark = Benchmark()
 
@@ -183,6 +221,16 @@ def packaged_configs() -> list[str]:
     """Names of the configurations that come with the package."""
     folder = Path(str(resources.files("calogan") / "configs"))
     return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def as_toml(**sections: BaseModel) -> str:
+    """Sections of a configuration file, by name, that repeat some steps."""
+    lines = []
+    for name, section in sections.items():
+        # Strings, numbers and lists of these are written in TOML as in JSON.
+        fields = section.model_dump(mode="json", exclude_none=True)
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in fields.items()), ""]
+    return "\n".join(lines)
 
 
 def load_config(name_or_path: str | os.PathLike[str]) -> Config:

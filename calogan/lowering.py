@@ -45,7 +45,6 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
         Bundle(
             name=config.name,
             family=config.network.family,
-            width=config.network.width,
             latent_size=model.latent_size,
             cell_noise=model.cell_noise,
             energy_range=(config.data.energy_low, config.data.energy_high),
@@ -57,6 +56,7 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
             quantization={},
             header=provenance.header(seed=config.training.seed, inputs=inputs),
             sha256={},
+            **config.network.model_dump(exclude={"family"}),
         ),
     )
 
@@ -68,7 +68,7 @@ def load_generator_network(folder: Path, model: Bundle) -> GeneratorNetwork:
         ModelError: the weights are missing or are not those that were written.
     """
     bundle.check_file(folder, model, bundle.WEIGHTS)
-    generator = build_generator(Network(family=model.family, width=model.width))
+    generator = build_generator(Network(family=model.family, width=model.width, depth=model.depth, kernel=model.kernel))
     generator.load_weights(folder / bundle.WEIGHTS)
     return generator
 

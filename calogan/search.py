@@ -1,250 +1,183 @@
-"""The guided search for a quantization: trials so far -> configurations to try next, and which trials are worth judging.
+"""The search for a generator: candidates so far -> what to train next, and which are worth their time.
 
-First comes the configuration as it stands, with each of its settings changed alone and each operation alone kept in
-float32: what does it gain in physics, what does it cost in speed? Then come combinations of what helped. Nothing here
-draws a shower or quantizes a network, so the search can be read, tested and repeated on its own.
+There are two objectives, the physics score of a candidate's int8 showers and the measured time of one. Which choices
+are tried next is left to Optuna's tree-structured Parzen estimator for several objectives (Ozaki et al. 2022, J. Artif.
+Intell. Res. 73, 1209). Nothing here trains a network, so the search can be read, tested and repeated on its own.
 """
 
+import functools
+import itertools
 import json
-import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+from pydantic import ValidationError
 
-from calogan.config import Quantization
-from calogan.errors import GateError, QuantizationError
+from calogan.config import Config
+from calogan.errors import ConfigError
 
-SMOOTH = 0.5  # the balance SmoothQuant's authors recommend (Xiao et al. 2023, arXiv 2211.10438, section 4)
-COMBINED = 3  # operations kept at once at most: each takes its share of the speed
-
-SPEED_RESOLUTION = 0.05  # two speeds, measured by two trials, that differ less are one
+Value: TypeAlias = bool | int | float | str
+Choices: TypeAlias = Mapping[str, Value]  # by section.name of the configuration
+COST = "perf/ms_per_shower"
+_RANDOM = 8  # candidates before the estimator has enough to go by
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A quantization that was tried.
+class Candidate:
+    """A generator that was trained, quantized and measured.
 
     Attributes:
-        quantization: the configuration.
-        scores: physics score of the int8 showers against Geant4, of each repeat.
-        float32_scores: the same of the float32 network with the same energies and random numbers.
-        performance: metrics of the benchmark, under their names in MLflow.
+        choices: where its configuration differs from the one the search started from, or may.
+        scores: physics score of its int8 showers on the validation split, of each drawing of them.
+        metrics: means over the drawings of what the score is made from, and what the benchmark measured.
         seconds: how long it took.
         header: provenance, with the processor that the speed was measured on.
     """
 
-    quantization: Quantization
+    choices: Choices
     scores: tuple[float, ...]
-    float32_scores: tuple[float, ...]
-    performance: Mapping[str, float]
+    metrics: Mapping[str, float]
     seconds: float
     header: Mapping[str, str]
 
-    def __post_init__(self) -> None:
-        """Refuse scores that cannot be compared: those of a distance, or of showers that are no showers.
-
-        Raises:
-            QuantizationError: a score is not positive and finite.
-        """
-        for name, scores in (("int8", self.scores), ("float32", self.float32_scores)):
-            bad = [score for score in scores if not (math.isfinite(score) and score > 0)]
-            if bad or not scores:
-                raise QuantizationError(
-                    f"the {name} showers of a trial have the physics score {bad[0] if bad else 'none'}; expected "
-                    f"numbers above 0, higher is better: check the model with calogan validate ({describe(self.quantization)})"
-                )
-
     @property
     def score(self) -> float:
-        """Mean physics score of the int8 showers."""
+        """Mean physics score."""
         return float(np.mean(self.scores))
 
     @property
-    def float32_score(self) -> float:
-        """Mean physics score of the float32 showers."""
-        return float(np.mean(self.float32_scores))
+    def score_error(self) -> float:
+        """Statistical error of the score that comes from the generated showers."""
+        return float(np.std(self.scores, ddof=1) / np.sqrt(len(self.scores)))
 
     @property
-    def losses(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """What each repeat loses by quantization; the showers' own fluctuation cancels, as both have the same."""
-        return np.subtract(self.float32_scores, self.scores)
-
-    @property
-    def loss(self) -> float:
-        """Mean of the losses."""
-        return float(self.losses.mean())
-
-    @property
-    def loss_error(self) -> float:
-        """Statistical error of the loss."""
-        return _error(self.losses)
-
-    @property
-    def speedup(self) -> float:
-        """Speed of the quantized part in units of float32's."""
-        return self.performance["perf/network_speedup"]
-
-    def metrics(self) -> dict[str, float]:
-        """Everything measured, under the names of MLflow."""
-        return {
-            "physics/score": self.score,
-            "physics/score_float32": self.float32_score,
-            "physics/score_loss": self.loss,
-            "physics/score_loss_error": self.loss_error,
-            **self.performance,
-        }
+    def cost(self) -> float:
+        """Core-ms of an int8 shower, everything included."""
+        return self.metrics[COST]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A quantization that could not be made, and why."""
+    """Choices that gave no generator, and why."""
 
-    quantization: Quantization
+    choices: Choices
     reason: str
 
 
-def propose(
-    base: Quantization, operations: Sequence[str], calibration_showers: int, history: Sequence[Trial | Failure]
-) -> tuple[Quantization, ...]:
-    """Say what to try next; nothing when the search has ended.
-
-    Args:
-        base: the configuration to start from.
-        operations: names of all operations, see `compression.name_operations`.
-        calibration_showers: how many there are.
-        history: what was tried, in any order.
-    """
-    tried = {attempt.quantization for attempt in history}
-    trials = {attempt.quantization: attempt for attempt in history if isinstance(attempt, Trial)}
-    largest = max(base.calibration_showers, calibration_showers)
-    changed = [change for change in _changes(base) if change.calibration_showers <= largest]
-    kept = [_keep(base, (name,), "float32") for name in operations if name not in _kept(base)]
-    first = [quantization for quantization in dict.fromkeys((base, *changed, *kept)) if quantization not in tried]
-    if first or base not in trials:
-        return tuple(first)
-    combined = _combinations(
-        trials[base], [trials[q] for q in changed if q in trials], [trials[q] for q in kept if q in trials]
-    )
-    return tuple(quantization for quantization in dict.fromkeys(combined) if quantization not in tried)
-
-
-def rank(history: Sequence[Trial | Failure], tolerance: float) -> list[Trial]:
-    """Trials that lose no more score than tolerated, even by two standard deviations; the fastest first.
-
-    Of trials as fast as each other, as far as that can be told, the one that loses least comes first.
-
-    Args:
-        history: what was tried.
-        tolerance: as a fraction of float32's score.
+def check(config: Config) -> None:
+    """Make sure that every choice can be made.
 
     Raises:
-        QuantizationError: no configuration could be made.
-        GateError: none is within the tolerance.
+        ConfigError: one names no number of the configuration, or has a value that cannot be.
     """
-    trials = [attempt for attempt in history if isinstance(attempt, Trial)]
-    if not trials:
-        reasons = "; ".join(dict.fromkeys(attempt.reason for attempt in history if isinstance(attempt, Failure)))
-        raise QuantizationError(f"no quantization could be made: {reasons or 'nothing was tried'}")
-    good = [trial for trial in trials if trial.loss + 2 * trial.loss_error <= tolerance * trial.float32_score]
-    if not good:
-        best = min(trials, key=lambda trial: trial.loss)
-        raise GateError(
-            f"none of {len(trials)} quantizations keeps the physics score of float32, {best.float32_score:.4f}, within "
-            f"{tolerance:.1%}; the closest loses {best.loss:.4f} +- {best.loss_error:.4f} ({describe(best.quantization)}); "
-            "widen [tuning] tolerance, or give it more showers"
-        )
-    ranked: list[Trial] = []
-    while good:
-        fastest = max(trial.speedup for trial in good)
-        alike = [trial for trial in good if trial.speedup >= (1 - SPEED_RESOLUTION) * fastest]
-        ranked.append(min(alike, key=lambda trial: trial.loss))
-        good.remove(ranked[-1])
-    return ranked
+    for choice in config.search.choices:
+        for value in choice.values:
+            chosen(config, {choice.name: value})
 
 
-def describe(quantization: Quantization) -> str:
+def chosen(config: Config, choices: Choices) -> Config:
+    """The configuration with some choices made.
+
+    Raises:
+        ConfigError: one names no number of the configuration, or has a value that cannot be.
+    """
+    content = config.model_dump()
+    for name, value in choices.items():
+        section, _, key = name.partition(".")
+        if section not in {"network", "training", "quantization"} or key not in content[section]:
+            raise ConfigError(
+                f"search.choices: {name!r} is nothing that can be chosen; expected a key of [network], [training] or "
+                "[quantization], such as 'network.width'"
+            )
+        content[section][key] = value
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"search.choices: {'; '.join(problem['msg'] for problem in error.errors())}") from error
+
+
+def propose(config: Config, history: Sequence[Candidate | Failure], running: Sequence[Choices]) -> Choices | None:
+    """Say what to train next; None when the search has ended.
+
+    The first candidate is the configuration as it stands, if the choices allow it.
+
+    Args:
+        config: what may be chosen, and how many candidates there are to be.
+        history: what was tried, in any order; a failure counts as a candidate.
+        running: what is being tried.
+    """
+    space = {choice.name: choice.values for choice in config.search.choices}
+    tried = [dict(each) for each in (*(attempt.choices for attempt in history), *running)]
+    if len(tried) >= config.search.trials:
+        return None
+    start = {name: _value(config, name) for name in space}
+    if start not in tried and all(start[name] in values for name, values in space.items()):
+        return start
+    # Values by their place in the list: what is listed side by side is taken to be alike.
+    distributions: dict[str, BaseDistribution] = {
+        name: IntDistribution(0, len(values) - 1) for name, values in space.items()
+    }
+    number = len(tried)
+    sampler = optuna.samplers.TPESampler(seed=number, n_startup_trials=_RANDOM, multivariate=True, constant_liar=True)
+    study = _study(sampler)
+
+    def places(choices: Choices) -> dict[str, int]:
+        return {name: values.index(choices[name]) for name, values in space.items()}
+
+    known = functools.partial(create_trial, distributions=distributions)
+    # The order decides what the estimator finds: it must not depend on which candidate was done first.
+    for attempt in sorted((each for each in history if isinstance(each, Candidate)), key=_label):
+        study.add_trial(known(params=places(attempt.choices), values=[attempt.score, attempt.cost]))
+    for choices in running:
+        study.add_trial(known(params=places(choices), state=TrialState.RUNNING))
+    asked = {name: space[name][place] for name, place in study.ask(distributions).params.items()}
+    return asked if asked not in tried else _untried(space, tried, number)
+
+
+def front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those than which no other is both as good and as fast and one of it more, the fastest first."""
+    ordered = sorted(candidates, key=lambda candidate: (candidate.cost, -candidate.score))
+    best = itertools.accumulate((candidate.score for candidate in ordered), max, initial=-np.inf)
+    return [candidate for candidate, before in zip(ordered, best, strict=False) if candidate.score > before]
+
+
+def describe(choices: Choices) -> str:
     """One line for people."""
-    q = quantization
-    parts = [f"{q.granularity} {q.algorithm}, {q.calibration_showers} showers"]
-    parts += [f"SmoothQuant {q.smooth:g}"] if q.smooth is not None else []
-    parts += [f"{' + '.join(names)} in {name}" for name, names in _kept_by_precision(q).items() if names]
-    return "; ".join(parts)
+    return ", ".join(f"{name.partition('.')[2]} {value}" for name, value in choices.items())
 
 
-def summary(attempt: Trial | Failure) -> str:
+def summary(attempt: Candidate | Failure) -> str:
     """One line for people about what came out."""
     if isinstance(attempt, Failure):
-        return f"{describe(attempt.quantization)}: failed, {attempt.reason}"
+        return f"{describe(attempt.choices)}: failed, {attempt.reason}"
     return (
-        f"{describe(attempt.quantization)}: physics score {attempt.score:.4f} (float32 {attempt.float32_score:.4f}), "
-        f"loss {attempt.loss:+.4f} +- {attempt.loss_error:.4f}, network {attempt.speedup:.2f}x"
+        f"{describe(attempt.choices)}: physics score {attempt.score:.3f} +- {attempt.score_error:.3f}, "
+        f"{attempt.cost:.3f} core-ms, {attempt.seconds / 60:.1f} min"
     )
 
 
-def as_toml(quantization: Quantization) -> str:
-    """The section of a configuration file that repeats a quantization."""
-    fields = quantization.model_dump(mode="json", exclude_none=True)
-    # Strings, numbers and lists of strings are written in TOML as in JSON.
-    return "\n".join(["[quantization]", *(f"{name} = {json.dumps(value)}" for name, value in fields.items())]) + "\n"
+def _study(sampler: optuna.samplers.BaseSampler) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
 
 
-def _changes(base: Quantization) -> list[Quantization]:
-    """The base with one setting changed."""
-    return [
-        _with(base, granularity="per_tensor" if base.granularity == "per_channel" else "per_channel"),
-        _with(base, algorithm="kl" if base.algorithm == "minmax" else "minmax"),
-        _with(base, smooth=SMOOTH if base.smooth is None else None),
-        _with(base, calibration_showers=max(1, base.calibration_showers // 2)),
-        _with(base, calibration_showers=2 * base.calibration_showers),
-    ]
+def _untried(space: Mapping[str, Sequence[Value]], tried: Sequence[Choices], seed: int) -> Choices | None:
+    combinations = (dict(zip(space, values, strict=True)) for values in itertools.product(*space.values()))
+    left = [choices for choices in combinations if choices not in tried]
+    return random.Random(seed).choice(left) if left else None  # noqa: S311 - no secret
 
 
-def _combinations(base: Trial, changed: Sequence[Trial], kept: Sequence[Trial]) -> list[Quantization]:
-    """Combine what was significantly better than the base: operations, cheapest gain first, and the best change."""
-    useful = sorted((trial for trial in kept if _helps(base, trial)), key=lambda trial: -_worth(base, trial))
-    names = [name for trial in useful for name in _kept(trial.quantization) if name not in _kept(base.quantization)]
-    settings = [base.quantization]
-    better = [trial for trial in changed if _helps(base, trial)]
-    if better:
-        settings.append(min(better, key=lambda trial: trial.loss).quantization)
-    return [
-        _keep(setting, tuple(names[:number]), precision)
-        for setting in settings
-        for precision in ("float32", "bfloat16")
-        for number in range(1, min(len(names), COMBINED) + 1)
-    ]
+def _value(config: Config, name: str) -> Value:
+    section, _, key = name.partition(".")
+    value: Value = getattr(getattr(config, section), key)
+    return value
 
 
-def _helps(base: Trial, trial: Trial) -> bool:
-    """Whether a trial loses less than the base beyond the statistics of their common repeats."""
-    gains = base.losses - trial.losses
-    return bool(gains.mean() > 2 * _error(gains))
-
-
-def _worth(base: Trial, trial: Trial) -> float:
-    """Gain of score for each part of the float32 network's time that it takes."""
-    taken = max(1 / trial.speedup - 1 / base.speedup, 1e-3)  # one that takes no time is not worth infinitely much
-    return (base.loss - trial.loss) / taken
-
-
-def _error(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-    """Standard error of a mean; infinite for a single value."""
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else math.inf
-
-
-def _kept_by_precision(quantization: Quantization) -> dict[str, tuple[str, ...]]:
-    return {"float32": quantization.keep_float32, "bfloat16": quantization.keep_bfloat16}
-
-
-def _kept(quantization: Quantization) -> tuple[str, ...]:
-    return quantization.keep_float32 + quantization.keep_bfloat16
-
-
-def _keep(quantization: Quantization, names: tuple[str, ...], precision: str) -> Quantization:
-    field = f"keep_{precision}"
-    return _with(quantization, **{field: tuple(sorted({*getattr(quantization, field), *names}))})
-
-
-def _with(quantization: Quantization, **changes: object) -> Quantization:
-    return Quantization.model_validate(quantization.model_dump() | changes)
+def _label(candidate: Candidate) -> str:
+    return json.dumps(dict(candidate.choices), sort_keys=True)

@@ -12,20 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from calogan import bundle, cores, generator, provenance, steps
 from calogan.benchmark import benchmark
 from calogan.config import Config, Quantization
-from calogan.errors import GateError, ModelError, QuantizationError
+from calogan.errors import GateError, QuantizationError
 from calogan.events import Events
-from calogan.search import Failure, Trial, describe
+from calogan.journal import Journal
+from calogan.tuning import Failure, Trial, describe
 from calogan.validation import ValidationReport, physics_score
-from calogan.whole_files import written
 
 _SEED = 30_000  # no other step draws showers with it
 _SHOWERS = 2_000  # of the validation split are used: a pair of precisions is told apart with far fewer
-_RECORD: TypeAdapter[Trial | Failure] = TypeAdapter(Trial | Failure)
 
 
 def attempt(config: Config, model: Path, quantization: Quantization) -> Trial | Failure:
@@ -93,45 +92,14 @@ def records_folder(config: Config, model: Path) -> Path:
     return model / "tuning" / provenance.digest(json.dumps(what, sort_keys=True))[:12]
 
 
-def record(folder: Path, attempted: Trial | Failure) -> Path:
-    """Write a trial down, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = _record_path(folder, attempted.quantization)
-    with written(path) as temporary:
-        temporary.write_bytes(_RECORD.dump_json(attempted, indent=1))
-    return path
+def journal(folder: Path) -> Journal[Trial | Failure]:
+    """The records of trials in a folder."""
+    return Journal(folder, TypeAdapter(Trial | Failure))
 
 
-def recall(folder: Path, quantization: Quantization) -> Trial | Failure | None:
-    """The record of a configuration, if it was tried.
-
-    Raises:
-        ModelError: the record is damaged.
-    """
-    path = _record_path(folder, quantization)
-    return _read(path) if path.is_file() else None
-
-
-def recall_all(folder: Path) -> list[Trial | Failure]:
-    """All records of a folder.
-
-    Raises:
-        ModelError: a record is damaged.
-    """
-    return [_read(path) for path in sorted(folder.glob("*.json"))]
-
-
-def _record_path(folder: Path, quantization: Quantization) -> Path:
-    return folder / f"{provenance.digest(quantization.model_dump_json())[:16]}.json"
-
-
-def _read(path: Path) -> Trial | Failure:
-    try:
-        return _RECORD.validate_json(path.read_bytes())
-    except (OSError, ValidationError, QuantizationError) as error:
-        raise ModelError(
-            f"{path}: is no record of a trial ({str(error).splitlines()[0]}); delete it to try that configuration again"
-        ) from error
+def label(quantization: Quantization) -> str:
+    """What the record of a trial is found by."""
+    return quantization.model_dump_json()
 
 
 @functools.lru_cache(maxsize=1)

@@ -14,11 +14,11 @@ import mlflow
 import ray
 from ray import tune
 
-from calogan import bundle, quantization, registry, search, steps, trials
-from calogan.config import Config, Quantization, load_config
+from calogan import bundle, quantization, registry, steps, trials, tuning
+from calogan.config import Config, Quantization, as_toml, load_config
 from calogan.errors import QuantizationError
 from calogan.provenance import header
-from calogan.search import Failure, Trial
+from calogan.tuning import Failure, Trial
 from calogan.validation import ValidationReport, physics_score
 from ray_jobs.cluster import join, run, say
 
@@ -29,19 +29,19 @@ def trial(
     space: dict[str, int], *, proposed: Sequence[Quantization], config: Config, model: Path, folder: Path, run_id: str
 ) -> dict[str, float]:
     """Try one configuration, unless its record is there: a worker may die between writing it and telling so."""
-    tried = proposed[space["number"]]
-    say("trial", search.describe(tried))
-    attempt = trials.recall(folder, tried)
+    tried, journal = proposed[space["number"]], trials.journal(folder)
+    say("trial", tuning.describe(tried))
+    attempt = journal.read(trials.label(tried))
     if attempt is None:
         attempt = trials.attempt(config, model, tried)
         failure = attempt.reason if isinstance(attempt, Failure) else ""
         metrics = {} if isinstance(attempt, Failure) else attempt.metrics()
         parameters = {f"quantization.{name}": value for name, value in tried.model_dump(mode="json").items()}
         registry.log_trial(
-            run_id, search.describe(tried), {"precision": "int8", **parameters}, metrics, failure=failure
+            run_id, tuning.describe(tried), {"precision": "int8", **parameters}, metrics, failure=failure
         )
-        trials.record(folder, attempt)
-    say("trial", search.summary(attempt))
+        journal.write(trials.label(tried), attempt)
+    say("trial", tuning.summary(attempt))
     return {"seconds": 0.0 if isinstance(attempt, Failure) else attempt.seconds}
 
 
@@ -95,25 +95,26 @@ def main(config_name: str, model: Path, parallel: int | None) -> None:
     operations = quantization.operation_names(model)
     showers = len(steps.read_split(config, "calibration"))
     folder = trials.records_folder(config, model)
+    journal = trials.journal(folder)
     # A job that is stopped stops, and what Tune would print is said in a line for each trial.
     os.environ |= {"TUNE_DISABLE_SIGNAL_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     join()
     about = {"model": str(model), "operations": ", ".join(operations)}
     with registry.pipeline_run(f"tune {config_name}", about, header=header(), key=folder.name) as run_id:
-        while proposed := search.propose(config.quantization, operations, showers, trials.recall_all(folder)):
-            say("tune", f"{len(trials.recall_all(folder))} trials done, {len(proposed)} to do")
+        while proposed := tuning.propose(config.quantization, operations, showers, journal.read_all()):
+            say("tune", f"{len(journal.read_all())} trials done, {len(proposed)} to do")
             fit(proposed, parallel, config=config, model=model, folder=folder, run_id=run_id)
-        history = trials.recall_all(folder)
-        ranked = search.rank(history, config.tuning.tolerance)
+        history = journal.read_all()
+        ranked = tuning.rank(history, config.tuning.tolerance)
         say(
             "tune",
             f"{len(ranked)} of {len(history)} trials are within {config.tuning.tolerance:.1%} of float32's score",
         )
         best, report = ray.get(adopt.remote(config, model, ranked))
         mlflow.log_metrics(best.metrics() | {"test/physics_score": physics_score(report)})
-        (folder / "quantization.toml").write_text(search.as_toml(best.quantization), encoding="utf-8")
+        (folder / "quantization.toml").write_text(as_toml(quantization=best.quantization), encoding="utf-8")
         registry.log_file(run_id, folder / "quantization.toml")
-    say("tune", search.summary(best))
+    say("tune", tuning.summary(best))
     if note := quantization.slow_integer_note(best.header["cpu_isa"], best.speedup):
         say("tune", note)
     say("done", f"{model}; to repeat it: {folder / 'quantization.toml'}")

@@ -53,3 +53,12 @@ def test_the_front_view_has_x_to_the_right() -> None:
 def test_pyplot_is_never_loaded() -> None:
     code = "import sys, calogan.pictures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_search_is_drawn_with_every_candidate_and_names_on_its_front() -> None:
+    points = {"width 8": (0.1, 0.5, 0.01), "width 16": (0.2, 0.4, 0.01), "width 32": (0.3, 0.7, 0.02)}
+    panel = pictures.pareto(points, ["width 8", "width 32"]).axes[0]
+    drawn = [line.get_xydata() for line in panel.get_lines()]
+    assert sorted(len(line) for line in drawn) == [1, 2, 2]  # the others, the front, and the line along it
+    assert [text.get_text() for text in panel.texts] == ["width 8", "width 32"]
+    pictures.pareto({"width 8": (0.1, 0.5, 0.01)}, ["width 8"]).canvas.draw()

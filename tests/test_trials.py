@@ -10,7 +10,7 @@ from calogan import bundle, steps, trials
 from calogan.config import Benchmark, Config, Data, Quantization, Tuning, Validation
 from calogan.errors import GateError, ModelError
 from calogan.events import Events, packaged_sample, read_events, write_events
-from calogan.search import Failure, Trial
+from calogan.tuning import Failure, Trial
 from calogan.validation import load_gates, validate
 
 WIDE, NARROW = 1e6, 0.51  # limits that everything and nothing passes
@@ -101,25 +101,19 @@ def test_a_trial_sees_the_calibration_and_validation_splits_only(
 
 
 def test_a_record_is_read_as_it_was_written(trial: Trial, tmp_path: Path) -> None:
-    failed = Failure(Quantization(), "no")
-    for attempt in (trial, failed):
-        assert trials.recall(tmp_path, attempt.quantization) is None
-        trials.record(tmp_path, attempt)
-        assert trials.recall(tmp_path, attempt.quantization) == attempt
-    assert len(trials.recall_all(tmp_path)) == 2
-    assert trials.recall_all(tmp_path / "none") == []
+    journal = trials.journal(tmp_path)
+    for attempt in (trial, Failure(Quantization(), "no")):
+        label = trials.label(attempt.quantization)
+        assert journal.read(label) is None
+        journal.write(label, attempt)
+        assert journal.read(label) == attempt
 
 
-def test_a_damaged_record_is_told_of(trial: Trial, tmp_path: Path) -> None:
-    path = trials.record(tmp_path, trial)
-    path.write_text(path.read_text()[:-20])
-    with pytest.raises(ModelError, match=f"{path.name}: is no record of a trial .*; delete it"):
-        trials.recall_all(tmp_path)
-    path.write_bytes(path.read_bytes()[:0])
-    trials.record(tmp_path, dataclasses.replace(trial, seconds=2.0))
+def test_a_record_with_a_score_that_is_none_is_told_of(trial: Trial, tmp_path: Path) -> None:
+    path = trials.journal(tmp_path).write("a", trial)
     path.write_text(path.read_text().replace(str(trial.scores[0]), "-0.5"))
-    with pytest.raises(ModelError, match="expected numbers above 0"):
-        trials.recall(tmp_path, trial.quantization)
+    with pytest.raises(ModelError, match=r"is no record of a trial .*expected numbers above 0"):
+        trials.journal(tmp_path).read("a")
 
 
 def test_records_are_kept_apart_when_trials_would_differ(config: Config, model: Path) -> None:

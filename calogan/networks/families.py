@@ -14,7 +14,7 @@ from calogan.networks.rehm2021 import Rehm2021
 FAMILIES: Mapping[str, Callable[[Network], GeneratorNetwork]] = {
     "conv3d": lambda _: Conv3D(),
     "rehm2021": lambda _: Rehm2021(),
-    "lean": lambda network: Lean(width=network.width),
+    "lean": lambda network: Lean(width=network.width, depth=network.depth, kernel=network.kernel),
 }
 
 

@@ -41,12 +41,11 @@ class Lean(GeneratorNetwork):
     latent_size = flow.SIZE + SHAPE_LATENT
     cell_noise = True
 
-    def __init__(self, *, width: int = 128) -> None:
+    def __init__(self, *, width: int = 128, depth: int = 2, kernel: int = 3) -> None:
         super().__init__(name="lean")
-        self.width = width
         self.flow = flow.LayerFlow()
         self.prior = flow.Couplings(SHAPE_LATENT, 1 + flow.SIZE, couplings=6, width=48, name="prior")
-        self.network = shape_network(width)
+        self.network = shape_network(width, depth=depth, kernel=kernel)
         self.template = self.add_weight(name="template", shape=CLIC.shape, initializer="zeros")
         self.log_quantum = self.add_weight(
             name="log_quantum",
@@ -119,8 +118,13 @@ class Lean(GeneratorNetwork):
         return ops.where(showers < CLIC.threshold_gev, 0.0, showers)
 
 
-def shape_network(width: int) -> keras.Model:
+def shape_network(width: int, *, depth: int, kernel: int) -> keras.Model:
     """The network of the family: Dense, convolutions over 5x5 positions, then the 625 cells of each position's block.
+
+    Args:
+        width: channels of the convolutions, a multiple of 4.
+        depth: how many there are.
+        kernel: side of their kernels, positions.
 
     The last layer is a sub-pixel convolution (Shi et al. 2016), whose result is left in the order of the blocks: the tail
     finds the cells there, which costs nothing, and transposing them would. Every other layer is followed by ReLU,
@@ -130,8 +134,8 @@ def shape_network(width: int) -> keras.Model:
     x = layers.Dense(128, activation="relu")(x)
     x = layers.Dense(_BLOCKS * width // 4, activation="relu")(x)
     x = layers.Reshape((_BLOCK, _BLOCK, width // 4))(x)
-    x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
-    x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+    for _ in range(depth):
+        x = layers.Conv2D(width, kernel, padding="same", activation="relu")(x)
     near_zero = keras.initializers.RandomNormal(0, 0.02)
     logits = layers.Conv2D(_BLOCKS * CLIC.layers, 1, kernel_initializer=near_zero)(x)
     return keras.Model(features, logits, name="shape")

@@ -17,7 +17,7 @@ import pytest
 from calogan import bundle, provenance, registry, trials
 from calogan.config import Quantization, load_config
 from calogan.events import Events, write_events
-from calogan.search import Trial, propose, rank
+from calogan.tuning import Trial, propose, rank
 
 pytestmark = [
     pytest.mark.slow,
@@ -139,7 +139,7 @@ def test_killed_workers_and_a_killed_driver_lose_no_finished_trial(
     assert kept.items() <= records(model).items()
 
     loaded = load_config(config)
-    history = trials.recall_all(trials.records_folder(loaded, model))
+    history = trials.journal(trials.records_folder(loaded, model)).read_all()
     assert propose(loaded.quantization, OPERATIONS, 40, history) == ()
     assert [attempt for attempt in history if not isinstance(attempt, Trial)] == []
     after = bundle.read(model)
@@ -177,7 +177,7 @@ def test_nothing_within_the_tolerance_is_one_readable_line_and_leaves_the_model(
     while proposed := propose(loaded.quantization, OPERATIONS, 40, history):
         history += [Trial(one, (0.4, 0.5), (0.5, 0.6), performance, 1.0, {}) for one in proposed]
     for one in history:
-        trials.record(folder, one)
+        trials.journal(folder).write(trials.label(one.quantization), one)
     before = {path.name: path.read_bytes() for path in (tmp_path / "model").glob("*.*")}
     process = start(strict, tmp_path / "model", environment)
     said, _ = process.communicate(timeout=300)

@@ -1,0 +1,172 @@
+"""Search for a generator that is good and fast: train many in parallel; a job that was stopped goes on.
+
+ray job submit --working-dir . -- python -m ray_jobs.search --config tiny --out /shared/calogan/search
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from calogan import candidates, pictures, registry, search
+from calogan.config import Config, as_toml, load_config
+from calogan.errors import TrainingError
+from calogan.provenance import header
+from calogan.search import Candidate, Choices, Failure
+from calogan.validation import ValidationReport, physics_score
+from ray_jobs.cluster import flat, join, run, say, write_json
+from ray_jobs.tune import WORKER_DEATHS
+
+
+class Proposals(Searcher):  # type: ignore[misc]  # Ray has no types
+    """Hands Ray Tune what `search.propose` says, after what an earlier job has begun and not ended."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        super().__init__(metric="score", mode="max")
+        self._config, self._folder = config, folder
+        self._begun = candidates.unfinished(folder)
+        self._running: dict[str, Choices] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """What to try next."""
+        history = candidates.journal(self._folder).read_all()
+        proposed = (
+            self._begun.pop() if self._begun else search.propose(self._config, history, list(self._running.values()))
+        )
+        if proposed is None:
+            return str(Searcher.FINISHED)
+        self._running[trial_id] = proposed
+        return {"choices": proposed}
+
+    def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None:  # noqa: ARG002
+        """Note that a candidate has its record."""
+        self._running.pop(trial_id, None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: the records are what a search goes on from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing, for the same reason."""
+
+
+def trial(space: dict[str, Choices], *, config: Config, folder: Path, run_id: str) -> dict[str, float]:
+    """Try one candidate, unless its record is there: a worker may die between writing it and telling so."""
+    choices, journal = space["choices"], candidates.journal(folder)
+    tried = journal.read(candidates.label(choices))
+    if tried is None:
+        say("candidate", search.describe(choices))
+        tried = candidates.attempt(config, choices, folder)
+        failure = tried.reason if isinstance(tried, Failure) else ""
+        registry.log_trial(run_id, search.describe(choices), dict(choices), _logged(tried), failure=failure)
+        journal.write(candidates.label(choices), tried)
+    say("candidate", search.summary(tried))
+    return {"score": tried.score if isinstance(tried, Candidate) else 0.0}
+
+
+def _logged(tried: Candidate | Failure) -> dict[str, float]:
+    if isinstance(tried, Failure):
+        return {}
+    return {"physics/score": tried.score, "physics/score_error": tried.score_error, **tried.metrics}
+
+
+def fit(config: Config, folder: Path, parallel: int | None, run_id: str) -> None:
+    """Train candidates wherever the cluster has cores; each leaves a record.
+
+    Raises:
+        TrainingError: a candidate ended without a record.
+    """
+    done = len(candidates.journal(folder).read_all())
+    say("search", f"{done} candidates done, {max(0, config.search.trials - done)} to do")
+    if done >= config.search.trials:
+        return
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(trial, config=config, folder=folder, run_id=run_id), {"cpu": 1}),
+        # A worker that is used again has TensorFlow and the compressor loaded.
+        tune_config=tune.TuneConfig(
+            search_alg=Proposals(config, folder),
+            num_samples=config.search.trials - done,
+            max_concurrent_trials=parallel or int(ray.cluster_resources().get("CPU", 1)),
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(folder / "ray"),
+            failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
+            verbose=0,
+        ),
+    )
+    results = tuner.fit()
+    if results.errors:
+        raise TrainingError(
+            f"{len(results.errors)} of {len(results)} candidates ended without a result; submit the job again to go on, "
+            f"the others are kept. The first error: {str(results.errors[0]).strip().splitlines()[-1]}"
+        )
+
+
+@ray.remote(num_cpus=1, max_retries=3)  # type: ignore[untyped-decorator]
+def judge(config: Config, candidate: Candidate, folder: Path) -> ValidationReport:
+    """Judge a candidate where the worker is."""
+    return candidates.judge(config, candidate, folder)
+
+
+@click.command()
+@click.option("--config", "config_name", default="tiny", show_default=True, help="Packaged configuration or TOML file.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the search, shared by all nodes."
+)
+@click.option("--trials", type=click.IntRange(1), help="Candidates in all; as in [search] if not given.")
+@click.option("--parallel", type=click.IntRange(1), help="Candidates at a time; one for each core if not given.")
+def main(config_name: str, out: Path, trials: int | None, parallel: int | None) -> None:
+    """Train candidates and show which of them no other beats in physics and in speed."""
+    config = load_config(config_name)
+    if trials:
+        config = config.model_copy(update={"search": config.search.model_copy(update={"trials": trials})})
+    search.check(config)
+    folder = candidates.search_folder(config, out.resolve())
+    # A job that is stopped stops, and what Tune would print is said in a line for each candidate.
+    os.environ |= {"TUNE_DISABLE_SIGNAL_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    join()
+    with registry.pipeline_run(f"search {config_name}", flat(config), header=header(), key=folder.name) as run_id:
+        fit(config, folder, parallel, run_id)
+        done = [tried for tried in candidates.journal(folder).read_all() if isinstance(tried, Candidate)]
+        if not done:
+            raise TrainingError(f"not one of {config.search.trials} candidates could be trained; see {folder}")
+        best = search.front(done)
+        reports = ray.get([judge.remote(config, candidate, folder) for candidate in best])
+        picture = folder / "pareto.png"
+        points = {search.describe(each.choices): (each.cost, each.score, each.score_error) for each in done}
+        pictures.save(pictures.pareto(points, [search.describe(each.choices) for each in best]), picture)
+        registry.log_file(run_id, picture)
+        for number, candidate in enumerate(best, start=1):
+            chosen = search.chosen(config, candidate.choices)
+            path = folder / f"front_{number}.toml"
+            path.write_text(
+                as_toml(data=chosen.data, network=chosen.network, training=chosen.training), encoding="utf-8"
+            )
+            registry.log_file(run_id, path)
+    for candidate, report in zip(best, reports, strict=True):
+        say("front", f"{search.summary(candidate)}; on the test split {physics_score(report):.3f}")
+    write_json(folder / "front.json", _front(folder, best, reports))
+    say("done", f"{folder}: pareto.png, front.json, and front_1.toml and so on to train with")
+
+
+def _front(folder: Path, best: list[Candidate], reports: list[ValidationReport]) -> dict[str, Any]:
+    return {
+        "front": [
+            {
+                "choices": dict(candidate.choices),
+                "model": str(candidates.model_folder(folder, candidate.choices)),
+                "validation": {"score": candidate.score, "score_error": candidate.score_error},
+                "test": {"score": physics_score(report)},
+                "ms_per_shower": candidate.cost,
+            }
+            for candidate, report in zip(best, reports, strict=True)
+        ]
+    }
+
+
+if __name__ == "__main__":
+    run(main)
