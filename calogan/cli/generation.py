@@ -27,7 +27,7 @@ _PART = 8192  # showers in memory at a time
     )
 )
 @options.model
-@click.option("--precision", type=click.Choice(options.PRECISIONS), default="int8", show_default=True)
+@options.precision
 @options.energy
 @options.n
 @options.seed

@@ -182,7 +182,7 @@ def benchmark(model: str, precision: str, rounds: int, json_file: Path | None) -
     )
 )
 @options.model
-@click.option("--precision", type=click.Choice(options.PRECISIONS), default="int8", show_default=True)
+@options.precision
 @click.option("--format", "file_format", type=click.Choice(("savedmodel", "onnx")), required=True)
 @click.option("--batch", type=click.IntRange(1, 4096), default=1, show_default=True, help="Showers a call, for onnx.")
 @click.option(

@@ -34,6 +34,7 @@ seed = click.option(
 )
 out = click.option("-o", "--out", type=FILE, callback=in_a_folder, required=True, help="HDF5 file to write.")
 model = click.option("--model", default="lean", show_default=True, help="Packaged name, folder, or models:/NAME@ALIAS.")
+precision = click.option("--precision", type=click.Choice(PRECISIONS), default="int8", show_default=True)
 config = click.option("--config", default="tiny", show_default=True, help="Packaged configuration or TOML file.")
 json = click.option("--json", "json_file", type=FILE, callback=in_a_folder, help="Also write the figures for programs.")
 threads = click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Cores to use.")

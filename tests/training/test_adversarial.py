@@ -211,12 +211,14 @@ def published() -> GeneratorNetwork:
     return build_generator(Network(family="rehm2021"))
 
 
+@pytest.fixture
+def stage(published: GeneratorNetwork, discriminator: keras.Model, geant4: Events) -> AdversarialStage:
+    return AdversarialStage(published, discriminator, geant4[:32], survey(geant4[:32]), Training(), move_generator=True)
+
+
 def test_the_output_of_the_published_network_is_linear_in_its_first_epochs(
-    published: GeneratorNetwork, discriminator: keras.Model, geant4: Events
+    published: GeneratorNetwork, stage: AdversarialStage
 ) -> None:
-    stage = AdversarialStage(
-        published, discriminator, geant4[:32], survey(geant4[:32]), Training(), move_generator=True
-    )
     fakes, _, _ = stage._draw_fakes(2, True, np.random.default_rng(1))
     linear, rectified = (np.asarray(stage._generate(*fakes, linear=early, training=False)) for early in (True, False))
     assert linear.min() < 0
@@ -227,11 +229,8 @@ def test_the_output_of_the_published_network_is_linear_in_its_first_epochs(
 
 
 def test_the_linear_epochs_train_the_weights_of_the_published_network(
-    published: GeneratorNetwork, discriminator: keras.Model, geant4: Events
+    published: GeneratorNetwork, stage: AdversarialStage
 ) -> None:
-    stage = AdversarialStage(
-        published, discriminator, geant4[:32], survey(geant4[:32]), Training(), move_generator=True
-    )
     fakes, _, _ = stage._draw_fakes(1, True, np.random.default_rng(1))
     with tf.GradientTape() as tape:
         total = ops.sum(stage._generate(*fakes, linear=True, training=True))
