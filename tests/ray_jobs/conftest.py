@@ -1,5 +1,6 @@
-"""Drivers as processes, each with a Ray cluster of its own that ends with it."""
+"""Drivers as processes, each with a Ray cluster of its own that ends with it, and their configuration."""
 
+import json
 import os
 import shutil
 import signal
@@ -17,6 +18,33 @@ import pytest
 from calogan import provenance
 
 ROOT = Path(__file__).parents[2]
+# Hardly trained and hardly judged.
+SMALL: dict[str, dict[str, object]] = {
+    "data": {"train": 0.3, "validation": 0.1, "calibration": 0.1, "test": 0.5},
+    "network": {"width": 8},
+    "training": {"flow_epochs": 1, "shape_epochs": 1, "adversarial_epochs": 0},
+    "quantization": {"calibration_showers": 32},
+    "tuning": {"draws": 1, "repeats": 2, "tolerance": 0.9},
+    "validation": {"draws": 1, "cell_trainings": 0},
+    "benchmark": {"batch_size": 16, "repetitions": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def write_config() -> Callable[..., Path]:
+    """Write a configuration whose gates everything passes: the file, and sections in which it differs from `SMALL`."""
+
+    def write(path: Path, **changed: dict[str, object]) -> Path:
+        gates = path.with_name("gates.toml")
+        gates.write_text('"physics/sampling_fraction_shift" = { limit = 1e6 }\n')
+        lines = [f'name = "{path.stem}"']
+        for name, usual in SMALL.items():
+            values = usual | changed.get(name, {}) | ({"gates": str(gates)} if name == "validation" else {})
+            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    return write
 
 
 @dataclass(frozen=True)
@@ -25,13 +53,13 @@ class Driver:
 
     process: "subprocess.Popen[str]"
 
-    def wait_until(self, happened: Callable[[], bool]) -> None:
-        """Look until it has happened."""
-        end = time.monotonic() + 400
+    def wait_until(self, happened: Callable[[], bool], *, every: float = 0.02) -> None:
+        """Look, every so many seconds, until it has happened."""
+        end = time.monotonic() + 600
         while not happened():
             assert self.process.poll() is None, self.process.stdout and self.process.stdout.read()
             assert time.monotonic() < end
-            time.sleep(0.02)
+            time.sleep(every)
 
     def workers(self, name: str) -> list[psutil.Process]:
         """Processes of its cluster with this name in their command line."""
@@ -49,13 +77,13 @@ class Driver:
 
     def end(self) -> str:
         """Wait for its end and return what it said."""
-        said, _ = self.process.communicate(timeout=600)
+        said, _ = self.process.communicate(timeout=900)
         return said
 
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Driver]]:
-    """Start a driver: name of its module, arguments."""
+    """Start a driver: name of its module, arguments, variables of its environment."""
     # A folder of its own, for there Ray looks up which cluster a driver belongs to; a short name, for its sockets.
     scratch = tempfile.mkdtemp(prefix="ray-")
     environment = os.environ | {
@@ -66,12 +94,12 @@ def start() -> Iterator[Callable[..., Driver]]:
     }
     started: list[Driver] = []
 
-    def start(module: str, *arguments: object) -> Driver:
+    def start(module: str, *arguments: object, **variables: str) -> Driver:
         command = [sys.executable, "-m", f"ray_jobs.{module}", *map(str, arguments)]
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment,
+            env=environment | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -28,34 +28,6 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 MARK = "CALOGAN_TEST_CLUSTER"
 COMMIT = "0123456789ab"  # a job runs in a copy of the files, without their history
-CONFIG = """
-name = "small"
-[data]
-path = "{data}"
-train = 0.3
-validation = 0.1
-calibration = 0.1
-test = 0.5
-[network]
-width = 8
-[training]
-flow_epochs = 1
-shape_epochs = 1
-adversarial_epochs = 0
-[quantization]
-calibration_showers = 32
-[tuning]
-draws = 1
-repeats = 2
-tolerance = 0.9
-[validation]
-gates = "{gates}"
-draws = 1
-cell_trainings = 0
-[benchmark]
-batch_size = 16
-repetitions = 2
-"""
 
 
 @dataclass(frozen=True)
@@ -66,6 +38,7 @@ class Cluster:
     mlflow: str
     environment: dict[str, str]
     folder: Path
+    config: Path
 
     def submit(self, module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Run a job to its end."""
@@ -98,13 +71,6 @@ class Cluster:
         ).json()["experiment"]["experiment_id"]
         return list(self.post("runs/search", {"experiment_ids": [experiment]})["runs"])
 
-    def config(self, name: str = "small", *, data: str = "") -> Path:
-        """Write a configuration whose gates everything passes."""
-        path, gates = self.folder / f"{name}.toml", self.folder / "gates.toml"
-        gates.write_text('"physics/sampling_fraction_shift" = { limit = 1e6 }\n')
-        path.write_text(CONFIG.format(gates=gates, data=data))
-        return path
-
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -124,7 +90,7 @@ def wait_for(answers: Callable[[], bool]) -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(write_config: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
     ports = {name: free_port() for name in ("mlflow", "dashboard", "agent", "gcs")}
     mlflow, dashboard = (f"http://127.0.0.1:{ports[name]}" for name in ("mlflow", "dashboard"))
@@ -171,7 +137,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         # It is the agent that starts jobs.
         agent = f"http://127.0.0.1:{ports['agent']}/api/local_raylet_healthz"
         wait_for(lambda: httpx.get(agent, headers=headers).is_success)
-        yield Cluster(dashboard, mlflow, environment, folder)
+        yield Cluster(dashboard, mlflow, environment, folder, write_config(folder / "small.toml"))
     finally:
         stop_marked(str(folder))
         for server in servers:
@@ -202,7 +168,7 @@ def errors(done: subprocess.CompletedProcess[str]) -> set[str]:
 def storage(cluster: Cluster) -> Path:
     """Folder of a pipeline that has run."""
     storage = cluster.folder / "storage"
-    done = cluster.submit("pipeline", "--config", cluster.config(), "--storage", storage)
+    done = cluster.submit("pipeline", "--config", cluster.config, "--storage", storage)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     for step in ("train", "quantize", "validate", "benchmark", "register", "report", "done"):
@@ -267,7 +233,7 @@ def test_an_error_on_a_worker_is_one_readable_line(workers: int, cluster: Cluste
     history.parent.mkdir(parents=True)
     history.write_text("{}")
     out = ("--workers", workers, "--out", tmp_path / "damaged")
-    done = cluster.submit("train", "--config", cluster.config(), *out)
+    done = cluster.submit("train", "--config", cluster.config, *out)
     assert done.returncode != 0
     (line,) = errors(done)
     assert line.startswith(f"error: {history}: is not the history of a training of this version")
@@ -275,7 +241,7 @@ def test_an_error_on_a_worker_is_one_readable_line(workers: int, cluster: Cluste
 
 def test_train_writes_a_model_and_logs_it(cluster: Cluster, tmp_path: Path) -> None:
     out = ("--workers", 2, "--out", tmp_path / "trained")
-    done = cluster.submit("train", "--config", cluster.config(), *out)
+    done = cluster.submit("train", "--config", cluster.config, *out)
     assert done.returncode == 0, done.stdout + done.stderr
     assert bundle.read(tmp_path / "trained").name == "small"
     assert "physics score" in done.stdout
@@ -300,7 +266,7 @@ def test_validate_writes_a_report_and_tells_by_its_exit(cluster: Cluster, tmp_pa
 
 def test_tune_keeps_the_fastest_trial_that_keeps_the_physics(cluster: Cluster, model: Path) -> None:
     before, precisions = len(cluster.runs()), set(bundle.read(model).network_files)
-    done = cluster.submit("tune", "--config", cluster.config(), "--model", model)
+    done = cluster.submit("tune", "--config", cluster.config, "--model", model)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "within 90.0% of float32's score" in done.stdout
     runs = cluster.runs()[:-before]

@@ -17,25 +17,7 @@ from calogan.errors import EventsError, TrainingError
 from ray_jobs.cluster import cores_each
 from ray_jobs.train import cause_of
 
-CONFIG = """
-name = "small"
-[data]
-path = "{data}"
-train = 0.3
-validation = 0.1
-calibration = 0.1
-test = 0.5
-[network]
-width = 8
-[training]
-flow_epochs = 1
-shape_epochs = 16
-prior_epochs = 2
-score_every = 8
-batch_size = 49
-warmup_epochs = 0
-adversarial_epochs = 0
-"""
+TRAINING = {"shape_epochs": 16, "prior_epochs": 2, "score_every": 8, "batch_size": 49, "warmup_epochs": 0}
 EPOCHS = 19
 
 
@@ -67,12 +49,6 @@ def test_an_error_of_this_package_is_what_the_training_ends_with() -> None:
     assert "died more than 3 times, at last of RuntimeError: the actor died; submit the job again" in str(told)
 
 
-def config(folder: Path, *, data: str = "") -> Path:
-    path = folder / "small.toml"
-    path.write_text(CONFIG.format(data=data))
-    return path
-
-
 def history(folder: Path) -> list[dict[str, Any]]:
     path = folder / "training" / "progress.json"
     return list(json.loads(path.read_text())["history"]) if path.exists() else []
@@ -92,10 +68,10 @@ def weights(folder: Path) -> dict[str, NDArray[np.float32]]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_workers_train_as_one_and_nothing_that_is_killed_changes_it(
-    tmp_path: Path, start: Callable[..., Any]
+    tmp_path: Path, write_config: Callable[..., Path], start: Callable[..., Any]
 ) -> None:
     alone, undisturbed, disturbed = (tmp_path / name for name in ("alone", "undisturbed", "disturbed"))
-    arguments = ["--config", config(tmp_path), "--cpus-per-worker", 1]
+    arguments = ["--config", write_config(tmp_path / "small.toml", training=TRAINING), "--cpus-per-worker", 1]
     shared = [*arguments, "--workers", 2, "--out"]
     for command in ([*arguments, "--out", alone], [*shared, undisturbed]):
         driver = start("train", *command)

@@ -1,17 +1,11 @@
 """The search for a quantization on a real cluster, killed in every way: no finished trial is lost or done twice."""
 
-import os
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlflow
-import psutil  # type: ignore[import-untyped]
 import pytest
 
 from calogan import bundle, provenance, registry, trials
@@ -25,88 +19,31 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::FutureWarning:mlflow"),
 ]
 
-ROOT = Path(__file__).parents[2]
 OPERATIONS = ("dense 1", "dense 2", "convolution 1", "convolution 2", "convolution 3")
-CONFIG = """
-name = "tiny"
-[data]
-path = "{data}"
-train = 0.2
-validation = 0.2
-calibration = 0.2
-test = 0.4
-[network]
-width = 16
-[quantization]
-calibration_showers = 16
-[tuning]
-draws = 1
-repeats = 2
-tolerance = 0.9
-[validation]
-gates = "{gates}"
-draws = 1
-thorough = false
-cell_trainings = 0
-[benchmark]
-batch_size = 16
-repetitions = 1
-"""
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    # A folder of its own, for there Ray looks up which cluster a driver belongs to; a short name, for its sockets.
-    scratch = tempfile.mkdtemp(prefix="ray-")
+def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment of the drivers."""
     store = tmp_path_factory.mktemp("mlflow")
     tracking = f"sqlite:///{store}/mlflow.db"
     mlflow.MlflowClient(tracking).create_experiment(registry.EXPERIMENT, artifact_location=str(store))
-    yield os.environ | {
-        "RAY_TMPDIR": scratch,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "MLFLOW_TRACKING_URI": tracking,
-        provenance.COMMIT_VARIABLE: provenance.git_commit(),  # part of what tells trials apart
-    }
-    shutil.rmtree(scratch, ignore_errors=True)
+    # The commit is part of what tells trials apart.
+    return {"MLFLOW_TRACKING_URI": tracking, provenance.COMMIT_VARIABLE: provenance.git_commit()}
 
 
 @pytest.fixture(scope="module")
-def config(geant4: Events, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration whose gates everything passes."""
+def config(write_config: Callable[..., Path], geant4: Events, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("config")
     data = write_events(folder / "geant4.h5", geant4, header={})
-    (folder / "gates.toml").write_text('"physics/sampling_fraction_shift" = { limit = 1e6 }\n')
-    (folder / "tiny.toml").write_text(CONFIG.format(data=data, gates=folder / "gates.toml"))
-    return folder / "tiny.toml"
-
-
-def start(config: Path, model: Path, environment: dict[str, str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "ray_jobs.tune", "--config", str(config), "--model", str(model)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
+    return write_config(
+        folder / "tiny.toml",
+        data={"path": str(data), "train": 0.2, "validation": 0.2, "calibration": 0.2, "test": 0.4},
+        network={"width": 16},
+        quantization={"calibration_showers": 16},
+        validation={"thorough": False},
+        benchmark={"repetitions": 1},
     )
-
-
-def wait_until(happened: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    end = time.monotonic() + 600
-    while not happened():
-        assert process.poll() is None, process.stdout and process.stdout.read()
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def kill(processes: list[psutil.Process]) -> None:
-    for process in processes:
-        try:
-            process.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            continue
 
 
 def records(model: Path) -> dict[str, int]:
@@ -114,27 +51,26 @@ def records(model: Path) -> dict[str, int]:
 
 
 def test_killed_workers_and_a_killed_driver_lose_no_finished_trial(
-    tiny_model: Path, tmp_path: Path, config: Path, environment: dict[str, str]
+    tiny_model: Path, tmp_path: Path, config: Path, variables: dict[str, str], start: Callable[..., Any]
 ) -> None:
     model = tmp_path / "model"
     before = bundle.copy(tiny_model, model)
 
     # The driver with all that belongs to it is killed between trials.
-    first = start(config, model, environment)
-    wait_until(lambda: len(records(model)) >= 2, first)
-    kill([psutil.Process(first.pid), *psutil.Process(first.pid).children(recursive=True)])
-    first.communicate(timeout=30)
+    arguments = ("--config", config, "--model", model)
+    first = start("tune", *arguments, **variables)
+    first.wait_until(lambda: len(records(model)) >= 2, every=0.05)
+    first.kill()
     kept = records(model)
 
     # Then a worker, in the middle of a trial.
-    second = start(config, model, environment)
-    wait_until(lambda: len(records(model)) >= len(kept) + 1, second)
-    children = psutil.Process(second.pid).children(recursive=True)
-    workers = [process for process in children if "ImplicitFunc" in " ".join(process.cmdline())]
+    second = start("tune", *arguments, **variables)
+    second.wait_until(lambda: len(records(model)) >= len(kept) + 1, every=0.05)
+    workers = second.workers("ImplicitFunc")
     assert workers
-    kill(workers[:1])
-    said, _ = second.communicate(timeout=900)
-    assert second.returncode == 0, said
+    workers[0].send_signal(signal.SIGKILL)
+    said = second.end()
+    assert second.process.returncode == 0, said
     assert f"{len(kept)} trials done" in said
     assert kept.items() <= records(model).items()
 
@@ -150,7 +86,7 @@ def test_killed_workers_and_a_killed_driver_lose_no_finished_trial(
     assert load_config(written).quantization == ranked[0].quantization
 
     # One parent run, and one child of each trial.
-    client = mlflow.MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    client = mlflow.MlflowClient(variables["MLFLOW_TRACKING_URI"])
     experiment = client.get_experiment_by_name(registry.EXPERIMENT)
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -165,7 +101,7 @@ def test_killed_workers_and_a_killed_driver_lose_no_finished_trial(
 
 
 def test_nothing_within_the_tolerance_is_one_readable_line_and_leaves_the_model(
-    tiny_model: Path, tmp_path: Path, config: Path, environment: dict[str, str]
+    tiny_model: Path, tmp_path: Path, config: Path, variables: dict[str, str], start: Callable[..., Any]
 ) -> None:
     bundle.copy(tiny_model, tmp_path / "model")
     strict = tmp_path / "strict.toml"
@@ -179,9 +115,9 @@ def test_nothing_within_the_tolerance_is_one_readable_line_and_leaves_the_model(
     for one in history:
         trials.journal(folder).write(trials.label(one.quantization), one)
     before = {path.name: path.read_bytes() for path in (tmp_path / "model").glob("*.*")}
-    process = start(strict, tmp_path / "model", environment)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 3, said
+    driver = start("tune", "--config", strict, "--model", tmp_path / "model", **variables)
+    said = driver.end()
+    assert driver.process.returncode == 3, said
     assert "Traceback" not in said
     assert "error: none of 11 quantizations keeps the physics score of float32, 0.5500, within 0.0%" in said
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").glob("*.*")} == before
