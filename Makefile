@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 CRDS := ../shared/data/kuberay-crds
 
-.PHONY: help install demo stop test lint constraints results comparators scaling files clean
+.PHONY: help install demo stop test lint constraints results comparators families scaling training-log files clean
 
 help:  ## Show what can be made.
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 install: $(VENV)/installed  ## Make the virtual environment with the pinned dependencies.
 
@@ -40,6 +40,13 @@ results: install  ## Measure the packaged model and write docs/results.md.
 
 comparators: install  ## Compare int8 with TFLite, ONNX Runtime and OpenVINO; write docs/comparators.md. Needs the extra peers.
 	@$(BIN)/python docs/compare_precisions.py
+
+families: install  ## Train all families on the Geant4 showers in SHOWERS, compare them, write docs/families.md; hours.
+	@test -n "$(SHOWERS)" || { echo "name a file of Geant4 showers: make families SHOWERS=showers.h5"; exit 1; }
+	@$(BIN)/python docs/compare_families.py --showers $(SHOWERS)
+
+training-log: install  ## Search for a better lean, write docs/training-log.md; half an hour. SHOWERS names Geant4 showers.
+	@$(BIN)/python docs/log_training.py $(if $(SHOWERS),--showers $(SHOWERS))
 
 scaling: install  ## Measure what a second worker brings to a training; write docs/distributed_training.md.
 	@$(BIN)/python docs/measure_scaling.py

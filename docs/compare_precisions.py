@@ -16,13 +16,13 @@ quiet.load_tensorflow()
 
 import click
 import numpy as np
+import pages
 
 from calogan import bundle, comparators, generator, provenance, report, validation
 from calogan.benchmark import BenchmarkReport
 from calogan.comparators.timing import compare_speed
 from calogan.events import Events, packaged_sample, read_events
 from calogan.generator import Generator
-from calogan.report_tables import number
 from calogan.simulation import parametric
 from calogan.validation import ValidationReport
 
@@ -124,20 +124,15 @@ def page(reports: Mapping[str, ValidationReport], timed: BenchmarkReport) -> str
         f"{timed.batch_size}, medians of {timed.rounds} interleaved rounds; ratios are to float32 in the same round. Only ratios carry over to",
         "another machine.",
         "",
-        "| | Geant4 (floor) | " + " | ".join(names) + " |",
-        "|---|---|" + "---|" * len(names),
+        *pages.header_row(reports),
         *_speed_rows(names, timed),
-        *_physics_rows(reports),
+        *pages.physics_rows(reports, PHYSICS),
         "",
         "## What is compared",
         "",
         NOTES,
         "",
-        "## Provenance",
-        "",
-        *(f"- {name}: `{value}`" for name, value in provenance.header(seed=SEED, inputs=(packaged_sample(),)).items()),
-        *(f"- {name}: `{version}`" for name, version in _versions().items()),
-        "",
+        *pages.provenance_section(provenance.header(seed=SEED, inputs=(packaged_sample(),)) | _versions()),
     ]
     return "\n".join(lines)
 
@@ -160,19 +155,6 @@ def _speed_rows(names: list[str], timed: BenchmarkReport) -> list[str]:
         for title, cell in cells.items():
             rows.setdefault(title, [""]).append(cell or "")
     return [f"| {title} | {' | '.join(cells)} |" for title, cells in rows.items()]
-
-
-def _physics_rows(reports: Mapping[str, ValidationReport]) -> list[str]:
-    rows = []
-    for key, title in PHYSICS.items():
-        found = [reports["float32"].floor, *(judged.metrics for judged in reports.values())]
-        cells = [number(metrics.get(f"physics/{key}")) for metrics in found]
-        rows.append(f"| {title} | {' | '.join(cells)} |")
-    judged = [[result.verdict for result in found.gates.values()] for found in reports.values()]
-    for verdict in ("passed", "undecided", "failed"):
-        counts = " | ".join(str(verdicts.count(verdict)) for verdicts in judged)
-        rows.append(f"| gates {verdict} (data/gates.toml) | | {counts} |")
-    return rows
 
 
 def _versions() -> dict[str, str]:

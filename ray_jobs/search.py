@@ -85,12 +85,10 @@ def fit(config: Config, folder: Path, parallel: int | None, run_id: str) -> None
         return
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(trial, config=config, folder=folder, run_id=run_id), {"cpu": 1}),
-        # A worker that is used again has TensorFlow and the compressor loaded.
         tune_config=tune.TuneConfig(
             search_alg=Proposals(config, folder),
             num_samples=config.search.trials - done,
             max_concurrent_trials=parallel or int(ray.cluster_resources().get("CPU", 1)),
-            reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             storage_path=str(folder / "ray"),
