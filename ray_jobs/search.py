@@ -89,6 +89,7 @@ def fit(config: Config, folder: Path, parallel: int | None, run_id: str) -> None
             search_alg=Proposals(config, folder),
             num_samples=config.search.trials - done,
             max_concurrent_trials=parallel or int(ray.cluster_resources().get("CPU", 1)),
+            reuse_actors=False,  # a worker that died between two trials would be used again
         ),
         run_config=tune.RunConfig(
             storage_path=str(folder / "ray"),

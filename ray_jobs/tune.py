@@ -57,8 +57,8 @@ def fit(proposed: Sequence[Quantization], parallel: int | None, **about: Any) ->
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(trial, proposed=proposed, **about), {"cpu": 1}),
         param_space={"number": tune.grid_search(list(range(len(proposed))))},
-        # A worker that is used again has TensorFlow and the compressor loaded.
-        tune_config=tune.TuneConfig(max_concurrent_trials=parallel, reuse_actors=True),
+        # A worker of its own for each: Tune would use one again that died between two trials.
+        tune_config=tune.TuneConfig(max_concurrent_trials=parallel, reuse_actors=False),
         run_config=tune.RunConfig(
             storage_path=str(about["folder"] / "ray"),
             failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
