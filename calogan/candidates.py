@@ -5,7 +5,6 @@ and those that are as good and as fast as any are judged on the test split.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +54,6 @@ def attempt(
             timed = benchmark(model, ("int8",), chosen.benchmark)
         except (TrainingError, QuantizationError) as error:
             return Failure(choices, str(error))
-    shutil.rmtree(model / "training" / "checkpoints")
     means = {name: float(np.mean([one.metrics.get(name, np.nan) for one in scored])) for name in scored[0].metrics}
     metrics = {name: value for name, value in means.items() if np.isfinite(value)} | timed.metrics("int8")
     seconds = sum(epoch.seconds for epoch in trained.history) + time.perf_counter() - started
