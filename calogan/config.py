@@ -62,6 +62,7 @@ class Training(_Step):
 
     Attributes:
         flow_epochs, shape_epochs, prior_epochs: epochs of likelihood pre-training (`lean` only) of its three parts.
+        distance_epochs: epochs of pre-training by the energy score (`rehm2021` and `conv3d` only).
         warmup_epochs: epochs that train the discriminator alone, before it may move the generator.
         adversarial_epochs: epochs of adversarial training with the published losses.
         steps_per_epoch: steps of an adversarial epoch, over the showers again where they do not suffice; 0 for one pass.
@@ -81,6 +82,7 @@ class Training(_Step):
     flow_epochs: int = Field(30, ge=0)
     shape_epochs: int = Field(40, ge=0)
     prior_epochs: int = Field(20, ge=0)
+    distance_epochs: int = Field(0, ge=0)
     warmup_epochs: int = Field(1, ge=0)
     adversarial_epochs: int = Field(1, ge=0)
     steps_per_epoch: int = Field(0, ge=0)

@@ -51,6 +51,7 @@ ORDER = [
     "calogan.training.selection",
     "calogan.training.adversarial",
     "calogan.training.likelihood",
+    "calogan.training.distance",
     "calogan.training.loop",
     "calogan.bundle",
     "calogan.cells",

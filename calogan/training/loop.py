@@ -15,11 +15,12 @@ from calogan.config import Config
 from calogan.errors import TrainingError
 from calogan.events import Events, EventSource, held
 from calogan.networks import rehm2021
-from calogan.networks.base import GeneratorNetwork
+from calogan.networks.base import GeneratorNetwork, LatentNetwork
 from calogan.networks.families import build_generator
 from calogan.networks.lean import Lean
 from calogan.training import selection
 from calogan.training.adversarial import AdversarialStage
+from calogan.training.distance import DistanceStage
 from calogan.training.likelihood import FlowStage, PriorStage, ShapeStage
 from calogan.training.selection import DRAWS, Scored
 from calogan.training.survey import survey
@@ -49,7 +50,7 @@ class Epoch:
     """What one epoch did.
 
     Attributes:
-        stage: `flow`, `shape`, `prior`, `warmup` or `adversarial`.
+        stage: `flow`, `shape`, `prior`, `distance`, `warmup` or `adversarial`.
         number: epoch of the run, counted from 0.
         of: epochs of the whole run.
         losses: mean of each loss.
@@ -174,6 +175,8 @@ def _stages(model: GeneratorNetwork, showers: EventSource, config: Config, worke
         shape = ShapeStage(model, showers, known, numbers, workers)
         stages += [FlowStage(model, known, numbers, workers), shape]
         stages.append(PriorStage(model, shape, showers, numbers, workers))
+    if isinstance(model, LatentNetwork) and numbers.distance_epochs:
+        stages.append(DistanceStage(model, showers, numbers, workers))
     if numbers.adversarial_epochs:
         discriminator = rehm2021.discriminator()
         for move in (False, True):
@@ -182,13 +185,14 @@ def _stages(model: GeneratorNetwork, showers: EventSource, config: Config, worke
             )
             stages.append(stage)
         stages[-1].state["discriminator"] = discriminator
-    if not any(stage.epochs for stage in stages if stage.name in {"shape", "adversarial"}):
-        raise TrainingError("the configuration has no epochs of training; set shape_epochs or adversarial_epochs")
+    if not any(stage.epochs for stage in stages if stage.name in {"shape", "distance", "adversarial"}):
+        needed = "shape_epochs" if isinstance(model, Lean) else "distance_epochs"
+        raise TrainingError(f"the configuration has no epochs of training; set {needed} or adversarial_epochs")
     return stages
 
 
 def _is_scored(stage: Stage, epoch: int, config: Config) -> bool:
-    if stage.name in {"shape", "prior"}:
+    if stage.name in {"shape", "prior", "distance"}:
         every = config.training.score_every
         return epoch == stage.epochs - 1 or (every > 0 and (epoch + 1) % every == 0)
     return stage.name == "adversarial"

@@ -180,11 +180,11 @@ def test_a_checkpoint_without_its_entry_is_not_gone_on_from(
     assert restored == [0, 1, 2]
 
 
-@pytest.mark.parametrize("family", ["lean", "rehm2021"])
-def test_a_run_without_epochs_is_refused(family: str, geant4: Events, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "field"), [("lean", "shape_epochs"), ("rehm2021", "distance_epochs")])
+def test_a_run_without_epochs_is_refused(family: str, field: str, geant4: Events, tmp_path: Path) -> None:
     training = Training(flow_epochs=1, shape_epochs=0, adversarial_epochs=0)
     config = Config.model_validate({"network": {"family": family, "width": 8}, "training": training.model_dump()})
-    with pytest.raises(TrainingError, match="no epochs of training; set shape_epochs or adversarial_epochs"):
+    with pytest.raises(TrainingError, match=f"no epochs of training; set {field} or adversarial_epochs"):
         train(geant4[:48], geant4[48:50], config, tmp_path, score=scored(1.0))
 
 

@@ -1,0 +1,106 @@
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import layers, ops
+from numpy.typing import NDArray
+
+from calogan.config import Training
+from calogan.events import Events
+from calogan.geometry import CLIC
+from calogan.networks.base import LatentNetwork
+from calogan.training import distance
+from calogan.training.distance import DistanceStage
+
+
+class Small(LatentNetwork):
+    """A dense network with the inputs and outputs of the published ones."""
+
+    family = "small"
+
+    def __init__(self) -> None:
+        features = keras.Input((self.latent_size,))
+        hidden = layers.Dense(16, activation="relu")(features)
+        cells = layers.Dense(25**3, activation="relu", use_bias=False)
+        super().__init__(keras.Model(features, layers.Reshape(CLIC.shape)(cells(hidden))))
+
+
+def test_energy_score_of_known_numbers() -> None:
+    real, first, second = (np.float32([[0, 0]]), np.float32([[3, 3]]), np.float32([[0, 4]]))
+    # Distances over sqrt(2): 3 to the first, 4 / sqrt(2) to the second, sqrt(10 / 2) between them.
+    expected = 0.5 * (3 + 4 / np.sqrt(2) - np.sqrt(5))
+    assert float(distance.energy_score(real, first, second)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_energy_score_of_a_perfect_prediction_is_0() -> None:
+    same = np.random.default_rng(1).standard_normal((4, 3)).astype(np.float32)
+    assert float(distance.energy_score(same, same, same)) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0.5, 1.0), (0.0, 0.5), (0.0, 1.8)])
+def test_the_energy_score_is_least_for_the_true_distribution(shift: float, scale: float) -> None:
+    rng = np.random.default_rng(1)
+    real, first, second = rng.standard_normal((3, 20_000, 2)).astype(np.float32)
+    true = float(distance.energy_score(real, first, second))
+    assert float(distance.energy_score(real, shift + scale * first, shift + scale * second)) > true + 0.01
+
+
+def test_views_add_up(geant4: Events) -> None:
+    some = geant4[:8]
+    ecal, *profiles_and_planes, cells = (np.asarray(view) for view in distance.views(some.showers, some.energy))
+    np.testing.assert_allclose(ecal[:, 0], some.showers.sum(axis=(1, 2, 3)) / some.energy, rtol=1e-5)
+    assert [view.shape[1] for view in profiles_and_planes] == [25, 25, 25, 625, 625, 625]
+    for view in profiles_and_planes:
+        np.testing.assert_allclose(view.sum(axis=1), ecal[:, 0], rtol=1e-4)
+    assert cells.shape == (8, 25**3)
+    assert np.array_equal(cells > 0, some.showers.reshape(8, -1) > 0)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_profiles_are_along_x_y_and_z(axis: int) -> None:
+    shower = np.zeros((1, *CLIC.shape), np.float32)
+    cell = (3, 12, 20)
+    shower[(0, *cell)] = 1.0
+    profile = np.asarray(distance.views(shower, np.float32([10.0]))[1 + axis])
+    assert profile[0].argmax() == cell[axis]
+    assert profile[0].max() == pytest.approx(0.1)
+
+
+@given(st.floats(2, 500))
+def test_views_that_are_shares_do_not_know_the_scale(energy: float) -> None:
+    shower = np.full((1, *CLIC.shape), 1e-3, np.float32)
+    one = distance.views(shower, np.float32([1.0]))[:-1]
+    other = distance.views(shower * np.float32(energy), np.float32([energy]))[:-1]
+    for left, right in zip(one, other, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4)
+
+
+def means(model: LatentNetwork, energy: NDArray[np.float32]) -> NDArray[np.float32]:
+    latent = np.random.default_rng(7).standard_normal((len(energy), model.latent_size), np.float32)
+    return np.asarray(ops.sum(model(energy, latent), axis=(1, 2, 3)) / energy)
+
+
+def test_a_generator_comes_nearer_to_geant4(geant4: Events) -> None:
+    keras.utils.set_random_seed(1)
+    model = Small()
+    stage = DistanceStage(model, geant4, Training(distance_epochs=6, batch_size=8, shape_rate=1e-2))
+    fraction = np.mean(geant4.showers.sum(axis=(1, 2, 3)) / geant4.energy)
+    before = stage.run_epoch(0, np.random.default_rng(0))["distance_loss"]
+    first = np.mean(means(model, geant4.energy))
+    for epoch in range(1, 6):
+        after = stage.run_epoch(epoch, np.random.default_rng(epoch))["distance_loss"]
+    assert after < 0.9 * before
+    assert abs(np.mean(means(model, geant4.energy)) - fraction) < 0.8 * abs(first - fraction)
+    assert set(stage.state) == {"distance_optimizer"}
+
+
+def test_weights_are_left_in_gev(geant4: Events) -> None:
+    """Between epochs the network gives GeV, whatever unit the steps are taken in."""
+    model = Small()
+    stage = DistanceStage(model, geant4[:16], Training(distance_epochs=3, batch_size=8, shape_rate=1e-7))
+    stage.run_epoch(0, np.random.default_rng(0))
+    kernel = model.network.layers[-2].kernel.numpy()
+    stage.run_epoch(1, np.random.default_rng(1))
+    np.testing.assert_allclose(model.network.layers[-2].kernel.numpy(), kernel, atol=1e-7 * 4)
+    assert np.abs(kernel).max() < 0.1 * np.abs(model.network.layers[1].kernel.numpy()).max()
