@@ -17,7 +17,7 @@ from calogan.benchmark import benchmark
 from calogan.config import Config
 from calogan.errors import ModelError, QuantizationError, TrainingError
 from calogan.journal import Journal
-from calogan.search import Candidate, Choices, Failure
+from calogan.search import FIDELITY, Candidate, Choices, Failure
 from calogan.training.loop import Epoch
 from calogan.training.selection import Scored
 from calogan.validation import ValidationReport
@@ -50,14 +50,15 @@ def attempt(
             trained = steps.train_model(chosen, model, on_epoch=on_epoch)
             started = time.perf_counter()
             steps.quantize_model(chosen, model)
-            scored = _scores(chosen, model)
+            scored = _measured(chosen, model)
             timed = benchmark(model, ("int8",), chosen.benchmark)
         except (TrainingError, QuantizationError) as error:
             return Failure(choices, str(error))
     means = {name: float(np.mean([one.metrics.get(name, np.nan) for one in scored])) for name in scored[0].metrics}
+    means["physics/score"] = float(np.mean([one.score for one in scored]))
     metrics = {name: value for name, value in means.items() if np.isfinite(value)} | timed.metrics("int8")
     seconds = sum(epoch.seconds for epoch in trained.history) + time.perf_counter() - started
-    return Candidate(choices, tuple(one.score for one in scored), metrics, seconds, timed.header)
+    return Candidate(choices, tuple(one.metrics[FIDELITY] for one in scored), metrics, seconds, timed.header)
 
 
 def judge(config: Config, candidate: Candidate, folder: Path) -> ValidationReport:
@@ -111,7 +112,7 @@ def label(choices: Choices) -> str:
     return json.dumps(dict(choices), sort_keys=True)
 
 
-def _scores(config: Config, model: Path) -> list[Scored]:
+def _measured(config: Config, model: Path) -> list[Scored]:
     """What is measured of each repeat, on the validation split."""
     reference = steps.read_split(config, "validation")
     energy = np.repeat(reference.energy, config.search.draws)

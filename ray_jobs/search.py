@@ -16,8 +16,8 @@ from calogan import candidates, pictures, registry, search
 from calogan.config import Config, as_toml, load_config
 from calogan.errors import TrainingError
 from calogan.provenance import header
-from calogan.search import Candidate, Choices, Failure
-from calogan.validation import ValidationReport, physics_score
+from calogan.search import FIDELITY, Candidate, Choices, Failure
+from calogan.validation import ValidationReport
 from ray_jobs.cluster import flat, join, run, say, write_json
 from ray_jobs.tune import WORKER_DEATHS
 
@@ -64,13 +64,13 @@ def trial(space: dict[str, Choices], *, config: Config, folder: Path, run_id: st
         registry.log_trial(run_id, search.describe(choices), dict(choices), _logged(tried), failure=failure)
         journal.write(candidates.label(choices), tried)
     say("candidate", search.summary(tried))
-    return {"score": tried.score if isinstance(tried, Candidate) else 0.0}
+    return {"auc": tried.auc if isinstance(tried, Candidate) else 1.0}
 
 
 def _logged(tried: Candidate | Failure) -> dict[str, float]:
     if isinstance(tried, Failure):
         return {}
-    return {"physics/score": tried.score, "physics/score_error": tried.score_error, **tried.metrics}
+    return {"physics/auc_high_level_error": tried.auc_error, **tried.metrics}
 
 
 def fit(config: Config, folder: Path, parallel: int | None, run_id: str) -> None:
@@ -136,7 +136,7 @@ def main(config_name: str, out: Path, trials: int | None, parallel: int | None) 
         best = search.front(done)
         reports = ray.get([judge.remote(config, candidate, folder) for candidate in best])
         picture = folder / "pareto.png"
-        points = {search.describe(each.choices): (each.cost, each.score, each.score_error) for each in done}
+        points = {search.describe(each.choices): (each.cost, each.auc, each.auc_error) for each in done}
         pictures.save(pictures.pareto(points, [search.describe(each.choices) for each in best]), picture)
         registry.log_file(run_id, picture)
         for number, candidate in enumerate(best, start=1):
@@ -147,7 +147,8 @@ def main(config_name: str, out: Path, trials: int | None, parallel: int | None) 
             )
             registry.log_file(run_id, path)
     for candidate, report in zip(best, reports, strict=True):
-        say("front", f"{search.summary(candidate)}; on the test split {physics_score(report):.3f}")
+        judged = report.metrics[FIDELITY]
+        say("front", f"{search.summary(candidate)}; on the test split AUC {judged.value:.3f} +- {judged.error:.3f}")
     write_json(folder / "front.json", _front(folder, best, reports))
     say("done", f"{folder}: pareto.png, front.json, and front_1.toml and so on to train with")
 
@@ -158,8 +159,8 @@ def _front(folder: Path, best: list[Candidate], reports: list[ValidationReport])
             {
                 "choices": dict(candidate.choices),
                 "model": str(candidates.model_folder(folder, candidate.choices)),
-                "validation": {"score": candidate.score, "score_error": candidate.score_error},
-                "test": {"score": physics_score(report)},
+                "validation": {"auc": candidate.auc, "error": candidate.auc_error},
+                "test": {"auc": report.metrics[FIDELITY].value, "error": report.metrics[FIDELITY].error},
                 "ms_per_shower": candidate.cost,
             }
             for candidate, report in zip(best, reports, strict=True)

@@ -34,8 +34,10 @@ def test_a_candidate_is_trained_quantized_measured_and_can_be_judged(config: Con
     assert (model.depth, model.width, model.kernel) == (1, 8, 3)
     assert found.metrics["quant/integer_convolutions"] == 2  # the one there is, and the last layer
     assert found.cost == found.metrics[COST] > 0
-    assert len(found.scores) == 2
-    assert 0 < found.score <= 1
+    assert len(found.aucs) == 2
+    assert 0 < found.auc <= 1
+    assert found.auc == pytest.approx(found.metrics["physics/auc_high_level"])
+    assert 0 < found.metrics["physics/score"] <= 1
     assert found.seconds >= sum(epoch.seconds for epoch in epochs) > 0
     assert candidates.judge(config, found, tmp_path).gates
 

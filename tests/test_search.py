@@ -17,14 +17,14 @@ def config(trials: int = 40, **names: tuple[int, ...]) -> Config:
     return Config(search=Search(trials=trials, choices=tuple(Choice(name=n, values=v) for n, v in choices.items())))
 
 
-def candidate(choices: Choices, score: float, cost: float) -> Candidate:
-    return Candidate(choices, (score, score), {search.COST: cost}, 1.0, {})
+def candidate(choices: Choices, auc: float, cost: float) -> Candidate:
+    return Candidate(choices, (auc, auc), {search.COST: cost}, 1.0, {})
 
 
 def measured(choices: Choices) -> Candidate:
     """Wider is better, slower and pays less and less; a depth of 2 is best."""
     width, depth = int(choices["network.width"]), int(choices["network.depth"])
-    return candidate(choices, 1 - 8 / width - 0.2 * abs(depth - 2), width * depth / 100)
+    return candidate(choices, 0.5 + 8 / width + 0.2 * abs(depth - 2), width * depth / 100)
 
 
 def searched(config: Config) -> list[Candidate | Failure]:
@@ -75,13 +75,13 @@ def test_the_front_is_found_sooner_than_by_chance() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=30))
 def test_nothing_beats_the_front_and_it_beats_the_rest(points: list[tuple[int, int]]) -> None:
-    found = [candidate({"n": i}, float(score), float(cost)) for i, (score, cost) in enumerate(points)]
-    front = [(each.score, each.cost) for each in search.front(found)]
+    found = [candidate({"n": i}, float(auc), float(cost)) for i, (auc, cost) in enumerate(points)]
+    front = [(each.auc, each.cost) for each in search.front(found)]
     assert front == sorted(front, key=lambda point: point[1])
-    for score, cost in points:
-        assert any(best >= score and time <= cost for best, time in front)
+    for auc, cost in points:
+        assert any(best <= auc and time <= cost for best, time in front)
         for best, time in front:
-            assert not (score >= best and cost <= time and (score, cost) != (best, time))
+            assert not (auc <= best and cost <= time and (auc, cost) != (best, time))
 
 
 def test_choices_are_made_in_the_configuration() -> None:
@@ -108,5 +108,5 @@ def test_a_choice_that_cannot_be_made_is_told_before_anything_runs(name: str, va
 
 def test_a_line_tells_what_came_out() -> None:
     found = Candidate({"network.width": 64}, (0.5, 0.6), {search.COST: 0.1234}, 90.0, {})
-    assert search.summary(found) == "width 64: physics score 0.550 +- 0.050, 0.123 core-ms, 1.5 min"
+    assert search.summary(found) == "width 64: AUC 0.550 +- 0.050, 0.123 core-ms, 1.5 min"
     assert search.summary(Failure({"network.width": 64}, "no")) == "width 64: failed, no"

@@ -97,7 +97,7 @@ def test_a_killed_search_goes_on_and_shows_what_nothing_beats(
         assert chosen.depth == shown["choices"]["network.depth"]
         assert bundle.read(Path(shown["model"])).width == chosen.width
         assert shown["model"] == str(candidates.model_folder(folder, shown["choices"]))
-        assert 0 < shown["test"]["score"] <= 1
+        assert 0 < shown["test"]["auc"] <= 1
 
     client = mlflow.MlflowClient(tracking)
     experiment = client.get_experiment_by_name(registry.EXPERIMENT)
