@@ -3,13 +3,11 @@
 ray job submit --working-dir . -- python -m ray_jobs.search --config tiny --out /shared/calogan/search
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 import ray
-from ray import tune
 from ray.tune.search import Searcher
 
 from calogan import candidates, pictures, registry, search
@@ -18,15 +16,15 @@ from calogan.errors import TrainingError
 from calogan.provenance import header
 from calogan.search import FIDELITY, Candidate, Choices, Failure
 from calogan.validation import ValidationReport
+from ray_jobs.attempts import run_all
 from ray_jobs.cluster import flat, join, run, say, write_json
-from ray_jobs.tune import WORKER_DEATHS
 
 
 class Proposals(Searcher):  # type: ignore[misc]  # Ray has no types
     """Hands Ray Tune what `search.propose` says, after what an earlier job has begun and not ended."""
 
     def __init__(self, config: Config, folder: Path) -> None:
-        super().__init__(metric="score", mode="max")
+        super().__init__(metric="auc", mode="min")
         self._config, self._folder = config, folder
         self._begun = candidates.unfinished(folder)
         self._running: dict[str, Choices] = {}
@@ -83,26 +81,15 @@ def fit(config: Config, folder: Path, parallel: int | None, run_id: str) -> None
     say("search", f"{done} candidates done, {max(0, config.search.trials - done)} to do")
     if done >= config.search.trials:
         return
-    tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(trial, config=config, folder=folder, run_id=run_id), {"cpu": 1}),
-        tune_config=tune.TuneConfig(
-            search_alg=Proposals(config, folder),
-            num_samples=config.search.trials - done,
-            max_concurrent_trials=parallel or int(ray.cluster_resources().get("CPU", 1)),
-            reuse_actors=False,  # a worker that died between two trials would be used again
-        ),
-        run_config=tune.RunConfig(
-            storage_path=str(folder / "ray"),
-            failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
-            verbose=0,
-        ),
+    run_all(
+        trial,
+        folder,
+        parallel=parallel or int(ray.cluster_resources().get("CPU", 1)),
+        error=TrainingError,
+        given={"config": config, "folder": folder, "run_id": run_id},
+        search_alg=Proposals(config, folder),
+        num_samples=config.search.trials - done,
     )
-    results = tuner.fit()
-    if results.errors:
-        raise TrainingError(
-            f"{len(results.errors)} of {len(results)} candidates ended without a result; submit the job again to go on, "
-            f"the others are kept. The first error: {str(results.errors[0]).strip().splitlines()[-1]}"
-        )
 
 
 @ray.remote(num_cpus=1, max_retries=3)  # type: ignore[untyped-decorator]
@@ -125,8 +112,6 @@ def main(config_name: str, out: Path, trials: int | None, parallel: int | None) 
         config = config.model_copy(update={"search": config.search.model_copy(update={"trials": trials})})
     search.check(config)
     folder = candidates.search_folder(config, out.resolve())
-    # A job that is stopped stops, and what Tune would print is said in a line for each candidate.
-    os.environ |= {"TUNE_DISABLE_SIGNAL_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     join()
     with registry.pipeline_run(f"search {config_name}", flat(config), header=header(), key=folder.name) as run_id:
         fit(config, folder, parallel, run_id)

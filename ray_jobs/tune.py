@@ -3,7 +3,6 @@
 ray job submit --working-dir . -- python -m ray_jobs.tune --config tiny --model /shared/calogan/calogan-lean
 """
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +19,8 @@ from calogan.errors import QuantizationError
 from calogan.provenance import header
 from calogan.tuning import Failure, Trial
 from calogan.validation import ValidationReport, physics_score
+from ray_jobs.attempts import run_all
 from ray_jobs.cluster import join, run, say
-
-WORKER_DEATHS = 3  # of one trial; a trial that ends with an error of its own is not tried again
 
 
 def trial(
@@ -48,30 +46,14 @@ def trial(
 def fit(proposed: Sequence[Quantization], parallel: int | None, **about: Any) -> None:
     """Run trials wherever the cluster has cores; each leaves a record.
 
-    The records are what a search goes on from, not Ray Tune's snapshots, which may be older than the last trial.
-
     Raises:
         QuantizationError: a trial ended without a record.
     """
     started = time.monotonic()
-    tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(trial, proposed=proposed, **about), {"cpu": 1}),
-        param_space={"number": tune.grid_search(list(range(len(proposed))))},
-        # A worker of its own for each: Tune would use one again that died between two trials.
-        tune_config=tune.TuneConfig(max_concurrent_trials=parallel, reuse_actors=False),
-        run_config=tune.RunConfig(
-            storage_path=str(about["folder"] / "ray"),
-            failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
-            verbose=0,
-        ),
-    )
-    results = tuner.fit()
-    if results.errors:
-        raise QuantizationError(
-            f"{len(results.errors)} of {len(results)} trials ended without a result; submit the job again to go on, the "
-            f"others are kept. The first error: {str(results.errors[0]).strip().splitlines()[-1]}"
-        )
-    wall, work = time.monotonic() - started, sum(result.metrics["seconds"] for result in results)
+    given = {"proposed": proposed, **about}
+    numbers = {"number": tune.grid_search(list(range(len(proposed))))}
+    results = run_all(trial, about["folder"], parallel=parallel, error=QuantizationError, given=given, space=numbers)
+    wall, work = time.monotonic() - started, sum(result["seconds"] for result in results)
     say("tune", f"{len(results)} trials in {wall:.0f} s, {60 * len(results) / wall:.1f} a minute; {work:.0f} s of work")
 
 
@@ -96,8 +78,6 @@ def main(config_name: str, model: Path, parallel: int | None) -> None:
     showers = len(steps.read_split(config, "calibration"))
     folder = trials.records_folder(config, model)
     journal = trials.journal(folder)
-    # A job that is stopped stops, and what Tune would print is said in a line for each trial.
-    os.environ |= {"TUNE_DISABLE_SIGNAL_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     join()
     about = {"model": str(model), "operations": ", ".join(operations)}
     with registry.pipeline_run(f"tune {config_name}", about, header=header(), key=folder.name) as run_id:
