@@ -15,6 +15,7 @@ from zipfile import BadZipFile
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from calogan.errors import ModelError
 from calogan.geometry import CLIC
@@ -25,30 +26,43 @@ Floats: TypeAlias = NDArray[np.float32]
 Draw: TypeAlias = Callable[[NDArray[Any], float, Floats, NDArray[np.uint16], int, Floats], None]
 
 _CELLS, _LAYERS = CLIC.shape[0] * CLIC.shape[1] * CLIC.shape[2], CLIC.layers
+_COLUMNS = _CELLS // _LAYERS
+_ROW = CLIC.shape[1] * _LAYERS  # cells of equal x
 _CENTRE = (CLIC.entry_cell[0] * CLIC.shape[1] + CLIC.entry_cell[1]) * _LAYERS
 _STRIPE = 16 * _LAYERS  # a whole number of layers and of vector registers
 _GROUP = 8  # cells whose flags fit into one 64-bit word
-_UNIFORM = 2**16  # values a random number of a cell can have
+NORMAL_BITS = 12  # of a random number decide about a cell: their normal deviates stay in the fastest cache
+_DROPPED = 16 - NORMAL_BITS
 
 # The compiler takes module constants for what they are: float32, so that nothing is widened to float64.
 _f = np.float32
 _LOGIT_MIN, _LOGIT_MAX, _RATE_MIN = _f(-87), _f(lean.LOGIT_MAX), _f(lean.RATE_MIN)
-_LOG_RATE_MIN, _LOG_RATE_MAX = _f(law.LOG_RATE_MIN), _f(law.LOG_RATE_MAX)
-_ROWS = _f((law.LOG_RATE_STEPS - 1) / (law.LOG_RATE_MAX - law.LOG_RATE_MIN))
-_LAST_ROW, _LAST_COLUMN = law.LOG_RATE_STEPS - 2, law.NORMAL_STEPS - 2
+_RATE_LOW, _RATE_HIGH = _f(law.RATES[0]), _f(law.RATES[-1])
+_FIRST_BITS, _ROWS = np.int32(_RATE_LOW.view(np.int32)), _f(law.PER_OCTAVE * 2.0**-23)
+_LAST_BITS = np.int32(_RATE_HIGH.view(np.int32))
+_LAST_ROW, _LAST_COLUMN = len(law.RATES) - 2, law.NORMAL_STEPS - 2
+_NORMAL_MAX, _NORMALS = _f(law.NORMAL_MAX), _f((law.NORMAL_STEPS - 1) / (2 * law.NORMAL_MAX))
+_OWN, _NEIGHBOUR = _f(lean.OWN), _f(lean.OWN * lean.NEIGHBOUR)
+_BY_CROSSINGS, _FACTOR_MIN = _f(lean.BY_CROSSINGS), _f(lean.FACTOR_MIN)
 _THRESHOLD = _f(CLIC.threshold_gev)
 _PER_LN2, _LN2_HIGH, _LN2_LOW = _f(1 / math.log(2)), _f(0.693359375), _f(math.log(2) - 0.693359375)
+_MANTISSA, _MANTISSA_SLACK = _f(2.0**-23), _f(127 - 0.087)
+
+# A cell of normal deviate z is hit above the rate -log(Phi(z)). This cubic in z is below the binary logarithm of that
+# for |z| < 7, by 0.05 on average: found by linear programming.
+HIT_BOUND = (-0.531, -1.67508, -0.354912, -0.0319824)
+_B0, _B1, _B2, _B3 = (_f(number) for number in HIT_BOUND)
 
 
 @dataclass(frozen=True, eq=False)
 class CellTables:
-    """What is to be known of the cells, in the order of the network's outputs.
+    """What is to be known of the cells, in the order of (x, y, z).
 
     Attributes:
         template: logarithm of each cell's mean share of its layer, shape (15625,).
         quantum: mean deposit of one crossing, shape (15625,), GeV.
-        place: where the cell is in a shower, flattened as (x, y, z), shape (15625,).
-        quantiles: see `compound_poisson.quantile_table`.
+        place: where each 25 outputs of the network, the layers of a column, begin in a shower, shape (625,).
+        quantiles: see `compound_poisson.Law`.
     """
 
     template: Floats
@@ -60,10 +74,12 @@ class CellTables:
 def tables(model: lean.Lean) -> CellTables:
     """The tables of a trained generator."""
     return CellTables(
-        template=lean.to_blocks(np.asarray(model.template)).reshape(-1),
-        quantum=lean.to_blocks(np.asarray(model.quantum())).reshape(-1),
-        place=lean.to_blocks(np.arange(_CELLS, dtype=np.int32).reshape(CLIC.shape)).reshape(-1),
-        quantiles=law.quantile_table(),
+        template=np.asarray(model.template).reshape(-1),
+        quantum=np.asarray(model.quantum()).reshape(-1),
+        place=lean.to_blocks(np.arange(_CELLS, dtype=np.int32).reshape(CLIC.shape))
+        .reshape(_COLUMNS, _LAYERS)[:, 0]
+        .copy(),
+        quantiles=np.asarray(model.quantiles),
     )
 
 
@@ -85,22 +101,21 @@ def read(path: Path) -> CellTables:
         raise ModelError(f"{path}: holds no tables of cells ({error}); make the model again") from error
 
 
+def normals() -> Floats:
+    """The standard normal deviate of each value of `NORMAL_BITS` random bits."""
+    return np.asarray(special.ndtri((np.arange(2**NORMAL_BITS) + 0.5) / 2**NORMAL_BITS), np.float32)
+
+
 def drawer(found: CellTables) -> Draw:
     """Make the function that draws cells.
 
     Returns:
         draw(logits, step, layer_energies, bits, first, showers): logits, float32 or int8, shape (n, 15625), in the order
         of the network, and what to multiply them by; energies of the layers, shape (n, 25), GeV; random numbers, 0 to
-        65535, shape (n, k), of which those from column `first` on are used; showers, shape (n, 15625), GeV, are
-        written. It holds no lock of the interpreter.
+        65535, shape (n, k), of which those from column `first` on are used, in the order of (x, y, z); showers, shape
+        (n, 15625), GeV, are written. It holds no lock of the interpreter.
     """
-    uniform = (np.arange(_UNIFORM) + 0.5) / _UNIFORM
-    column = (np.clip(law.normal_table(), -law.NORMAL_MAX, law.NORMAL_MAX) + law.NORMAL_MAX) * (
-        (law.NORMAL_STEPS - 1) / (2 * law.NORMAL_MAX)
-    )
-    # By random number: the rate above which the cell is hit, 1 - exp(-rate) > 1 - u, and its column of the quantiles.
-    chances = np.stack([-np.log(uniform), column], axis=1).astype(np.float32)
-    constants = (found.template, found.quantum, 1 / found.quantum, found.place, found.quantiles, chances)
+    constants = (found.template, found.quantum, 1 / found.quantum, found.place, found.quantiles, normals())
 
     def draw(
         logits: NDArray[Any], step: float, layer_energies: Floats, bits: NDArray[np.uint16], first: int, showers: Floats
@@ -130,10 +145,14 @@ def _exp(x: Any) -> Any:
 
 
 @_compiled
-def _weigh(logits: Any, step: Any, template: Any, weights: Any, sums: Any, stripe: Any) -> None:
+def _weigh(logits: Any, step: Any, place: Any, template: Any, weights: Any, sums: Any, stripe: Any) -> None:
     """Weights of the cells, before they are normalised, and their sum in each layer."""
+    for column in range(_COLUMNS):
+        start, here = column * _LAYERS, place[column]
+        for k in range(_LAYERS):
+            weights[here + k] = _f(logits[start + k]) * step
     for i in range(_CELLS):
-        weights[i] = _exp(max(min(_f(logits[i]) * step + template[i], _LOGIT_MAX), _LOGIT_MIN))
+        weights[i] = _exp(max(min(weights[i] + template[i], _LOGIT_MAX), _LOGIT_MIN))
     stripe[:] = 0
     for base in range(0, _CELLS, _STRIPE):
         for j in range(min(_STRIPE, _CELLS - base)):
@@ -144,17 +163,37 @@ def _weigh(logits: Any, step: Any, template: Any, weights: Any, sums: Any, strip
 
 
 @_compiled
-def _select(weights: Any, factors: Any, per_quantum: Any, bits: Any, stripe: Any, flags: Any, hit: Any) -> int:
-    """Turn weights into rates, and list the cells that may be hit: a few more than will be; returns how many."""
+def _couple(bits: Any, normal_of: Any, padded: Any, normal: Any) -> None:
+    """Normal deviates of the cells from their random numbers, see `Lean.couple`."""
+    for i in range(_CELLS):
+        padded[_ROW + i] = normal_of[bits[i] >> _DROPPED]
+    for i in range(_ROW):
+        padded[i] = padded[_CELLS + i]
+        padded[_ROW + _CELLS + i] = padded[_ROW + i]
+    for i in range(_CELLS):
+        along_y = padded[_ROW + i - _LAYERS] + padded[_ROW + i + _LAYERS]
+        normal[i] = _OWN * padded[_ROW + i] + _NEIGHBOUR * (along_y + (padded[i] + padded[i + 2 * _ROW]))
+
+
+@_compiled
+def _scale(rates: Any, factors: Any, stripe: Any) -> None:
+    """Multiply the rates of each layer by its factor."""
     for j in range(_STRIPE):
         stripe[j] = factors[j % _LAYERS]
     for base in range(0, _CELLS, _STRIPE):
         for j in range(min(_STRIPE, _CELLS - base)):
-            i = base + j
-            rate = weights[i] * stripe[j] * per_quantum[i] + _RATE_MIN
-            weights[i] = rate
-            # 1 - exp(-rate) < rate: whatever fails this is not hit, and no exponential is needed to know.
-            flags[i] = rate * _f(_UNIFORM) + _f(bits[i]) > _f(_UNIFORM - 1)
+            rates[base + j] *= stripe[j]
+
+
+@_compiled
+def _select(rates: Any, normal: Any, flags: Any, hit: Any) -> int:
+    """List the cells that may be hit: a few more than will be; returns how many."""
+    binary = rates.view(np.int32)
+    for i in range(_CELLS):
+        z = normal[i]
+        # What the bits of a float say of its binary logarithm, which is too low by 0.086 at most.
+        logarithm = _f(binary[i]) * _MANTISSA - _MANTISSA_SLACK
+        flags[i] = logarithm > ((_B3 * z + _B2) * z + _B1) * z + _B0
     found = 0
     groups = flags.view(np.uint64)
     for group in range(len(groups)):
@@ -166,19 +205,16 @@ def _select(weights: Any, factors: Any, per_quantum: Any, bits: Any, stripe: Any
 
 
 @_compiled
-def _fluctuate(
-    rates: Any, hit: Any, bits: Any, quantum: Any, quantiles: Any, chances: Any, out: Any, sums: Any
-) -> None:
+def _fluctuate(rates: Any, hit: Any, normal: Any, quantum: Any, quantiles: Any, out: Any, sums: Any) -> None:
     """Energies of the listed cells, read from the quantiles of the compound Poisson law, and their sum in each layer."""
     sums[:] = 0
+    binary = rates.view(np.int32)
     for j in range(len(hit)):
         i = hit[j]
-        rate, bit = rates[i], bits[i]
-        out[j] = 0
-        if rate <= chances[bit, 0]:
-            continue
-        row = (min(max(_f(math.log(rate)), _LOG_RATE_MIN), _LOG_RATE_MAX) - _LOG_RATE_MIN) * _ROWS
-        column = chances[bit, 1]
+        rate = rates[i]
+        # The rows are evenly spaced in the bits of a float: a logarithm that is linear between the powers of two.
+        row = _f(min(max(binary[i], _FIRST_BITS), _LAST_BITS) - _FIRST_BITS) * _ROWS
+        column = (min(max(normal[i], -_NORMAL_MAX), _NORMAL_MAX) + _NORMAL_MAX) * _NORMALS
         r, c = min(int(row), _LAST_ROW), min(int(column), _LAST_COLUMN)
         v, w = row - _f(r), column - _f(c)
         low = quantiles[r, c] * (_f(1) - w) + quantiles[r, c + 1] * w
@@ -190,19 +226,32 @@ def _fluctuate(
 @_compiled
 def _draw(
     logits: Any, step: Any, layer_energies: Any, bits: Any, first: int, showers: Any,
-    template: Any, quantum: Any, per_quantum: Any, place: Any, quantiles: Any, chances: Any,
+    template: Any, quantum: Any, per_quantum: Any, place: Any, quantiles: Any,
+    normal_of: Any,
 ) -> None:  # fmt: skip
-    weights, stripe = np.empty(_CELLS, np.float32), np.empty(_STRIPE, np.float32)
+    rates, stripe = np.empty(_CELLS, np.float32), np.empty(_STRIPE, np.float32)
+    padded, normal = np.empty(_CELLS + 2 * _ROW, np.float32), np.empty(_CELLS, np.float32)
     sums, factors = np.empty(_LAYERS, np.float32), np.empty(_LAYERS, np.float32)
     flags = np.zeros(-(-_CELLS // _GROUP) * _GROUP, np.uint8)
     hit, energy = np.empty(len(flags) + 1, np.int32), np.empty(_CELLS, np.float32)
     for s in range(len(showers)):
-        numbers, shower, wanted = bits[s, first : first + _CELLS], showers[s], layer_energies[s]
-        _weigh(logits[s], step, template, weights, sums, stripe)
+        shower, wanted = showers[s], layer_energies[s]
+        _couple(bits[s, first : first + _CELLS], normal_of, padded, normal)
+        _weigh(logits[s], step, place, template, rates, sums, stripe)
         for layer in range(_LAYERS):
             factors[layer] = wanted[layer] / sums[layer]
-        found = _select(weights, factors, per_quantum, numbers, stripe, flags, hit)
-        _fluctuate(weights, hit[:found], numbers, quantum, quantiles, chances, energy, sums)
+        _scale(rates, factors, stripe)
+        for i in range(_CELLS):
+            rates[i] = rates[i] * per_quantum[i] + _RATE_MIN
+        found = _select(rates, normal, flags, hit)
+        _fluctuate(rates, hit[:found], normal, quantum, quantiles, energy, sums)
+        # What a layer has too much or too little is put right as in `Lean.finish`.
+        for layer in range(_LAYERS):
+            excess = sums[layer] / max(wanted[layer], _f(1e-9)) - _f(1)
+            factors[layer] = max(_f(1) - _BY_CROSSINGS * excess, _FACTOR_MIN)
+        _scale(rates, factors, stripe)
+        found = _select(rates, normal, flags, hit)
+        _fluctuate(rates, hit[:found], normal, quantum, quantiles, energy, sums)
         shower[:] = 0
         for layer in range(_LAYERS):
             factors[layer] = wanted[layer] / sums[layer] if sums[layer] > 0 else _f(0)
@@ -211,4 +260,4 @@ def _draw(
         for j in range(found):
             value = energy[j] * factors[hit[j] % _LAYERS]
             if value >= _THRESHOLD:
-                shower[place[hit[j]]] = value
+                shower[hit[j]] = value

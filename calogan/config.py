@@ -61,6 +61,7 @@ class Training(_Step):
     """How the generator is trained; the published constants are in `training`, `paper.toml` is the published recipe.
 
     Attributes:
+        pretraining_epochs, pretraining_showers: epochs of training the flow of `lean` with so many parametrised showers.
         flow_epochs, shape_epochs, prior_epochs: epochs of likelihood pre-training (`lean` only) of its three parts.
         distance_epochs: epochs of pre-training by the energy score (`rehm2021` and `conv3d` only).
         warmup_epochs: epochs that train the discriminator alone, before it may move the generator.
@@ -79,6 +80,8 @@ class Training(_Step):
         seed: seed of weights, shuffling and noise.
     """
 
+    pretraining_epochs: int = Field(0, ge=0)
+    pretraining_showers: int = Field(40_000, ge=1)
     flow_epochs: int = Field(30, ge=0)
     shape_epochs: int = Field(40, ge=0)
     prior_epochs: int = Field(20, ge=0)

@@ -17,7 +17,7 @@ from calogan.simulation import parametric
 from calogan.training.loop import Epoch, TrainingResult, train
 from calogan.training.selection import Scored
 from calogan.training.workers import ALONE, Workers
-from calogan.validation import ValidationReport, load_gates, physics_score, validate
+from calogan.validation import CLASSIFIER_GATE, ValidationReport, load_gates, physics_score, validate
 
 PART_SHOWERS = 10_000  # of a part are used where it has to be in memory: more decide nothing
 _VALIDATION_SEED = 20_000  # no other step draws showers with it
@@ -86,7 +86,7 @@ def score_showers(reference: Events, candidate: Events) -> float:
     Ep, the layers, the hits and the spectrum of the cells. A classifier is trained on each sample anew, and what that
     alone changes is more than what quantization does.
     """
-    gates = {name: gate for name, gate in load_gates().items() if name != "physics/auc_high_level"}
+    gates = {name: gate for name, gate in load_gates().items() if name != CLASSIFIER_GATE}
     return physics_score(validate(reference, candidate, floor=False, gates=gates))
 
 

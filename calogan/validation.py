@@ -22,6 +22,7 @@ from calogan.partials import Measured, Partial, Plan, merge, observe_part, parts
 from calogan.resampling import match_energies
 
 __all__ = [
+    "CLASSIFIER_GATE",
     "METRICS",
     "SAMPLES",
     "Curve",
@@ -48,6 +49,7 @@ Verdict = Literal["passed", "failed", "undecided", "not measured"]
 Progress = Callable[[str], None]
 
 SAMPLES = ("reference", "candidate")
+CLASSIFIER_GATE = "physics/auc_high_level"
 
 
 @dataclass(frozen=True)
@@ -298,16 +300,22 @@ def failed_gates(report: ValidationReport) -> dict[str, GateResult]:
 def physics_score(report: ValidationReport) -> float:
     """One number in (0, 1], higher is better, made from the gates: 1 / (1 + mean excess of the measured metrics).
 
-    1 for a candidate equal to the reference, 0.5 for one that is on average at its limits. A tuner that compares
-    scores by their ratio needs such a number: it misreads a distance, which is better when lower and may be 0.
+    1 for a candidate equal to the reference, 0.5 for one that is on average at its limits. Where the classifier has a
+    gate it counts as much as all others together: they look at means and spreads, which generators have right long
+    before their showers are. A tuner that compares scores by their ratio needs such a number: it misreads a distance,
+    which is better when lower and may be 0.
 
     Raises:
         GateError: no gate was measured.
     """
-    excess = [result.gate.excess(result.estimate.value) for result in report.gates.values() if result.estimate]
+    excess = {
+        name: result.gate.excess(result.estimate.value) for name, result in report.gates.items() if result.estimate
+    }
     if not excess:
         raise GateError("no gate of this report was measured, so it has no score; give gates on metrics that it has")
-    return 1 / (1 + sum(excess) / len(excess))
+    groups = [[value for name, value in excess.items() if (name == CLASSIFIER_GATE) is own] for own in (False, True)]
+    means = [sum(group) / len(group) for group in groups if group]
+    return 1 / (1 + sum(means) / len(means))
 
 
 def report_to_dict(report: ValidationReport) -> dict[str, Any]:

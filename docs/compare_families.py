@@ -29,12 +29,12 @@ SPLITS = {"train": 0.86, "validation": 0.07, "calibration": 0.05, "test": 0.02} 
 TRAININGS = {
     # Small batches: the number of steps is what the published networks lack on a few cores.
     "conv3d": Training(
-        distance_epochs=20, warmup_epochs=0, adversarial_epochs=0, batch_size=8, shape_rate=1e-3, score_every=4
+        distance_epochs=6, warmup_epochs=0, adversarial_epochs=0, batch_size=8, shape_rate=1e-3, score_every=3
     ),
     "rehm2021": Training(
-        distance_epochs=14, warmup_epochs=0, adversarial_epochs=0, batch_size=8, shape_rate=1e-3, score_every=7
+        distance_epochs=4, warmup_epochs=0, adversarial_epochs=0, batch_size=8, shape_rate=1e-3, score_every=2
     ),
-    "lean": Training(warmup_epochs=0, adversarial_epochs=0),
+    "lean": Training(pretraining_epochs=6, flow_epochs=20, warmup_epochs=0, adversarial_epochs=0),
 }
 PRECISIONS = {"conv3d": ("float32",), "rehm2021": ("float32", "int8"), "lean": ("float32", "int8")}
 METRICS = {

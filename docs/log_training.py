@@ -31,7 +31,15 @@ CHOICES = (
     Choice(name="training.prior_epochs", values=(0, 10, 20)),
     Choice(name="training.adversarial_epochs", values=(0, 1)),
 )
-TRAINING = Training(shape_epochs=25, score_every=0, adversarial_epochs=0, generator_rate=5e-5)
+TRAINING = Training(
+    pretraining_epochs=6,
+    pretraining_showers=10_000,
+    flow_epochs=20,
+    shape_epochs=25,
+    score_every=0,
+    adversarial_epochs=0,
+    generator_rate=5e-5,
+)
 SPLITS = {"train": 0.45, "validation": 0.35, "calibration": 0.05, "test": 0.15}
 DRAWS = 3
 METRICS = {

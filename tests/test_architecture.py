@@ -39,6 +39,7 @@ ORDER = [
     "calogan.simulation.engines",
     "calogan.networks",
     "calogan.networks.base",
+    "calogan.networks.deposits",
     "calogan.networks.compound_poisson",
     "calogan.networks.flow",
     "calogan.networks.lean",

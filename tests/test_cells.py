@@ -4,12 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import special
 
 from calogan import bundle, cells, lowering
 from calogan.errors import ModelError
 from calogan.events import Events
 from calogan.geometry import CLIC
-from calogan.networks import compound_poisson, lean
+from calogan.networks import lean
 
 
 @pytest.fixture(scope="module")
@@ -19,45 +20,47 @@ def model(tiny_model: Path) -> lean.Lean:
     return loaded
 
 
-def tails(
-    model: lean.Lean, layers: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Showers by `Lean.finish`, by the compiled tail from the same random bits, and the rates."""
+def tails(model: lean.Lean, layers: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Showers by `Lean.finish`, and by the compiled tail from the same random bits."""
     rng = np.random.default_rng(1)
     logits = 0.5 * rng.standard_normal((len(layers), 5, 5, 625), np.float32)
     bits = rng.integers(0, 2**16, (len(layers), 3 + 25**3), dtype=np.uint16)
     known = cells.tables(model)
     sparse = np.full((len(layers), 25**3), np.nan, np.float32)
     cells.drawer(known)(logits.reshape(len(layers), -1), 1.0, layers, bits, 3, sparse)
-    ordered = np.empty((len(layers), 25**3), np.uint16)
-    ordered[:, known.place] = bits[:, 3:]
-    noise = compound_poisson.normal_table()[ordered].reshape(-1, *CLIC.shape)
+    noise = cells.normals()[bits[:, 3:] >> (16 - cells.NORMAL_BITS)].reshape(-1, *CLIC.shape)
     dense = np.asarray(model.finish(logits, layers, noise))
-    return dense, sparse.reshape(dense.shape), np.asarray(model.rates(logits, layers)[0])
+    return dense, sparse.reshape(dense.shape)
 
 
 def test_the_compiled_tail_draws_the_showers_of_the_dense_one(model: lean.Lean, geant4: Events) -> None:
-    dense, sparse, rate = tails(model, geant4.showers[:32].sum(axis=(1, 2)))
-    # The table of quantiles ends at a rate of 1e-4: below, the dense tail hits a cell or two of a shower more.
-    differ = ((dense > 0) != (sparse > 0)).any(axis=(1, 2))
-    assert (rate[(dense > 0) != (sparse > 0)] < 1e-4).all()
-    assert differ.mean() < 0.02
-    same = np.broadcast_to(~differ[:, None, None, :], dense.shape)
-    np.testing.assert_allclose(sparse[same], dense[same], rtol=1e-5, atol=1e-9)
+    dense, sparse = tails(model, geant4.showers[:32].sum(axis=(1, 2)))
+    same = ((dense > 0) == (sparse > 0)).all(axis=(1, 2))
+    assert same.mean() > 0.99
+    same = np.broadcast_to(same[:, None, None, :], dense.shape)
+    np.testing.assert_allclose(sparse[same], dense[same], rtol=5e-3, atol=5e-6)
     assert 0.01 < (sparse > 0).mean() < 0.3
+
+
+def test_no_cell_that_is_hit_is_passed_over() -> None:
+    z = np.linspace(-7, 7, 10_001)
+    bound = np.polynomial.polynomial.polyval(z, cells.HIT_BOUND)
+    least = np.log2(-special.log_ndtr(z))
+    assert (bound < least).all()
+    assert (least - bound)[np.abs(z) < 4].mean() < 0.3
 
 
 def test_both_tails_agree_where_a_layer_is_not_hit(model: lean.Lean, geant4: Events) -> None:
     layers = geant4.showers[:32].sum(axis=(1, 2))
     layers[:, ::2] = 5e-5  # seldom enough for one crossing
-    dense, sparse, _ = tails(model, layers)
+    dense, sparse = tails(model, layers)
     differ = ((dense > 0) != (sparse > 0)).any(axis=(1, 2))
     assert differ.mean() < 0.05
     # Where no cell was hit the central one has it all, which an ordinary draw hardly ever gives.
     assert np.isclose(sparse[:, *CLIC.entry_cell][:, ::2], 5e-5, rtol=1e-3).mean() > 0.3
     same = np.broadcast_to(~differ[:, None, None, :], dense.shape)
     # Here and there the dense tail shares a layer with a cell that then falls below the read-out threshold.
-    assert np.isclose(sparse[same], dense[same], rtol=1e-4, atol=1e-9).mean() > 1 - 1e-5
+    assert np.isclose(sparse[same], dense[same], rtol=5e-3, atol=1e-6).mean() > 0.999
     assert not ((sparse > 0) & (sparse < CLIC.threshold_gev)).any()
 
 
@@ -75,7 +78,7 @@ def test_tables_survive_being_written_and_have_one_spelling(model: lean.Lean, tm
     found = cells.read(tmp_path / "a.npz")
     for name, array in vars(known).items():
         np.testing.assert_array_equal(getattr(found, name), array)
-    assert sorted(found.place) == list(range(25**3))
+    assert sorted(found.place) == list(range(0, 25**3, 25))
 
 
 @pytest.mark.parametrize(

@@ -1,30 +1,43 @@
 """The sampling fluctuation of one cell: a compound Poisson law.
 
-A silicon cell is crossed by a Poisson number of particles and each leaves an energy that is close to
-exponentially distributed (in Geant4 showers the logarithm of a lone deposit has spread 1.2 and skewness
--1.0; an exponential law has 1.28 and -1.14). With `rate` crossings expected and `quantum` GeV for each,
+A silicon cell is crossed by a Poisson number of particles, `rate` on average, and each leaves an energy with the mean
+`quantum` and the law g of `deposits`. So one number per cell, its expected energy rate * quantum, fixes how often it is
+empty, P(E = 0) = exp(-rate), and how much it fluctuates, by rate * quantum^2 * (1 + v) with v the relative variance of g.
 
-    P(E = 0) = exp(-rate),
+For an exponential g (v = 1) the density is known,
+
     f(E) = exp(-rate - x) sqrt(rate / x) I1(2 sqrt(rate x)) / quantum,    x = E / quantum > 0,
 
-the Tweedie law of power 3/2 (Jorgensen, The Theory of Dispersion Models, 1997, section 4.2): mean
-rate * quantum, variance 2 rate quantum^2. So one number per cell, its expected energy, fixes how often it
-is empty and how much it fluctuates.
+the Tweedie law of power 3/2 (Jorgensen, The Theory of Dispersion Models, 1997, section 4.2). For any other g it is found by
+Fourier transformation and kept as a table of its logarithm, relative to that of the Tweedie law with the same mean and
+variance, to which it tends for high rates.
 """
 
 import functools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
+from calogan.networks import deposits
 from calogan.networks.base import Tensor
 
-# The table of quantiles: log of the rate by standard normal deviate.
-LOG_RATE_MIN, LOG_RATE_MAX, LOG_RATE_STEPS = math.log(1e-4), math.log(3e3), 128
+# Tables: rate by standard normal deviate, or by log of the energy in quanta. The rates are evenly spaced between powers of
+# two, so that the bits of a float say where in a table it is.
+PER_OCTAVE = 4
+_OCTAVE_MIN, _OCTAVE_MAX = -20, 12
+RATES = np.concatenate(
+    [2.0**octave * (1 + np.arange(PER_OCTAVE) / PER_OCTAVE) for octave in range(_OCTAVE_MIN, _OCTAVE_MAX)]
+)
 NORMAL_MAX, NORMAL_STEPS = 4.4, 89
+_LOG_X_MIN, _LOG_X_MAX, _LOG_X_STEPS = math.log(1e-3), math.log(200.0), 245
+
+_MANY = 60.0  # crossings: above, the law is close to the Tweedie law, and a coarser grid suffices
+_FEW_STEP, _MANY_STEP = 0.02, 0.1  # of the grids of energies, quanta
+_SURE = 1e-12  # densities below are rounding errors of the transformation
 
 # Coefficients of I1 (Abramowitz and Stegun, Handbook of Mathematical Functions, 9.8.3 and 9.8.4).
 _I1_BELOW = (0.5, 0.87890594, 0.51498869, 0.15084934, 0.02658733, 0.00301532, 0.00032411)
@@ -33,82 +46,171 @@ _I1_ABOVE = (
 )  # fmt: skip
 _I1_LIMIT = 3.75
 
+Floats = NDArray[np.float64]
 
-def log_likelihood(energy: Tensor, rate: Tensor, quantum: Tensor) -> Tensor:
+
+@dataclass(frozen=True, eq=False)
+class Law:
+    """A law of single deposits and the tables made of it.
+
+    Attributes:
+        quantiles: E / quantum divided by (1 + rate), shape (128, NORMAL_STEPS). Row: rate, see RATES. Column: standard normal deviate, evenly spaced. Below the deviate at which a cell becomes empty
+            the table goes on with a slope, so that linear interpolation followed by max(0, .) keeps the probability of
+            an empty cell.
+        corrections: logarithm of the density over that of the Tweedie law, shape (128, 245); 0 for high rates.
+        mean: of a deposit, GeV.
+        variation: relative variance of a deposit; 1 for an exponential law.
+    """
+
+    quantiles: NDArray[np.float32]
+    corrections: NDArray[np.float32]
+    mean: float
+    variation: float
+
+
+def law(probability: Floats) -> Law:
+    """The tables of a law of single deposits, shape (deposits.BINS,)."""
+    return _law(np.asarray(probability, np.float64).tobytes())
+
+
+@functools.lru_cache(maxsize=8)
+def _law(probability: bytes) -> Law:
+    g = np.frombuffer(probability, np.float64)
+    mean, variation = deposits.moments(g)
+    deviates = np.linspace(-NORMAL_MAX, NORMAL_MAX, NORMAL_STEPS)
+    quantiles, corrections = [], []
+    for rate in RATES:
+        several = _several(g, rate)
+        quantiles.append(_quantiles(g, rate, several, deviates) / (1 + rate))
+        corrections.append(np.clip(_corrections(g, rate, several, variation), -5, 5))
+    return Law(np.asarray(quantiles, np.float32), np.asarray(corrections, np.float32), mean, variation)
+
+
+def log_likelihood(energy: Tensor, rate: Tensor, quantum: Tensor, law: Law) -> Tensor:
     """Logarithm of the density of deposited energies (of the probability, where a cell is empty).
 
     Args:
         energy: deposited energies, GeV, any shape; 0 for an empty cell.
         rate: expected numbers of crossings, same shape, > 0.
         quantum: mean deposits of one crossing, GeV, same shape or broadcastable.
+        law: of single deposits; of its mean, `quantum` takes the place.
     """
     hit = energy > 0
     x = ops.where(hit, energy / quantum, 1.0)
-    y = 2.0 * ops.sqrt(rate * x)
-    density = -ops.square(ops.sqrt(rate) - ops.sqrt(x)) + 0.5 * ops.log(rate / x) + _log_i1e(y) - ops.log(quantum)
-    return ops.where(hit, density, -rate)
+    dispersion = (1 + law.variation) / 2
+    r, y = rate / dispersion, x / dispersion
+    root = 2.0 * ops.sqrt(r * y)
+    density = -ops.square(ops.sqrt(r) - ops.sqrt(y)) + 0.5 * ops.log(r / y) + _log_i1e(root)
+    density = density - math.log(dispersion) - ops.log(quantum)
+    row = _row(rate)
+    column = _place(ops.log(x), _LOG_X_MIN, _LOG_X_MAX, _LOG_X_STEPS)
+    return ops.where(hit, density + _interpolate(law.corrections, row, column), -rate)
 
 
-def sample(rate: Tensor, normal: Tensor) -> Tensor:
+def sample(rate: Tensor, normal: Tensor, quantiles: Tensor) -> Tensor:
     """Draw deposited energies in units of the quantum, as a differentiable function of the rate.
 
-    The quantile of the law is read from a table by linear interpolation in (log rate, normal deviate). It
-    rises from 0 without a jump, since the density of a lone deposit is finite at 0: so gradients with
-    respect to the rate are those of the sample path.
+    The quantile of the law is read from its table by linear interpolation. It rises from 0
+    without a jump, since the density of a lone deposit is finite at 0: so gradients with respect to the rate are those
+    of the sample path.
 
     Args:
         rate: expected numbers of crossings, any shape, > 0.
         normal: independent standard normal numbers, same shape.
+        quantiles: see `Law`.
     """
-    table = ops.convert_to_tensor(quantile_table().reshape(-1))
-    log_rate = ops.clip(ops.log(rate), LOG_RATE_MIN, LOG_RATE_MAX)
-    row = (log_rate - LOG_RATE_MIN) * ((LOG_RATE_STEPS - 1) / (LOG_RATE_MAX - LOG_RATE_MIN))
-    column = (ops.clip(normal, -NORMAL_MAX, NORMAL_MAX) + NORMAL_MAX) * ((NORMAL_STEPS - 1) / (2 * NORMAL_MAX))
-    row0 = ops.clip(ops.floor(row), 0, LOG_RATE_STEPS - 2)
-    column0 = ops.clip(ops.floor(column), 0, NORMAL_STEPS - 2)
+    row = _row(rate)
+    column = _place(normal, -NORMAL_MAX, NORMAL_MAX, NORMAL_STEPS)
+    return ops.relu(_interpolate(quantiles, row, column)) * (1 + rate)
+
+
+def _row(rate: Tensor) -> Tensor:
+    """Where rates are in RATES."""
+    inside = ops.clip(rate, RATES[0], RATES[-1])
+    octave = ops.floor(ops.log2(inside))
+    return PER_OCTAVE * (octave - _OCTAVE_MIN + inside / ops.power(2.0, octave) - 1)
+
+
+def _place(value: Tensor, low: float, high: float, steps: int) -> Tensor:
+    """Where values are in an evenly spaced table, counted in its steps."""
+    return (ops.clip(value, low, high) - low) * ((steps - 1) / (high - low))
+
+
+def _interpolate(table: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Read a table between its entries; its own gradient is not wanted."""
+    rows, columns = table.shape
+    flat = ops.reshape(ops.convert_to_tensor(table), (-1,))
+    row0, column0 = ops.clip(ops.floor(row), 0, rows - 2), ops.clip(ops.floor(column), 0, columns - 2)
     v, w = row - row0, column - column0
-    corner = ops.cast(row0 * NORMAL_STEPS + column0, "int32")
-    low = ops.take(table, corner) * (1 - w) + ops.take(table, corner + 1) * w
-    high = ops.take(table, corner + NORMAL_STEPS) * (1 - w) + ops.take(table, corner + NORMAL_STEPS + 1) * w
-    return ops.relu(low * (1 - v) + high * v) * (1 + rate)
+    corner = ops.cast(row0 * columns + column0, "int32")
+    low = ops.take(flat, corner) * (1 - w) + ops.take(flat, corner + 1) * w
+    high = ops.take(flat, corner + columns) * (1 - w) + ops.take(flat, corner + columns + 1) * w
+    return low * (1 - v) + high * v
 
 
-@functools.cache
-def quantile_table() -> NDArray[np.float32]:
-    """Quantiles of E / quantum divided by (1 + rate), shape (LOG_RATE_STEPS, NORMAL_STEPS).
+def _step(rate: float) -> float:
+    return _FEW_STEP if rate < _MANY else _MANY_STEP
 
-    Row: rate, evenly spaced in its logarithm. Column: standard normal deviate, evenly spaced. Below the
-    deviate at which a cell becomes empty the table goes on with the slope it has there, so that linear
-    interpolation followed by max(0, .) keeps the probability of an empty cell.
-    """
-    rates = np.exp(np.linspace(LOG_RATE_MIN, LOG_RATE_MAX, LOG_RATE_STEPS))
-    deviates = np.linspace(-NORMAL_MAX, NORMAL_MAX, NORMAL_STEPS)
-    rows = [_quantiles(rate, deviates) / (1 + rate) for rate in rates]
-    return np.asarray(rows, dtype=np.float32)
+
+def _several(g: Floats, rate: float) -> Floats:
+    """Probability of the sum of two and more deposits in steps of `_step` quanta around multiples of it."""
+    step = _step(rate)
+    top = 1.25 * (rate + 8 * math.sqrt(2 * rate)) + 40
+    size = int(2 ** math.ceil(math.log2(top / step)))
+    bounds = np.asarray((np.arange(size + 1) - 0.5) * step, np.float64)
+    one = np.diff(deposits.below(g, bounds))
+    whole = np.fft.irfft(np.exp(rate * (np.fft.rfft(one) - 1)), size)
+    several = whole - rate * math.exp(-rate) * one
+    several[0] -= math.exp(-rate)
+    return np.asarray(np.maximum(several, 0.0))
+
+
+def _corrections(g: Floats, rate: float, several: Floats, variation: float) -> Floats:
+    """Logarithm of the density over that of the Tweedie law; where it is not known, what it is at the end of what is known."""
+    log_x = np.linspace(_LOG_X_MIN, _LOG_X_MAX, _LOG_X_STEPS)
+    if rate > _MANY:
+        return np.zeros(_LOG_X_STEPS)
+    step = _step(rate)
+    one = rate * np.exp(-rate + deposits.log_density(g, log_x))
+    density = one + np.interp(np.exp(log_x), np.arange(len(several)) * step, several / step)
+    known = density > _SURE
+    tweedie = _log_tweedie(np.exp(log_x[known]), rate, (1 + variation) / 2)
+    return np.asarray(np.interp(log_x, log_x[known], np.log(density[known]) - tweedie))
+
+
+def _log_tweedie(x: Floats, rate: float, dispersion: float) -> Floats:
+    r, y = rate / dispersion, x / dispersion
+    root = 2 * np.sqrt(r * y)
+    bessel = np.log(special.ive(1, root))
+    return np.asarray(-((math.sqrt(r) - np.sqrt(y)) ** 2) + 0.5 * np.log(r / y) + bessel - math.log(dispersion))
+
+
+def _quantiles(g: Floats, rate: float, several: Floats, deviates: Floats) -> Floats:
+    step = _step(rate)
+    top = (len(several) - 1) * step
+    x = np.concatenate([np.geomspace(1e-4, 0.3, 80), np.arange(0.3 + step, top, 2 * step)])
+    tail = np.cumsum(several[::-1])[::-1]  # summed from above, so that the upper tail keeps its digits
+    bounds = (np.arange(len(several)) - 0.5) * step
+    above = rate * math.exp(-rate) * (1 - deposits.below(g, x)) + np.interp(x, bounds, tail)
+    normal = -special.ndtri(np.clip(above, 1e-300, 1 - 1e-16))
+    # From the other end a cell is empty or not; what is between that and the first x is linear.
+    empty_below = float(special.ndtri(math.exp(-rate)))
+    known = normal > max(empty_below, -30.0)
+    normal = np.concatenate([[max(empty_below, -30.0)], np.maximum.accumulate(normal[known])])
+    x = np.concatenate([[0.0], x[known]])
+    normal, first = np.unique(normal, return_index=True)
+    values = np.asarray(np.interp(deviates, normal, x[first]))
+    below = deviates < empty_below
+    if below.any() and not below.all():
+        end = int(np.argmin(below))  # the first deviate that hits the cell
+        values[below] = (deviates[below] - empty_below) * values[end] / (deviates[end] - empty_below)
+    return values
 
 
 @functools.cache
 def normal_table() -> NDArray[np.float32]:
     """The standard normal deviate of each of 65,536 equally probable numbers, shape (65536,)."""
     return np.asarray(special.ndtri((np.arange(2**16) + 0.5) / 2**16), dtype=np.float32)
-
-
-def _quantiles(rate: float, deviates: NDArray[np.float64]) -> NDArray[np.float64]:
-    top = 1.25 * (rate + 8 * math.sqrt(2 * rate)) + 22
-    x = np.concatenate([np.geomspace(1e-7, 1e-2, 50), np.linspace(math.sqrt(1.2e-2), math.sqrt(top), 1500) ** 2])
-    number = np.arange(1, int(rate + 12 * math.sqrt(rate) + 30))
-    weights = stats.poisson.pmf(number, rate)
-    keep = weights > 1e-16
-    # P(E > x): summed from above, so that the upper tail keeps its digits.
-    above = special.gammaincc(number[keep, None], x[None, :]).T @ weights[keep]
-    normal = -special.ndtri(np.clip(above, 1e-300, 1 - 1e-16))
-    normal, first = np.unique(normal, return_index=True)
-    values: NDArray[np.float64] = np.interp(deviates, normal, x[first])
-    empty_below = special.ndtri(np.exp(-rate))
-    slope = np.exp(-0.5 * empty_below**2) / math.sqrt(2 * math.pi) / (rate * np.exp(-rate)) if rate < 30 else 0.0
-    below = deviates < empty_below
-    values[below] = (deviates[below] - empty_below) * slope
-    return values
 
 
 def _log_i1e(y: Tensor) -> Tensor:

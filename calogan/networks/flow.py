@@ -96,18 +96,17 @@ class LayerFlow(Couplings):
 
     def fit_scale(self, sticks: NDArray[np.float64], energy: NDArray[np.float32]) -> None:
         """Fit centre and spread as polynomials of log Ep, and the axes without correlation, to `to_sticks` of a sample."""
-        basis = np.vander(np.asarray(log_energy(energy))[:, 0], _DEGREE, increasing=True)
-        centre = np.linalg.lstsq(basis, sticks, rcond=None)[0]
-        residual = np.log(np.abs(sticks - basis @ centre) + 1e-3)
-        spread = np.linalg.lstsq(basis, residual, rcond=None)[0]
-        spread[0] += 0.635  # E[log|g|] of a standard normal g is -0.635
-        scaled = (sticks - basis @ centre) / np.exp(basis @ spread)
+        centre, spread, scaled = _scaled_by_itself(sticks, energy)
         variance, axes = np.linalg.eigh(np.cov(scaled, rowvar=False))
         width = np.sqrt(np.maximum(variance, 1e-4))
         self.centre.assign(centre)
         self.spread.assign(spread)
         self.mix.assign(axes / width)
         self.unmix.assign((axes * width).T)
+
+    def normalise_alike(self, sticks: NDArray[np.float64], energy: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Centre and scale another sample by what it is itself, and turn it to the axes of `fit_scale`, shape (n, 25)."""
+        return np.asarray(_scaled_by_itself(sticks, energy)[2] @ np.asarray(self.mix), np.float32)
 
     def normalise(self, sticks: Tensor, condition: Tensor) -> Tensor:
         """Centre, scale and decorrelate sticks, shape (n, 25), for conditions of shape (n, 1)."""
@@ -128,6 +127,18 @@ class LayerFlow(Couplings):
     def _scale(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         basis = ops.concatenate([ops.power(condition, k) for k in range(_DEGREE)], axis=1)
         return ops.matmul(basis, self.centre), ops.exp(ops.matmul(basis, self.spread))
+
+
+def _scaled_by_itself(
+    sticks: NDArray[np.float64], energy: NDArray[np.float32]
+) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
+    """Polynomials of log Ep for centre and log spread of sticks, shape (4, 25) each, and the sticks scaled by them."""
+    basis = np.vander(np.asarray(log_energy(energy), np.float64)[:, 0], _DEGREE, increasing=True)
+    centre = np.linalg.lstsq(basis, sticks, rcond=None)[0]
+    residual = np.log(np.abs(sticks - basis @ centre) + 1e-3)
+    spread = np.linalg.lstsq(basis, residual, rcond=None)[0]
+    spread[0] += 0.635  # E[log|g|] of a standard normal g is -0.635
+    return centre, spread, (sticks - basis @ centre) / np.exp(basis @ spread)
 
 
 def _coupling(inputs: int, outputs: int, width: int, *, name: str) -> keras.Model:

@@ -7,6 +7,7 @@ every layer to the energy the flow has drawn. So quantization can change the sha
 it cannot move the sampling fraction, the resolution or the longitudinal profile.
 """
 
+import math
 from typing import Any
 
 import keras
@@ -15,13 +16,18 @@ from keras import layers, ops
 from numpy.typing import NDArray
 
 from calogan.geometry import CLIC
-from calogan.networks import compound_poisson, flow
+from calogan.networks import compound_poisson, deposits, flow
 from calogan.networks.base import GeneratorNetwork, Tensor
 
 SHAPE_LATENT = 16
 _RINGS, _SIDES = 8, 3
 LOGIT_MAX = 30.0  # beyond any share; keeps the exponential finite
+BY_CROSSINGS = 0.5  # share of what a layer has too much or too little that is put right by the number of crossings
+FACTOR_MIN = 0.4  # of the rates of a layer, when too many crossings are drawn
 RATE_MIN = 1e-7  # keeps the logarithm of the rate of an empty layer finite
+_DEPOSIT_GEV = 3.5e-4
+NEIGHBOUR = 0.11  # weight of the random number of a neighbour, in units of the own one's
+OWN = 1 / math.sqrt(1 + 4 * NEIGHBOUR**2)
 _BLOCK = 5  # side of the square of cells that one position of the small image becomes, and of that image
 _BLOCKS = _BLOCK * _BLOCK
 
@@ -50,11 +56,24 @@ class Lean(GeneratorNetwork):
         self.log_quantum = self.add_weight(
             name="log_quantum",
             shape=(CLIC.layers, _RINGS * _SIDES),
-            initializer=keras.initializers.Constant(float(np.log(3.5e-4))),
+            initializer="zeros",
         )
+        # What one crossing leaves, as quantiles of the cells; found in the training showers.
+        self.quantiles = self.add_weight(
+            name="quantiles",
+            shape=(len(compound_poisson.RATES), compound_poisson.NORMAL_STEPS),
+            initializer="zeros",
+            trainable=False,
+        )
+        self.set_law(compound_poisson.law(deposits.exponential(_DEPOSIT_GEV)))
         self.region = _regions()
         self.central = np.zeros((1, *CLIC.shape), dtype=np.float32)
         self.central[:, *CLIC.entry_cell] = 1.0
+
+    def set_law(self, law: compound_poisson.Law) -> None:
+        """Take over a law of single deposits; its mean becomes the quantum everywhere."""
+        self.quantiles.assign(law.quantiles)
+        self.log_quantum.assign(np.full(self.log_quantum.shape, np.log(law.mean), np.float32))
 
     def prepare(self, energy: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Draw what stays float32 before the network.
@@ -97,6 +116,19 @@ class Lean(GeneratorNetwork):
         """Mean deposit of one crossing in each cell, shape (25, 25, 25), GeV."""
         return ops.exp(ops.take(ops.transpose(self.log_quantum), self.region, axis=0))
 
+    def couple(self, noise: Tensor) -> Tensor:
+        """Let neighbours in a layer fluctuate together: a track that runs along the silicon crosses both.
+
+        A Gaussian copula: every number stays standard normal, so no cell by itself changes.
+
+        Args:
+            noise: independent standard normal numbers, shape (n, 25, 25, 25).
+        """
+        columns = ops.reshape(noise, (-1, CLIC.shape[0] * CLIC.shape[1], CLIC.layers))
+        # Cells at an edge, which are hardly ever hit, have some neighbours at the other one.
+        around = sum(_rolled(columns, shift) for shift in (1, -1, CLIC.shape[1], -CLIC.shape[1]))
+        return ops.reshape(OWN * columns + OWN * NEIGHBOUR * around, (-1, *CLIC.shape))
+
     def finish(self, logits: Tensor, layer_energies: Tensor, noise: Tensor) -> Tensor:
         """Draw the cells around their expected energies.
 
@@ -109,12 +141,20 @@ class Lean(GeneratorNetwork):
             showers, shape (n, 25, 25, 25), GeV.
         """
         rate, quantum = self.rates(logits, layer_energies)
-        cells = compound_poisson.sample(rate, noise) * quantum
+        normal = self.couple(noise)
+        wanted = layer_energies[:, None, None, :]
+        cells = compound_poisson.sample(rate, normal, self.quantiles) * quantum
+        total = ops.sum(cells, axis=(1, 2), keepdims=True)
+        # Half of what a layer lacks is made up for by more crossings, the other half by more energy of each.
+        # Linear, so that there are as many crossings as expected on average, also where these are few.
+        excess = total / ops.maximum(wanted, 1e-9) - 1.0
+        rate = rate * ops.maximum(1.0 - BY_CROSSINGS * excess, FACTOR_MIN)
+        cells = compound_poisson.sample(rate, normal, self.quantiles) * quantum
         total = ops.sum(cells, axis=(1, 2), keepdims=True)
         # A layer in which no cell was hit has its energy in the central cell.
         cells = ops.where(total > 0, cells, self.central)
         total = ops.where(total > 0, total, 1.0)
-        showers = cells * (layer_energies[:, None, None, :] / total)
+        showers = cells * (wanted / total)
         return ops.where(showers < CLIC.threshold_gev, 0.0, showers)
 
 
@@ -145,6 +185,11 @@ def to_blocks(cells: NDArray[Any]) -> NDArray[Any]:
     """Order cells, shape (25, 25, 25), as the network does: 5x5 blocks of 5x5 cells of 25 layers, shape (5, 5, 625)."""
     split = cells.reshape(_BLOCK, _BLOCK, _BLOCK, _BLOCK, CLIC.layers)
     return split.transpose(0, 2, 1, 3, 4).reshape(_BLOCK, _BLOCK, -1)
+
+
+def _rolled(columns: Tensor, shift: int) -> Tensor:
+    """`numpy.roll` along axis 1, of slices, which any runtime has."""
+    return ops.concatenate([columns[:, -shift:], columns[:, :-shift]], axis=1)
 
 
 def _from_blocks(outputs: Tensor) -> Tensor:

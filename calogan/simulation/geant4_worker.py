@@ -48,7 +48,8 @@ class _Stack(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
             for material, mm in [(self.detector.absorber, absorber_mm), *gap]
         ]
         side, depth = self.detector.plate_mm, sum(mm for _, _, mm in slices)
-        world = self._box("world", self.detector.medium, (2 * side, 2 * side, 2 * depth + 20))
+        # It ends where the stack ends: from a gap behind it the field would bend electrons back into the last layer.
+        world = self._box("world", self.detector.medium, (2 * side, 2 * side, 2 * depth))
         stack = self._box("stack", self.detector.medium, (side, side, depth))
         self._place(stack, world, z=depth / 2)
         z = -depth / 2

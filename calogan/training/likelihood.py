@@ -1,5 +1,9 @@
 """Likelihood pre-training of `lean`: all of its parts have a density, so none needs an adversary to start."""
 
+import functools
+from collections.abc import Callable
+from typing import TypeAlias
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -9,48 +13,96 @@ from numpy.typing import NDArray
 from calogan.config import Training
 from calogan.events import EventSource, batches
 from calogan.networks import compound_poisson, flow, lean
+from calogan.simulation import parametric
 from calogan.training.survey import Survey, moments
 from calogan.training.workers import ALONE, Gradients, Workers
 
-_STICK_NOISE = 0.2  # blurs the few thousand showers the flow learns from; chosen by the held-out likelihood
+Sample: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+_STICK_NOISE = 0.3  # blurs the few thousand showers the flow learns from; chosen by the held-out likelihood
 _CLIP_NORM = 1.0
 _DIVERGENCE = 0.3  # weight at the end: below 1, as the prior is learned afterwards
 _CHUNK = 512  # showers encoded at a time
 
 
+def flow_stages(model: lean.Lean, known: Survey, config: Training, workers: Workers = ALONE) -> list["FlowStage"]:
+    """The stages that fit the flow: to parametrised showers, of which there are any number, then to those of the survey.
+
+    The parametrisation is wrong in means and spreads, which are therefore taken off each sample by itself; how the layers
+    of a shower go together it knows well enough that some thousand showers of Geant4 can put right what is left.
+    """
+    sticks = flow.to_sticks(known.layer_energies, known.energy)
+    model.flow.fit_scale(sticks, known.energy)
+
+    def parametrised() -> Sample:
+        energy = np.random.default_rng(config.seed).choice(known.energy, config.pretraining_showers)
+        energy = np.clip(energy, parametric.MIN_ENERGY_GEV, parametric.MAX_ENERGY_GEV)
+        parts = (energy[start : start + _CHUNK] for start in range(0, len(energy), _CHUNK))
+        layers = [
+            parametric.simulate(part, seed=config.seed, first=_CHUNK * k).showers.sum(axis=(1, 2))
+            for k, part in enumerate(parts)
+        ]
+        drawn = flow.to_sticks(np.concatenate(layers), energy)
+        return model.flow.normalise_alike(drawn, energy), np.asarray(flow.log_energy(energy), np.float32)
+
+    def measured() -> Sample:
+        condition, scaled = _scaled_sticks(model, known.layer_energies, known.energy)
+        return scaled, condition
+
+    return [
+        FlowStage(
+            "pretraining", model, parametrised, config.pretraining_showers, config.pretraining_epochs, config, workers
+        ),
+        FlowStage("flow", model, measured, len(known.energy), config.flow_epochs, config, workers),
+    ]
+
+
 class FlowStage:
-    """Fits the flow of the layers' energies by maximum likelihood."""
+    """Fits the flow of the layers' energies to a sample by maximum likelihood.
 
-    name = "flow"
+    Args:
+        name: of the stage.
+        model: the generator.
+        sample: () -> normalised sticks, shape (n, 25), and their conditions, shape (n, 1); asked for when it begins.
+        n: showers of the sample.
+        epochs: how many.
+        config: rate and batch size.
+        workers: the processes that share the batches.
+    """
 
-    def __init__(self, model: lean.Lean, known: Survey, config: Training, workers: Workers = ALONE) -> None:
-        self.epochs = config.flow_epochs
-        self._model = model
-        n = len(known.energy)
+    def __init__(
+        self,
+        name: str,
+        model: lean.Lean,
+        sample: Callable[[], Sample],
+        n: int,
+        epochs: int,
+        config: Training,
+        workers: Workers = ALONE,
+    ) -> None:
+        self.name, self.epochs = name, epochs
+        self._model, self._sample = model, functools.cache(sample)
         self._batch_size = min(config.batch_size, n)
         self._mine = workers.rows(self._batch_size)
-        sticks = flow.to_sticks(known.layer_energies, known.energy)
-        model.flow.fit_scale(sticks, known.energy)
-        self._condition, self._scaled = _scaled_sticks(model, known.layer_energies, known.energy)
-        steps = max(1, self.epochs * (n // self._batch_size))
-        rate = keras.optimizers.schedules.CosineDecay(config.flow_rate, steps)
+        rate = keras.optimizers.schedules.CosineDecay(config.flow_rate, max(1, epochs * (n // self._batch_size)))
         self._optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-3)
-        model.flow.log_likelihood(self._scaled[:2], self._condition[:2])  # builds the variables
+        model.flow.log_likelihood(np.zeros((2, flow.SIZE), "f"), np.zeros((2, 1), "f"))  # builds the variables
         self._variables = model.flow.trainable_variables
         self._optimizer.build(self._variables)
-        self.state = {"flow_optimizer": self._optimizer}
+        self.state = {f"{name}_optimizer": self._optimizer}
         self._step = workers.step(self._differentiate, self._optimizer, self._variables, compiled=True)
 
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:  # noqa: ARG002 - one interface
         """Take one step per batch; returns the mean loss."""
+        scaled, condition = self._sample()
         losses = []
-        order = rng.permutation(len(self._scaled))
+        order = rng.permutation(len(scaled))
         for start in range(0, len(order) - self._batch_size + 1, self._batch_size):
             rows = order[start : start + self._batch_size]
-            blurred = self._scaled[rows] + _STICK_NOISE * rng.standard_normal(self._scaled[rows].shape, np.float32)
-            arrays = (blurred, self._condition[rows])
+            blurred = scaled[rows] + _STICK_NOISE * rng.standard_normal(scaled[rows].shape, np.float32)
+            arrays = (blurred, condition[rows])
             losses.append(self._step(*(tf.constant(array[self._mine]) for array in arrays)))
-        return {"flow_loss": float(np.mean(losses))}
+        return {f"{self.name}_loss": float(np.mean(losses))}
 
     def _differentiate(self, scaled: tf.Tensor, condition: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
         with tf.GradientTape() as tape:
@@ -77,6 +129,8 @@ class ShapeStage:
         self._batch_size = min(config.batch_size, len(showers))
         self._mine = workers.rows(self._batch_size)
         self._centre, self._spread = tf.constant(known.moments_centre), tf.constant(known.moments_spread)
+        self._law = compound_poisson.law(known.deposits)
+        model.set_law(self._law)
         model.template.assign(lean.template(known.mean_shower))
         self.encoder = _encoder(len(known.moments_centre) + 1 + flow.SIZE)
         self._variables = [
@@ -129,7 +183,7 @@ class ShapeStage:
             latent = mean + tf.exp(log_spread) * normal
             logits = self._model.network(self._model.features(condition, scaled, latent))
             rate, quantum = self._model.rates(logits, layer_energies)
-            density = compound_poisson.log_likelihood(showers, rate, quantum)
+            density = compound_poisson.log_likelihood(showers, rate, quantum, self._law)
             cells = -tf.reduce_mean(tf.reduce_sum(density, axis=(1, 2, 3)))
             divergence = 0.5 * (tf.square(mean) + tf.exp(2 * log_spread) - 1) - log_spread
             divergence = tf.reduce_mean(tf.reduce_sum(divergence, axis=1))

@@ -21,7 +21,7 @@ from calogan.networks.lean import Lean
 from calogan.training import selection
 from calogan.training.adversarial import AdversarialStage
 from calogan.training.distance import DistanceStage
-from calogan.training.likelihood import FlowStage, PriorStage, ShapeStage
+from calogan.training.likelihood import PriorStage, ShapeStage, flow_stages
 from calogan.training.selection import DRAWS, Scored
 from calogan.training.survey import survey
 from calogan.training.workers import ALONE, Workers, random_states
@@ -50,7 +50,7 @@ class Epoch:
     """What one epoch did.
 
     Attributes:
-        stage: `flow`, `shape`, `prior`, `distance`, `warmup` or `adversarial`.
+        stage: `pretraining`, `flow`, `shape`, `prior`, `distance`, `warmup` or `adversarial`.
         number: epoch of the run, counted from 0.
         of: epochs of the whole run.
         losses: mean of each loss.
@@ -173,7 +173,7 @@ def _stages(model: GeneratorNetwork, showers: EventSource, config: Config, worke
     stages: list[Stage] = []
     if isinstance(model, Lean):
         shape = ShapeStage(model, showers, known, numbers, workers)
-        stages += [FlowStage(model, known, numbers, workers), shape]
+        stages += [*flow_stages(model, known, numbers, workers), shape]
         stages.append(PriorStage(model, shape, showers, numbers, workers))
     if isinstance(model, LatentNetwork) and numbers.distance_epochs:
         stages.append(DistanceStage(model, showers, numbers, workers))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from calogan.events import EventSource
 from calogan.geometry import CLIC
+from calogan.networks import deposits
 from calogan.networks.base import Tensor
 
 _CHUNK = 512  # showers read at a time
@@ -22,12 +23,14 @@ class Survey:
         energy: energies of the primary particles, shape (n,), GeV.
         layer_energies: energy of each layer, shape (n, 25), GeV.
         mean_shower: mean energy of each cell, shape (25, 25, 25), GeV.
+        deposits: law of a single deposit, see `networks.deposits`.
         moments_centre, moments_spread: mean and standard deviation of `moments`, shape (150,).
     """
 
     energy: NDArray[np.float32]
     layer_energies: NDArray[np.float32]
     mean_shower: NDArray[np.float64]
+    deposits: NDArray[np.float64]
     moments_centre: NDArray[np.float32]
     moments_spread: NDArray[np.float32]
 
@@ -42,16 +45,19 @@ def survey(source: EventSource) -> Survey:
     """Read a sample once, a stretch at a time."""
     layer_energies, found = [], []
     mean_shower = np.zeros(CLIC.shape)
+    counts = np.zeros((mean_shower.size, deposits.BINS), np.int32)
     for start in range(0, len(source), _CHUNK):
         showers = source[start : start + _CHUNK].showers
         layer_energies.append(showers.sum(axis=(1, 2)))
         found.append(np.asarray(moments(showers)))
         mean_shower += showers.sum(axis=0, dtype=np.float64)
+        counts += deposits.histogram(showers)
     table = np.concatenate(found)
     return Survey(
         energy=source.energy,
         layer_energies=np.concatenate(layer_energies),
         mean_shower=mean_shower / len(source),
+        deposits=deposits.single(counts, len(source)),
         moments_centre=table.mean(axis=0),
         moments_spread=table.std(axis=0) + np.float32(1e-6),
     )

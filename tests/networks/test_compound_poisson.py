@@ -4,8 +4,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from scipy import integrate, special
 
-from calogan.networks import compound_poisson
+from calogan.networks import compound_poisson, deposits
 
+EXPONENTIAL = compound_poisson.law(deposits.exponential(3.5e-4))
+# Half of the deposits are near 0.2 MeV, the others smaller: exponential, with a mean of 0.05 MeV.
+_PEAK = np.exp(-0.5 * ((np.arange(deposits.BINS) - 69) / 3) ** 2)
+UNEVEN = compound_poisson.law(0.5 * _PEAK / _PEAK.sum() + 0.5 * deposits.exponential(5e-5))
 RATES = [1e-3, 0.05, 0.5, 2.0, 10.0, 200.0]
 
 
@@ -15,7 +19,11 @@ def even_normals(n: int) -> NDArray[np.float32]:
 
 
 def drawn(rate: float, normal: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.asarray(compound_poisson.sample(np.full_like(normal, rate), normal), dtype=np.float64)
+    return drawn_of(EXPONENTIAL, rate, normal)
+
+
+def drawn_of(law: compound_poisson.Law, rate: float, normal: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.asarray(compound_poisson.sample(np.full_like(normal, rate), normal, law.quantiles), dtype=np.float64)
 
 
 def density(energy: float, rate: float, quantum: float) -> float:
@@ -31,6 +39,24 @@ def test_occupancy_mean_and_variance_are_those_of_the_law(rate: float) -> None:
     assert (cells > 0).mean() == pytest.approx(-np.expm1(-rate), rel=0.01, abs=2e-5)
     assert cells.mean() == pytest.approx(rate, rel=0.01)
     assert cells.var() == pytest.approx(2 * rate, rel=0.04)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_another_law_of_deposits_changes_the_variance_only(rate: float) -> None:
+    cells = drawn_of(UNEVEN, rate, even_normals(2**17))
+    assert (cells > 0).mean() == pytest.approx(-np.expm1(-rate), rel=0.01, abs=2e-5)
+    assert cells.mean() == pytest.approx(rate, rel=0.01)
+    assert cells.var() == pytest.approx((1 + UNEVEN.variation) * rate, rel=0.04)
+
+
+def test_a_lone_deposit_has_its_law() -> None:
+    """The peak is lognormal around 0.2075 MeV, the middle of bin 69, with a spread of three bins, 0.23."""
+    assert UNEVEN.mean == pytest.approx(0.5 * 5e-5 + 0.5 * 2.075e-4 * np.exp(0.5 * 0.23**2), rel=0.02)
+    found = UNEVEN.mean * drawn_of(UNEVEN, 1e-3, even_normals(2**20))
+    found = found[found > 0]
+    # Half of the exponential deposits, and hardly any of the peak, are below log(2) of 0.05 MeV.
+    assert (found < np.log(2) * 5e-5).mean() == pytest.approx(0.25, abs=0.05)
+    assert (found > 2.075e-4).mean() == pytest.approx(0.25 + 0.5 * np.exp(-4.15), abs=0.03)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.5, 2.0, 10.0])
@@ -57,38 +83,41 @@ def test_quantiles_are_those_of_a_simulation(rate: float) -> None:
 @pytest.mark.parametrize("quantum", [1.0, 3.5e-4])
 def test_the_likelihood_agrees_with_scipy(rate: float, quantum: float) -> None:
     energy = (quantum * np.array([1e-3, 0.1, 1.0, rate + 0.1, 3 * rate + 1])).astype(np.float32)
-    found = np.asarray(compound_poisson.log_likelihood(energy, np.full_like(energy, rate), np.float32(quantum)))
-    np.testing.assert_allclose(found, [np.log(density(float(e), rate, quantum)) for e in energy], rtol=1e-4, atol=1e-4)
+    found = np.asarray(
+        compound_poisson.log_likelihood(energy, np.full_like(energy, rate), np.float32(quantum), EXPONENTIAL)
+    )
+    np.testing.assert_allclose(found, [np.log(density(float(e), rate, quantum)) for e in energy], rtol=3e-3, atol=0.02)
 
 
 def test_an_empty_cell_has_the_probability_of_no_crossing() -> None:
     rate = np.float32(RATES)
-    np.testing.assert_allclose(compound_poisson.log_likelihood(np.zeros_like(rate), rate, np.float32(1)), -rate)
+    np.testing.assert_allclose(
+        compound_poisson.log_likelihood(np.zeros_like(rate), rate, np.float32(1), EXPONENTIAL), -rate
+    )
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.5, 2.0, 10.0])
-def test_the_density_integrates_to_the_occupancy(rate: float) -> None:
-    def found(energy: float) -> float:
-        one = np.float32([energy])
-        return float(np.exp(compound_poisson.log_likelihood(one, np.float32([rate]), np.float32(0.5)))[0])
+@pytest.mark.parametrize("rate", [0.05, 0.5, 2.0, 10.0, 50.0])
+@pytest.mark.parametrize("law", [EXPONENTIAL, UNEVEN], ids=["exponential", "uneven"])
+def test_the_density_integrates_to_occupancy_and_mean(rate: float, law: compound_poisson.Law) -> None:
+    energy = 0.5 * np.geomspace(3e-3, 3 * rate + 40, 20_001).astype(np.float32)
+    density = np.exp(compound_poisson.log_likelihood(energy, np.full_like(energy, rate), np.float32(0.5), law))
+    assert integrate.trapezoid(density, energy) == pytest.approx(-np.expm1(-rate), rel=0.01)
+    assert integrate.trapezoid(density * energy, energy) == pytest.approx(0.5 * rate, rel=0.01)
 
-    total = integrate.quad(found, 0, 0.5 * (rate + 12 * np.sqrt(2 * rate) + 12), epsrel=1e-3, epsabs=1e-4)[0]
-    assert total == pytest.approx(-np.expm1(-rate), rel=2e-3)
 
-
-@pytest.mark.parametrize("rate", [0.05, 0.5, 2.0, 10.0])
+@pytest.mark.parametrize("rate", [0.055, 0.55, 2.2, 11.0])  # between the rates of the table
 def test_the_mean_rises_as_the_rate(rate: float) -> None:
     rates = tf.constant(np.full(2**16, rate, np.float32))
     with tf.GradientTape() as tape:
         tape.watch(rates)
-        total = tf.reduce_sum(compound_poisson.sample(rates, compound_poisson.normal_table()))
-    assert np.mean(tape.gradient(total, rates)) == pytest.approx(1.0, rel=0.03)
+        total = tf.reduce_sum(compound_poisson.sample(rates, compound_poisson.normal_table(), EXPONENTIAL.quantiles))
+    assert np.mean(tape.gradient(total, rates)) == pytest.approx(1.0, rel=0.08)
 
 
 def test_more_is_drawn_for_a_higher_deviate_or_rate() -> None:
     normal = even_normals(101)
     rates = np.geomspace(1e-4, 3e3, 60, dtype=np.float32)
-    cells = np.asarray(compound_poisson.sample(*np.broadcast_arrays(rates[:, None], normal)))
+    cells = np.asarray(compound_poisson.sample(*np.broadcast_arrays(rates[:, None], normal), EXPONENTIAL.quantiles))
     assert (np.diff(cells, axis=0) >= -1e-5 * cells[1:]).all()
     assert (np.diff(cells, axis=1) >= 0).all()
 

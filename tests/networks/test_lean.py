@@ -73,6 +73,43 @@ def test_a_layer_without_a_hit_has_its_energy_in_the_central_cell(
     np.testing.assert_allclose(showers[:, *CLIC.entry_cell], np.where(faint < CLIC.threshold_gev, 0, faint), rtol=1e-6)
 
 
+def test_neighbours_fluctuate_together_and_each_cell_as_before(model: lean.Lean) -> None:
+    noise = np.random.default_rng(4).standard_normal((64, *CLIC.shape), np.float32)
+    coupled = np.asarray(model.couple(noise))
+    assert coupled.mean() == pytest.approx(0, abs=0.01)
+    assert coupled.std() == pytest.approx(1, abs=0.01)
+
+    def correlation(x: int, y: int, z: int) -> float:
+        there = coupled[:, x:, y:, z:]
+        here = coupled[:, : 25 - x, : 25 - y, : 25 - z]
+        return float((here * there).mean())
+
+    expected = 2 * lean.NEIGHBOUR * lean.OWN**2
+    assert correlation(1, 0, 0) == pytest.approx(expected, abs=0.01)
+    assert correlation(0, 1, 0) == pytest.approx(expected, abs=0.01)
+    assert correlation(1, 1, 0) == pytest.approx(2 * (lean.NEIGHBOUR * lean.OWN) ** 2, abs=0.01)
+    assert correlation(0, 0, 1) == pytest.approx(0, abs=0.01)
+
+
+def test_hits_spread_less_where_they_put_right_what_a_layer_lacks(
+    model: lean.Lean, layers: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n = 200
+    noise = np.random.default_rng(5).standard_normal((n, *CLIC.shape), np.float32)
+    flat = np.zeros((n, 5, 5, 625), np.float32)
+    one = np.repeat(layers[:1], n, axis=0)
+
+    def hits() -> NDArray[np.float64]:
+        showers = np.asarray(model.finish(flat, one, noise))
+        return (showers > 0).sum(axis=(1, 2))[:, 6:15].astype(np.float64)
+
+    put_right = hits()
+    monkeypatch.setattr(lean, "BY_CROSSINGS", 0.0)
+    as_drawn = hits()
+    np.testing.assert_allclose(put_right.mean(axis=0), as_drawn.mean(axis=0), rtol=0.05)
+    assert (put_right.var(axis=0) / as_drawn.var(axis=0)).mean() < 0.98
+
+
 def test_the_three_parts_in_a_row_are_the_model(model: lean.Lean) -> None:
     rng = np.random.default_rng(3)
     energy = np.float32([50, 200])

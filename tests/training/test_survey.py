@@ -12,6 +12,7 @@ def test_a_survey_in_stretches_is_that_of_the_whole(geant4: Events, monkeypatch:
     np.testing.assert_allclose(whole.mean_shower, geant4.showers.mean(axis=0, dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(whole.ecal, geant4.showers.sum(axis=(1, 2, 3), dtype=np.float64), rtol=1e-5)
     np.testing.assert_array_equal(whole.layer_energies, parts.layer_energies)
+    np.testing.assert_array_equal(whole.deposits, parts.deposits)
     np.testing.assert_allclose(whole.moments_spread, parts.moments_spread, rtol=1e-5)
     centred = (np.asarray(moments(geant4.showers)) - whole.moments_centre) / whole.moments_spread
     np.testing.assert_allclose(centred.mean(axis=0), 0, atol=1e-3)
