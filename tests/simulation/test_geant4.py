@@ -367,3 +367,18 @@ def test_impossible_requests_are_refused(settings: dict[str, object], message: s
     given = {"energy": [1.0], "seed": 1} | settings
     with pytest.raises(RequestError, match=message):
         geant4.simulate(np.array(given.pop("energy"), dtype=np.float32), **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@needs_geant4
+def test_the_last_layer_is_that_of_the_packaged_showers() -> None:
+    """Nothing is behind it that the field could bend electrons back from; that would be a third more hits."""
+    packaged = read_events(packaged_sample())
+    chosen = packaged[np.flatnonzero((packaged.energy > 80) & (packaged.energy < 150))]
+    simulated = geant4.simulate(chosen.energy[:40], seed=6)
+
+    def ratio(showers: NDArray[np.float32]) -> float:
+        last, other = (showers[..., layer] >= CLIC.threshold_gev for layer in (24, 23))
+        return float(last.sum() / other.sum())
+
+    assert ratio(simulated.showers) == pytest.approx(ratio(chosen.showers), rel=0.15)
