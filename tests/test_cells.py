@@ -42,6 +42,13 @@ def test_the_compiled_tail_draws_the_showers_of_the_dense_one(model: lean.Lean, 
     assert 0.01 < (sparse > 0).mean() < 0.3
 
 
+def test_the_normal_deviates_are_standard_and_odd() -> None:
+    table = cells.normals().astype(np.float64)
+    assert table.shape == (2**cells.NORMAL_BITS,)
+    np.testing.assert_allclose(table, -table[::-1], atol=1e-6)
+    assert table.var() == pytest.approx(1, rel=2e-3)
+
+
 def test_no_cell_that_is_hit_is_passed_over() -> None:
     z = np.linspace(-7, 7, 10_001)
     bound = np.polynomial.polynomial.polyval(z, cells.HIT_BOUND)

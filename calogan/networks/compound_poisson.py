@@ -207,12 +207,6 @@ def _quantiles(g: Floats, rate: float, several: Floats, deviates: Floats) -> Flo
     return values
 
 
-@functools.cache
-def normal_table() -> NDArray[np.float32]:
-    """The standard normal deviate of each of 65,536 equally probable numbers, shape (65536,)."""
-    return np.asarray(special.ndtri((np.arange(2**16) + 0.5) / 2**16), dtype=np.float32)
-
-
 def _log_i1e(y: Tensor) -> Tensor:
     """Logarithm of exp(-y) I1(y), y > 0, to 1e-6."""
     above = ops.maximum(y, _I1_LIMIT)
