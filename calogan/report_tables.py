@@ -159,6 +159,8 @@ def number(estimate: Estimate | None, *, scale: float = 1.0) -> str:
     value, error = scale * estimate.value, scale * estimate.error
     if not math.isfinite(value):
         return "not defined" if math.isnan(value) else "infinite"
+    if error < 1e-12 * abs(value):  # rounding, not statistics
+        error = 0.0
     if not (math.isfinite(error) and error > 0):
         text = f"{value:.3g}" + ("" if error == 0 else " ± ?")
     elif error >= 1e-5:

@@ -63,6 +63,7 @@ def test_a_headline_names_four_gates_and_counts_the_rest() -> None:
         ("z_mean_shift", -0.0001, 0.2, "0.00 ± 0.20"),
         ("z_mean_shift", 2e-6, 3e-7, "2.00e\N{MINUS SIGN}06 ± 3.0e\N{MINUS SIGN}07"),
         ("z_mean_shift", 0.0, 0.0, "0"),
+        ("z_mean_shift", 1.0, 7e-17, "1"),
         ("z_mean_shift", 2.5, math.nan, "2.5 ± ?"),
         ("z_mean_shift", math.nan, 0.1, "not defined"),
         ("z_mean_shift", math.inf, math.nan, "infinite"),
