@@ -53,6 +53,13 @@ _MANTISSA, _MANTISSA_SLACK = _f(2.0**-23), _f(127 - 0.087)
 HIT_BOUND = (-0.531, -1.67508, -0.354912, -0.0319824)
 _B0, _B1, _B2, _B3 = (_f(number) for number in HIT_BOUND)
 
+_SHAPES = {
+    "template": (_CELLS,),
+    "quantum": (_CELLS,),
+    "place": (_COLUMNS,),
+    "quantiles": (len(law.RATES), law.NORMAL_STEPS),
+}
+
 
 @dataclass(frozen=True, eq=False)
 class CellTables:
@@ -92,13 +99,17 @@ def read(path: Path) -> CellTables:
     """Read tables.
 
     Raises:
-        ModelError: the file does not hold them.
+        ModelError: the file does not hold them, or another version wrote them.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return CellTables(**arrays)
+            found = CellTables(**arrays)
     except (OSError, EOFError, ValueError, TypeError, BadZipFile) as error:
         raise ModelError(f"{path}: holds no tables of cells ({error}); make the model again") from error
+    shapes = {name: array.shape for name, array in vars(found).items()}
+    if shapes != _SHAPES:  # compiled code would read beyond their ends
+        raise ModelError(f"{path}: was written by another version of calogan; make the model again")
+    return found
 
 
 def normals() -> Floats:

@@ -1,5 +1,6 @@
 """Freeze a trained generator into graphs that need no Python: operations and constants only."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tensorflow.python.grappler import tf_optimizer
 from calogan import bundle, cells, provenance, rewrites
 from calogan.bundle import Bundle
 from calogan.config import Config, Network
+from calogan.errors import ModelError
 from calogan.networks.base import GeneratorNetwork
 from calogan.networks.families import build_generator
 from calogan.networks.lean import Lean
@@ -65,11 +67,18 @@ def load_generator_network(folder: Path, model: Bundle) -> GeneratorNetwork:
     """Return the trained generator of a model as a Keras model, for what a frozen graph cannot do.
 
     Raises:
-        ModelError: the weights are missing or are not those that were written.
+        ModelError: the weights are missing, are not those that were written, or are those of another version.
     """
     bundle.check_file(folder, model, bundle.WEIGHTS)
     generator = build_generator(Network(family=model.family, width=model.width, depth=model.depth, kernel=model.kernel))
-    generator.load_weights(folder / bundle.WEIGHTS)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Keras only warns of parts that stay as they were made
+            generator.load_weights(folder / bundle.WEIGHTS)
+    except (ValueError, UserWarning) as error:
+        raise ModelError(
+            f"{folder / bundle.WEIGHTS}: does not fit the network of this version of calogan; make the model again"
+        ) from error
     return generator
 
 

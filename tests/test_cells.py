@@ -104,3 +104,10 @@ def test_a_file_without_tables_is_an_error(damage: Callable[[Path], object], mod
     damage(tmp_path / "cells.npz")
     with pytest.raises(ModelError, match="holds no tables of cells"):
         cells.read(tmp_path / "cells.npz")
+
+
+def test_tables_of_another_version_are_an_error(model: lean.Lean, tmp_path: Path) -> None:
+    known = vars(cells.tables(model))
+    np.savez(tmp_path / "cells.npz", **known | {"place": np.arange(25**3, dtype=np.int32)})
+    with pytest.raises(ModelError, match="another version"):
+        cells.read(tmp_path / "cells.npz")

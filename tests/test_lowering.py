@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,12 @@ def test_altered_or_missing_weights_are_refused(tiny_model: Path, tmp_path: Path
     weights.unlink()
     with pytest.raises(ModelError, match="is missing"):
         lowering.load_generator_network(tmp_path / "copy", described)
+
+
+def test_weights_of_another_network_are_refused(tiny_model: Path) -> None:
+    described = dataclasses.replace(bundle.read(tiny_model), width=64)
+    with pytest.raises(ModelError, match="does not fit the network of this version"):
+        lowering.load_generator_network(tiny_model, described)
 
 
 def test_bfloat16_is_the_network_alone(tiny_model: Path) -> None:
