@@ -153,7 +153,7 @@ def _page(
         "",
         f"Model `{timed.model}`, {numbers['reference']} Geant4 showers of the packaged sample against {numbers['candidate']} showers of each",
         "candidate at the same energies. The weights, the epoch and the int8 calibration of the model were made without these",
-        "showers. Its design was not: settings of the flow were chosen, and variants compared, on splits that held some of them,",
+        "showers. Its design was not: settings of the flow and the coupling of neighbours were chosen with them, and variants compared,",
         "so the figures may flatter it a little. The floor is Geant4 against Geant4,",
         "two disjoint halves of the sample. Errors are one standard deviation, by bootstrap over showers.",
         "",
