@@ -54,9 +54,9 @@ class Law:
     """A law of single deposits and the tables made of it.
 
     Attributes:
-        quantiles: E / quantum divided by (1 + rate), shape (128, NORMAL_STEPS). Row: rate, see RATES. Column: standard normal deviate, evenly spaced. Below the deviate at which a cell becomes empty
-            the table goes on with a slope, so that linear interpolation followed by max(0, .) keeps the probability of
-            an empty cell.
+        quantiles: E / quantum divided by (1 + rate), shape (128, NORMAL_STEPS). Row: rate, see RATES. Column: standard
+            normal deviate, evenly spaced. Below the deviate at which a cell becomes empty the table goes on with a
+            slope, so that linear interpolation followed by max(0, .) keeps the probability of an empty cell.
         corrections: logarithm of the density over that of the Tweedie law, shape (128, 245); 0 for high rates.
         mean: of a deposit, GeV.
         variation: relative variance of a deposit; 1 for an exponential law.
