@@ -36,23 +36,23 @@ constraints:  ## Resolve all dependencies anew and pin them.
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml -o constraints.txt
 
 results: install  ## Measure the packaged model and write docs/results.md.
-	@$(BIN)/python docs/make_results.py
+	@$(BIN)/python docs/scripts/make_results.py
 
 comparators: install  ## Compare int8 with TFLite, ONNX Runtime and OpenVINO; write docs/comparators.md. Needs the extra peers.
-	@$(BIN)/python docs/compare_precisions.py
+	@$(BIN)/python docs/scripts/compare_precisions.py
 
 families: install  ## Train all families on the Geant4 showers in SHOWERS, compare them, write docs/families.md; hours.
 	@test -n "$(SHOWERS)" || { echo "name a file of Geant4 showers: make families SHOWERS=showers.h5"; exit 1; }
-	@$(BIN)/python docs/compare_families.py --showers $(SHOWERS)
+	@$(BIN)/python docs/scripts/compare_families.py --showers $(SHOWERS)
 
 training-log: install  ## Search for a better lean, write docs/training-log.md; half an hour. SHOWERS names Geant4 showers.
-	@$(BIN)/python docs/log_training.py $(if $(SHOWERS),--showers $(SHOWERS))
+	@$(BIN)/python docs/scripts/log_training.py $(if $(SHOWERS),--showers $(SHOWERS))
 
 scaling: install  ## Measure what a second worker brings to a training; write docs/distributed_training.md.
-	@$(BIN)/python docs/measure_scaling.py
+	@$(BIN)/python docs/scripts/measure_scaling.py
 
 files: install  ## Measure the files of showers and write docs/files.md.
-	@$(BIN)/python docs/measure_files.py
+	@$(BIN)/python docs/scripts/measure_files.py
 
 clean: stop  ## Remove what the demo has written.
 	rm -rf .demo

@@ -3,13 +3,13 @@
 import json
 import os
 import tomllib
-from importlib import resources
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from calogan.errors import ConfigError, problems
+from calogan.packaged import data_file
 
 
 class _Step(BaseModel):
@@ -111,7 +111,7 @@ class Quantization(_Step):
         algorithm: how the range of activations is found.
         smooth: share of the spread of activations that SmoothQuant moves into the weights; none to do without.
         keep_float32, keep_bfloat16: operations that are not quantized, by their names, such as `convolution 4`; see
-            `quantization.name_operations`.
+            `neural_compressor.name_operations`.
     """
 
     calibration_showers: int = Field(64, ge=1)
@@ -183,14 +183,14 @@ class Validation(_Step):
     """How showers are judged.
 
     Attributes:
-        gates: TOML file of limits, or a name of the package's: `gates`, or `demo_gates` with limits that some
+        gates: TOML file of limits, or a name of the package's: `default`, or `demo` with limits that some
             hundreds of showers can decide about.
         draws: showers generated for each Geant4 shower of the test split.
         thorough: also compare whole distributions, half a minute of each candidate.
         cell_trainings: trainings of the classifier on cells, for each candidate and for the floor; 0 for none.
     """
 
-    gates: str = "gates"
+    gates: str = "default"
     draws: int = Field(4, ge=1)
     thorough: bool = True
     cell_trainings: int = Field(3, ge=0, le=20)
@@ -224,8 +224,7 @@ class Config(_Step):
 
 def packaged_configs() -> list[str]:
     """Names of the configurations that come with the package."""
-    folder = Path(str(resources.files("calogan") / "configs"))
-    return sorted(path.stem for path in folder.glob("*.toml"))
+    return sorted(path.stem for path in data_file("configs").glob("*.toml"))
 
 
 def as_toml(**sections: BaseModel) -> str:
@@ -245,10 +244,7 @@ def load_config(name_or_path: str | os.PathLike[str]) -> Config:
         ConfigError: no such file, not TOML, an unknown key or an impossible value.
     """
     text = os.fspath(name_or_path)
-    if text in packaged_configs():
-        path = Path(str(resources.files("calogan") / "configs" / f"{text}.toml"))
-    else:
-        path = Path(text)
+    path = data_file("configs", f"{text}.toml") if text in packaged_configs() else Path(text)
     if not path.is_file():
         raise ConfigError(f"no configuration {text!r}: give a TOML file or one of {', '.join(packaged_configs())}")
     try:

@@ -38,3 +38,6 @@ CLIC = Grid(
     entry_cell=(12, 12),
     threshold_gev=1e-6,
 )
+
+
+CELLS = CLIC.shape[0] * CLIC.shape[1] * CLIC.shape[2]

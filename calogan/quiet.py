@@ -1,6 +1,10 @@
 """Load TensorFlow without the lines its native code writes to standard error before it can be told not to."""
 
+import contextlib
 import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 
 def load_tensorflow() -> None:
@@ -17,4 +21,22 @@ def load_tensorflow() -> None:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Close standard output and error to native code and to Python meanwhile; exceptions are raised all the same."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept, nowhere = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+            yield
+    finally:
+        for target, source in enumerate(kept, start=1):
+            os.dup2(source, target)
+            os.close(source)
         os.close(nowhere)

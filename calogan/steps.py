@@ -6,18 +6,21 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from calogan import bundle, generator, lowering, pictures, plots, report
-from calogan.bundle import Bundle
 from calogan.config import Config
 from calogan.errors import ModelError
 from calogan.events import Events, EventSource, Selection, open_events, packaged_sample, split_source
 from calogan.events.files import find_files
-from calogan.quantization import quantize
+from calogan.generation import freezing, generator, model_folder
+from calogan.generation.model_folder import Bundle
+from calogan.quantization.quantize import quantize
+from calogan.reporting import html, pictures, plots
 from calogan.simulation import parametric
 from calogan.training.loop import Epoch, TrainingResult, train
 from calogan.training.selection import Scored
 from calogan.training.workers import ALONE, Workers
-from calogan.validation import CLASSIFIER_GATE, ValidationReport, load_gates, physics_score, validate
+from calogan.validation.gates import CLASSIFIER_GATE, load_gates
+from calogan.validation.report import ValidationReport, physics_score
+from calogan.validation.validate import validate
 
 PART_SHOWERS = 10_000  # of a part are used where it has to be in memory: more decide nothing
 _VALIDATION_SEED = 20_000  # no other step draws showers with it
@@ -68,7 +71,7 @@ def train_model(
         workers=workers,
     )
     if workers.size == 1:
-        lowering.freeze(result.weights, config, folder, inputs=data_paths(config))
+        freezing.freeze(result.weights, config, folder, inputs=data_paths(config))
     return result
 
 
@@ -93,7 +96,7 @@ def score_showers(reference: Events, candidate: Events) -> float:
 def training_pictures(reference: Events, candidate: Events) -> dict[str, Figure]:
     """Draw showers of a generator in training beside Geant4's: mean profiles, and a typical shower of each."""
     shapes = plots.shower_shapes({"generated": validate(reference, candidate, floor=False)}, reference_name="Geant4")
-    typical = report.typical_showers({"Geant4": reference, "generated": candidate})
+    typical = html.typical_showers({"Geant4": reference, "generated": candidate})
     (title, shower), (generated_title, generated) = typical.items()
     showers = pictures.shower_picture(shower, generated, reference_title=title, generated_title=generated_title)
     return {"shower_shapes": shapes, "shower": showers}
@@ -105,7 +108,7 @@ def quantize_model(config: Config, model: Path, target: Path | None = None) -> B
     Raises:
         ModelError: there is no such model, or it is a packaged one and no other folder is given.
     """
-    source = bundle.find(model)
+    source = model_folder.find(model)
     if target is None and source != model:
         raise ModelError(f"{model} is a packaged model, which stays as it is; name another folder with --out")
     return quantize(source, read_split(config, "calibration"), config.quantization, target or source)
@@ -156,15 +159,15 @@ def write_comparison(
         config: the whole configuration.
         model: folder of the model.
         reports: by candidate: precisions of the model, and others that are shown without a picture.
-        speed: by candidate, see `report.render`.
+        speed: by candidate, see `html.render`.
     """
     reference = read_split(config, "test")
     middle = np.argsort(reference.energy)[len(reference) // 2]
     one = slice(int(middle), int(middle) + 1)
     shown: dict[str, EventSource] = {"Geant4": reference[one]}
-    for precision in [name for name in reports if name in bundle.read(model).network_files]:
+    for precision in [name for name in reports if name in model_folder.read(model).network_files]:
         shown[precision] = generator.load(model, precision=precision).sample(
             reference.energy[one], seed=_VALIDATION_SEED
         )
     title = f"{config.name} against Geant4"
-    return report.write_html(path, reports, title=title, pictures=report.typical_showers(shown), speed=speed)
+    return html.write_html(path, reports, title=title, pictures=html.typical_showers(shown), speed=speed)

@@ -27,14 +27,17 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from calogan import plots, provenance, quiet, tables
+from calogan import provenance, quiet
+from calogan.reporting import terminal
+from calogan.reporting.pictures import shower_picture
 
 quiet.load_tensorflow()  # before what imports it: the screen is for the demo's progress
 
-from calogan import registry, steps
+from calogan import steps
 from calogan.config import load_config
 from calogan.errors import CaloganError, ServiceError
 from calogan.events import read_events
+from calogan.tracking.runs import comparison_url
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".demo"
@@ -95,15 +98,15 @@ def demonstrate(config_name: str) -> None:
     ask(curl, environment)
     generated = read_events(FOLDER / "showers.h5")
     picture = FOLDER / "showers.png"
-    plots.shower_picture(
+    shower_picture(
         reference.showers[shown],
         generated.showers[0],
         reference_title=f"Geant4, {energy:.1f} GeV electron",
         generated_title=f"calogan int8, {energy:.1f} GeV electron",
     ).savefig(picture, dpi=130)
-    _screen.print(tables.summary_table(summary))
+    _screen.print(terminal.summary_table(summary))
     runs = [found["run_id"] for found in summary["precisions"].values()]
-    _screen.print(f"\n[bold]comparison[/]  {escape(registry.comparison_url(runs, tracking_uri=mlflow_uri))}")
+    _screen.print(f"\n[bold]comparison[/]  {escape(comparison_url(runs, tracking_uri=mlflow_uri))}")
     page = storage / config.name / "report.html"
     _screen.print(f"[bold]report[/]      {page.relative_to(ROOT)}: every figure and gate, on one page")
     _screen.print("[bold]ask for showers[/]")

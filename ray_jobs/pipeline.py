@@ -10,13 +10,16 @@ from typing import Any
 import click
 import ray
 
-from calogan import pictures, plots, provenance, registry, steps
-from calogan.benchmark import BenchmarkReport, benchmark
+from calogan import provenance, steps
+from calogan.benchmark.precisions import BenchmarkReport, benchmark
+from calogan.benchmark.profiling import network_profiles
 from calogan.config import Config, load_config
-from calogan.profiling import network_profiles
+from calogan.reporting import pictures, plots
+from calogan.tracking import registry
+from calogan.tracking.runs import log_file, pipeline_run
 from calogan.training.loop import TrainingResult
-from calogan.validation import ValidationReport
-from ray_jobs.cluster import flat, join, run, say, write_json
+from calogan.validation.report import ValidationReport
+from ray_jobs.driver import flat, join, run, say, write_json
 from ray_jobs.train import train
 
 PRECISIONS = ("float32", "int8")
@@ -61,7 +64,7 @@ def main(config_name: str, storage: Path) -> None:
     join()
     folder = (storage / config.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with registry.pipeline_run(f"pipeline {config_name}", flat(config), header=provenance.header()) as run_id:
+    with pipeline_run(f"pipeline {config_name}", flat(config), header=provenance.header()) as run_id:
         trained = train(config, folder, run_id=run_id)
         say("quantize", "Intel Neural Compressor, on the calibration split")
         ray.get(quantize.options(num_cpus=1).remote(config, folder))
@@ -77,10 +80,10 @@ def main(config_name: str, storage: Path) -> None:
         (folder / "figures").mkdir(exist_ok=True)
         figures = plots.save_figures(reports, folder / "figures", reference_name="Geant4")
         page = steps.write_comparison(folder / "report.html", config, folder, shown, speed=_speed(timed))
-        registry.log_file(run_id, page)
+        log_file(run_id, page)
         chart = folder / "figures" / "operation_times.png"
         pictures.save(pictures.operation_times(profiles), chart)
-        registry.log_file(run_id, chart)
+        log_file(run_id, chart)
         registered = {
             name: registry.log_precision(
                 run_id, folder, name, reports[name], performance=timed.metrics(name), figures=figures

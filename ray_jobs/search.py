@@ -10,30 +10,34 @@ import click
 import ray
 from ray.tune.search import Searcher
 
-from calogan import candidates, pictures, registry, search
 from calogan.config import Config, as_toml, load_config
 from calogan.errors import TrainingError
 from calogan.provenance import header
-from calogan.search import FIDELITY, Candidate, Choices, Failure
-from calogan.validation import ValidationReport
+from calogan.reporting import pictures
+from calogan.search import generator_proposals, generator_trials
+from calogan.search.generator_proposals import FIDELITY, Candidate, Choices, Failure
+from calogan.tracking.runs import log_file, log_trial, pipeline_run
+from calogan.validation.report import ValidationReport
 from ray_jobs.attempts import run_all
-from ray_jobs.cluster import flat, join, run, say, write_json
+from ray_jobs.driver import flat, join, run, say, write_json
 
 
 class Proposals(Searcher):  # type: ignore[misc]  # Ray has no types
-    """Hands Ray Tune what `search.propose` says, after what an earlier job has begun and not ended."""
+    """Hands Ray Tune what `generator_proposals.propose` says, after what an earlier job has begun and not ended."""
 
     def __init__(self, config: Config, folder: Path) -> None:
         super().__init__(metric="auc", mode="min")
         self._config, self._folder = config, folder
-        self._begun = candidates.unfinished(folder)
+        self._begun = generator_trials.unfinished(folder)
         self._running: dict[str, Choices] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """What to try next."""
-        history = candidates.journal(self._folder).read_all()
+        history = generator_trials.journal(self._folder).read_all()
         proposed = (
-            self._begun.pop() if self._begun else search.propose(self._config, history, list(self._running.values()))
+            self._begun.pop()
+            if self._begun
+            else generator_proposals.propose(self._config, history, list(self._running.values()))
         )
         if proposed is None:
             return str(Searcher.FINISHED)
@@ -53,15 +57,15 @@ class Proposals(Searcher):  # type: ignore[misc]  # Ray has no types
 
 def trial(space: dict[str, Choices], *, config: Config, folder: Path, run_id: str) -> dict[str, float]:
     """Try one candidate, unless its record is there: a worker may die between writing it and telling so."""
-    choices, journal = space["choices"], candidates.journal(folder)
-    tried = journal.read(candidates.label(choices))
+    choices, journal = space["choices"], generator_trials.journal(folder)
+    tried = journal.read(generator_trials.label(choices))
     if tried is None:
-        say("candidate", search.describe(choices))
-        tried = candidates.attempt(config, choices, folder)
+        say("candidate", generator_proposals.describe(choices))
+        tried = generator_trials.attempt(config, choices, folder)
         failure = tried.reason if isinstance(tried, Failure) else ""
-        registry.log_trial(run_id, search.describe(choices), dict(choices), _logged(tried), failure=failure)
-        journal.write(candidates.label(choices), tried)
-    say("candidate", search.summary(tried))
+        log_trial(run_id, generator_proposals.describe(choices), dict(choices), _logged(tried), failure=failure)
+        journal.write(generator_trials.label(choices), tried)
+    say("candidate", generator_proposals.summary(tried))
     return {"auc": tried.auc if isinstance(tried, Candidate) else 1.0}
 
 
@@ -77,7 +81,7 @@ def fit(config: Config, folder: Path, parallel: int | None, run_id: str) -> None
     Raises:
         TrainingError: a candidate ended without a record.
     """
-    done = len(candidates.journal(folder).read_all())
+    done = len(generator_trials.journal(folder).read_all())
     say("search", f"{done} candidates done, {max(0, config.search.trials - done)} to do")
     if done >= config.search.trials:
         return
@@ -95,7 +99,7 @@ def fit(config: Config, folder: Path, parallel: int | None, run_id: str) -> None
 @ray.remote(num_cpus=1, max_retries=3)  # type: ignore[untyped-decorator]
 def judge(config: Config, candidate: Candidate, folder: Path) -> ValidationReport:
     """Judge a candidate where the worker is."""
-    return candidates.judge(config, candidate, folder)
+    return generator_trials.judge(config, candidate, folder)
 
 
 @click.command()
@@ -110,30 +114,33 @@ def main(config_name: str, out: Path, trials: int | None, parallel: int | None) 
     config = load_config(config_name)
     if trials:
         config = config.model_copy(update={"search": config.search.model_copy(update={"trials": trials})})
-    search.check(config)
-    folder = candidates.search_folder(config, out.resolve())
+    generator_proposals.check(config)
+    folder = generator_trials.search_folder(config, out.resolve())
     join()
-    with registry.pipeline_run(f"search {config_name}", flat(config), header=header(), key=folder.name) as run_id:
+    with pipeline_run(f"search {config_name}", flat(config), header=header(), key=folder.name) as run_id:
         fit(config, folder, parallel, run_id)
-        done = [tried for tried in candidates.journal(folder).read_all() if isinstance(tried, Candidate)]
+        done = [tried for tried in generator_trials.journal(folder).read_all() if isinstance(tried, Candidate)]
         if not done:
             raise TrainingError(f"not one of {config.search.trials} candidates could be trained; see {folder}")
-        best = search.front(done)
+        best = generator_proposals.front(done)
         reports = ray.get([judge.remote(config, candidate, folder) for candidate in best])
         picture = folder / "pareto.png"
-        points = {search.describe(each.choices): (each.cost, each.auc, each.auc_error) for each in done}
-        pictures.save(pictures.pareto(points, [search.describe(each.choices) for each in best]), picture)
-        registry.log_file(run_id, picture)
+        points = {generator_proposals.describe(each.choices): (each.cost, each.auc, each.auc_error) for each in done}
+        pictures.save(pictures.pareto(points, [generator_proposals.describe(each.choices) for each in best]), picture)
+        log_file(run_id, picture)
         for number, candidate in enumerate(best, start=1):
-            chosen = search.chosen(config, candidate.choices)
+            chosen = generator_proposals.chosen(config, candidate.choices)
             path = folder / f"front_{number}.toml"
             path.write_text(
                 as_toml(data=chosen.data, network=chosen.network, training=chosen.training), encoding="utf-8"
             )
-            registry.log_file(run_id, path)
+            log_file(run_id, path)
     for candidate, report in zip(best, reports, strict=True):
         judged = report.metrics[FIDELITY]
-        say("front", f"{search.summary(candidate)}; on the test split AUC {judged.value:.3f} +- {judged.error:.3f}")
+        say(
+            "front",
+            f"{generator_proposals.summary(candidate)}; on the test split AUC {judged.value:.3f} +- {judged.error:.3f}",
+        )
     write_json(folder / "front.json", _front(folder, best, reports))
     say("done", f"{folder}: pareto.png, front.json, and front_1.toml and so on to train with")
 
@@ -143,7 +150,7 @@ def _front(folder: Path, best: list[Candidate], reports: list[ValidationReport])
         "front": [
             {
                 "choices": dict(candidate.choices),
-                "model": str(candidates.model_folder(folder, candidate.choices)),
+                "model": str(generator_trials.model_folder(folder, candidate.choices)),
                 "validation": {"auc": candidate.auc, "error": candidate.auc_error},
                 "test": {"auc": report.metrics[FIDELITY].value, "error": report.metrics[FIDELITY].error},
                 "ms_per_shower": candidate.cost,

@@ -8,13 +8,12 @@ from pathlib import Path
 import click
 import ray
 
-from calogan import production
 from calogan.cli import options
-from calogan.events import parse_energy
-from calogan.production import Production, Shard
+from calogan.events import parse_energy, productions
+from calogan.events.productions import Production, Shard
 from calogan.simulation import engines
 from calogan.simulation.engines import Engine
-from ray_jobs.cluster import join, run, say
+from ray_jobs.driver import join, run, say
 
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
@@ -53,7 +52,7 @@ def main(
         chosen, parse_energy(energy), showers=n, seed=seed, shard_showers=shard_size, format=file_format
     )
     folder = out.resolve()
-    missing = production.begin(folder, plan)
+    missing = productions.begin(folder, plan)
     join()
     done = sum(shard.showers for shard in plan.shards) - sum(shard.showers for shard in missing)
     say("simulate", f"{n} showers, {len(plan.shards)} shards, {len(missing)} of them to make; {plan.generator}")
@@ -63,7 +62,7 @@ def main(
         for shard in ray.get(ready):
             done += shard.showers
             say("simulate", f"{shard.file}  {done} of {n} showers, {done / n:.0%}")
-    say("done", str(production.finish(folder, plan)))
+    say("done", str(productions.finish(folder, plan)))
 
 
 if __name__ == "__main__":

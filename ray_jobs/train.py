@@ -23,13 +23,14 @@ from ray.train import (
 )
 from ray.train.tensorflow import TensorflowTrainer
 
-from calogan import provenance, registry, steps
+from calogan import provenance, steps
 from calogan.config import Config, load_config
 from calogan.errors import CaloganError, TrainingError
 from calogan.events import Events
+from calogan.tracking.runs import log_epoch, log_pictures, pipeline_run, set_tag
 from calogan.training.loop import Epoch, TrainingResult
 from calogan.training.workers import meet
-from ray_jobs.cluster import cores, flat, join, run, say, say_epoch, threads
+from ray_jobs.driver import cores, flat, join, run, say, say_epoch, threads
 
 FAILURES = 3  # deaths of a worker that a job survives
 
@@ -63,7 +64,7 @@ def train(
     if trained.stopped:
         say("train", f"stopped early: {trained.stopped}")
         if run_id:
-            registry.set_tag(run_id, "training.stopped", trained.stopped)
+            set_tag(run_id, "training.stopped", trained.stopped)
     return trained
 
 
@@ -125,12 +126,12 @@ def _reports(run_id: str) -> dict[str, Any]:
 def _show(run_id: str, epoch: Epoch) -> None:
     say_epoch(epoch)
     if run_id:
-        registry.log_epoch(run_id, epoch.losses, epoch.score, epoch.number, metrics=epoch.metrics)
+        log_epoch(run_id, epoch.losses, epoch.score, epoch.number, metrics=epoch.metrics)
 
 
 def _draw(run_id: str, epoch: Epoch, reference: Events, generated: Events) -> None:
     if run_id:
-        registry.log_pictures(run_id, steps.training_pictures(reference, generated), epoch.number)
+        log_pictures(run_id, steps.training_pictures(reference, generated), epoch.number)
 
 
 def _logged(name: str, config: Config, folder: Path) -> contextlib.AbstractContextManager[str]:
@@ -142,7 +143,7 @@ def _logged(name: str, config: Config, folder: Path) -> contextlib.AbstractConte
         key.parent.mkdir(parents=True, exist_ok=True)
         key.write_text(secrets.token_hex(8), encoding="utf-8")
     about = flat(config) | {"model": str(folder)}
-    return registry.pipeline_run(name, about, header=provenance.header(), key=key.read_text(encoding="utf-8"))
+    return pipeline_run(name, about, header=provenance.header(), key=key.read_text(encoding="utf-8"))
 
 
 @click.command()

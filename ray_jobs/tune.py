@@ -13,33 +13,42 @@ import mlflow
 import ray
 from ray import tune
 
-from calogan import bundle, quantization, registry, steps, trials, tuning
+from calogan import steps
 from calogan.config import Config, Quantization, as_toml, load_config
 from calogan.errors import QuantizationError
+from calogan.generation import model_folder
 from calogan.provenance import header
-from calogan.tuning import Failure, Trial
-from calogan.validation import ValidationReport, physics_score
+from calogan.quantization import quantize
+from calogan.quantization.operations import slow_integer_note
+from calogan.search import quantization_proposals, quantization_trials
+from calogan.search.quantization_proposals import Failure, Trial
+from calogan.tracking.runs import log_file, log_trial, pipeline_run
+from calogan.validation.report import ValidationReport, physics_score
 from ray_jobs.attempts import run_all
-from ray_jobs.cluster import join, run, say
+from ray_jobs.driver import join, run, say
 
 
 def trial(
     space: dict[str, int], *, proposed: Sequence[Quantization], config: Config, model: Path, folder: Path, run_id: str
 ) -> dict[str, float]:
     """Try one configuration, unless its record is there: a worker may die between writing it and telling so."""
-    tried, journal = proposed[space["number"]], trials.journal(folder)
-    say("trial", tuning.describe(tried))
-    attempt = journal.read(trials.label(tried))
+    tried, journal = proposed[space["number"]], quantization_trials.journal(folder)
+    say("trial", quantization_proposals.describe(tried))
+    attempt = journal.read(quantization_trials.label(tried))
     if attempt is None:
-        attempt = trials.attempt(config, model, tried)
+        attempt = quantization_trials.attempt(config, model, tried)
         failure = attempt.reason if isinstance(attempt, Failure) else ""
         metrics = {} if isinstance(attempt, Failure) else attempt.metrics()
         parameters = {f"quantization.{name}": value for name, value in tried.model_dump(mode="json").items()}
-        registry.log_trial(
-            run_id, tuning.describe(tried), {"precision": "int8", **parameters}, metrics, failure=failure
+        log_trial(
+            run_id,
+            quantization_proposals.describe(tried),
+            {"precision": "int8", **parameters},
+            metrics,
+            failure=failure,
         )
-        journal.write(trials.label(tried), attempt)
-    say("trial", tuning.summary(attempt))
+        journal.write(quantization_trials.label(tried), attempt)
+    say("trial", quantization_proposals.summary(attempt))
     return {"seconds": 0.0 if isinstance(attempt, Failure) else attempt.seconds}
 
 
@@ -61,7 +70,7 @@ def fit(proposed: Sequence[Quantization], parallel: int | None, **about: Any) ->
 def adopt(config: Config, model: Path, ranked: Sequence[Trial]) -> tuple[Trial, ValidationReport]:
     """Judge the best trials where the worker is."""
     say("judge", f"up to {config.tuning.attempts} of {len(ranked)} trials on the test split")
-    return trials.adopt(config, model, ranked)
+    return quantization_trials.adopt(config, model, ranked)
 
 
 @click.command()
@@ -73,19 +82,19 @@ def adopt(config: Config, model: Path, ranked: Sequence[Trial]) -> tuple[Trial, 
 def main(config_name: str, model: Path, parallel: int | None) -> None:
     """Tune the quantization of a model; its int8 network is replaced by the fastest that passes the gates."""
     config = load_config(config_name)
-    model = bundle.find(model).resolve()
-    operations = quantization.operation_names(model)
+    model = model_folder.find(model).resolve()
+    operations = quantize.operation_names(model)
     showers = len(steps.read_split(config, "calibration"))
-    folder = trials.records_folder(config, model)
-    journal = trials.journal(folder)
+    folder = quantization_trials.records_folder(config, model)
+    journal = quantization_trials.journal(folder)
     join()
     about = {"model": str(model), "operations": ", ".join(operations)}
-    with registry.pipeline_run(f"tune {config_name}", about, header=header(), key=folder.name) as run_id:
-        while proposed := tuning.propose(config.quantization, operations, showers, journal.read_all()):
+    with pipeline_run(f"tune {config_name}", about, header=header(), key=folder.name) as run_id:
+        while proposed := quantization_proposals.propose(config.quantization, operations, showers, journal.read_all()):
             say("tune", f"{len(journal.read_all())} trials done, {len(proposed)} to do")
             fit(proposed, parallel, config=config, model=model, folder=folder, run_id=run_id)
         history = journal.read_all()
-        ranked = tuning.rank(history, config.tuning.tolerance)
+        ranked = quantization_proposals.rank(history, config.tuning.tolerance)
         say(
             "tune",
             f"{len(ranked)} of {len(history)} trials are within {config.tuning.tolerance:.1%} of float32's score",
@@ -93,9 +102,9 @@ def main(config_name: str, model: Path, parallel: int | None) -> None:
         best, report = ray.get(adopt.remote(config, model, ranked))
         mlflow.log_metrics(best.metrics() | {"test/physics_score": physics_score(report)})
         (folder / "quantization.toml").write_text(as_toml(quantization=best.quantization), encoding="utf-8")
-        registry.log_file(run_id, folder / "quantization.toml")
-    say("tune", tuning.summary(best))
-    if note := quantization.slow_integer_note(best.header["cpu_isa"], best.speedup):
+        log_file(run_id, folder / "quantization.toml")
+    say("tune", quantization_proposals.summary(best))
+    if note := slow_integer_note(best.header["cpu_isa"], best.speedup):
         say("tune", note)
     say("done", f"{model}; to repeat it: {folder / 'quantization.toml'}")
 

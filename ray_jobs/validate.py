@@ -12,13 +12,14 @@ from typing import Any
 import click
 import ray
 
-from calogan import validation
 from calogan.config import Validation
 from calogan.events import open_events
-from calogan.partials import Part, Partial, Plan, merge, observe_part, parts
-from calogan.report import write_html
-from calogan.validation import SAMPLES, Gate, ValidationReport
-from ray_jobs.cluster import join, run, say
+from calogan.reporting.html import write_html
+from calogan.validation.gates import Gate, load_gates
+from calogan.validation.parts import Part, Partial, Plan, divide, merge, observe_part
+from calogan.validation.report import ValidationReport, physics_score, write_report
+from calogan.validation.validate import SAMPLES, compare_cells, conclude, prepare
+from ray_jobs.driver import join, run, say
 
 Paths = tuple[str, ...]
 BLOCKS = 8  # of 1,024 showers in a task: seconds of work, and 50 MB of results
@@ -43,7 +44,7 @@ def validate(
     blocks: int = BLOCKS,
     task: Any = observe,
 ) -> ValidationReport:
-    """Compare samples on the cluster; the report is the one of `validation.validate`, bit for bit.
+    """Compare samples on the cluster; the report is the one of `validate.validate`, bit for bit.
 
     Args:
         reference: files, folders or patterns of Geant4 showers, which every worker can read.
@@ -51,9 +52,9 @@ def validate(
         float32: of the float32 model with the latent of the candidate; none for no pixel-wise metrics.
         gates: limits by name of the metric.
         floor: also compare the reference with itself.
-        thorough: see `validation.validate`.
+        thorough: see `validate.validate`.
         cell_trainings: the same.
-        seed: see `validation.validate`.
+        seed: see `validate.validate`.
         blocks: blocks of showers in a task.
         task: the remote function that does a part.
 
@@ -63,10 +64,10 @@ def validate(
     named = (reference, candidate)
     sources = [open_events(paths) for paths in named]
     beside = open_events(float32) if float32 else None
-    plan = validation.prepare(sources[0], sources[1], float32=beside, floor=floor, seed=seed)
+    plan = prepare(sources[0], sources[1], float32=beside, floor=floor, seed=seed)
     # All parts of both samples are started before the first is waited for.
     started = [
-        deque((part, task.remote(part, paths, float32 if of else ())) for part in parts(plan, of, blocks=blocks))
+        deque((part, task.remote(part, paths, float32 if of else ())) for part in divide(plan, of, blocks=blocks))
         for of, paths in enumerate(named)
     ]
     measured = [merge(_finished(tasks, plan), len(source)) for tasks, source in zip(started, sources, strict=True)]
@@ -75,8 +76,8 @@ def validate(
     def told(line: str) -> None:
         say("compare", line)
 
-    cells = validation.compare_cells(plan, *sources, trainings=cell_trainings, progress=told)
-    return validation.conclude(plan, *measured, cells=cells, thorough=thorough, gates=gates, inputs=read, progress=told)
+    cells = compare_cells(plan, *sources, trainings=cell_trainings, progress=told)
+    return conclude(plan, *measured, cells=cells, thorough=thorough, gates=gates, inputs=read, progress=told)
 
 
 def _finished(tasks: deque[tuple[Part, Any]], plan: Plan) -> Iterator[Partial]:
@@ -92,7 +93,7 @@ def _finished(tasks: deque[tuple[Part, Any]], plan: Plan) -> Iterator[Partial]:
 @click.option("--reference", multiple=True, required=True, help="Geant4 showers: file, folder or pattern; repeatable.")
 @click.option("--candidate", multiple=True, required=True, help="Showers of any generator, the same way.")
 @click.option("--float32", multiple=True, help="Those of the float32 model with the candidate's seed, if any.")
-@click.option("--gates", default="gates", show_default=True, help="Limits: of the package, or a TOML file.")
+@click.option("--gates", default="default", show_default=True, help="Limits: of the package, or a TOML file.")
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap and of the classifier.")
 @click.option(
     "--blocks", type=click.IntRange(1), default=BLOCKS, show_default=True, help="1,024 showers each, per task."
@@ -112,16 +113,16 @@ def main(
     html_file: Path | None,
 ) -> None:
     """Validate on a Ray cluster; exit code 3 when a gate failed. Every worker must see the files."""
-    limits = validation.load_gates(gates)
+    limits = load_gates(gates)
     join()
     samples = (tuple(str(Path(path).absolute()) for path in paths) for paths in (reference, candidate, float32))
     trainings = 0 if quick else Validation().cell_trainings
     report = validate(*samples, gates=limits, seed=seed, blocks=blocks, thorough=not quick, cell_trainings=trainings)
-    validation.write_report(json_file, report)
+    write_report(json_file, report)
     if html_file:
         write_html(html_file, {"candidate": report})
     failed = [name for name, result in report.gates.items() if result.verdict == "failed"]
-    say("done", f"physics score {validation.physics_score(report):.3f}; failed gates: {', '.join(failed) or 'none'}")
+    say("done", f"physics score {physics_score(report):.3f}; failed gates: {', '.join(failed) or 'none'}")
     sys.exit(3 if failed else 0)
 
 

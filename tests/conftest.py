@@ -27,8 +27,8 @@ def tiny_config() -> Config:
 def tiny_model(geant4: Events, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a small `lean` that went through training, freezing and quantization; not to be written to."""
     # TensorFlow takes seconds to import; tests that do without need not wait for it.
-    from calogan.lowering import freeze  # noqa: PLC0415
-    from calogan.quantization import quantize  # noqa: PLC0415
+    from calogan.generation.freezing import freeze  # noqa: PLC0415
+    from calogan.quantization.quantize import quantize  # noqa: PLC0415
     from calogan.training.loop import train  # noqa: PLC0415
     from calogan.training.selection import Scored  # noqa: PLC0415
 

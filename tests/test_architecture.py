@@ -11,114 +11,97 @@ import calogan
 PACKAGE = Path(calogan.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# The way of the data: a module imports only from modules above it.
-ORDER = [
-    "calogan",
-    "calogan.errors",
-    "calogan.whole_files",
-    "calogan.geometry",
-    "calogan.config",
-    "calogan.provenance",
-    "calogan.events.records",
-    "calogan.events.formats",
-    "calogan.events.files",
-    "calogan.events.splits",
-    "calogan.events.stream",
-    "calogan.events.writing",
-    "calogan.events",
-    "calogan.production",
-    "calogan.simulation",
-    "calogan.simulation.medium",
-    "calogan.simulation.profiles",
-    "calogan.simulation.parametric",
-    "calogan.simulation.tuning",
-    "calogan.simulation.detector",
-    "calogan.simulation.em_tables",
-    "calogan.simulation.geant4_worker",
-    "calogan.simulation.geant4",
-    "calogan.simulation.engines",
-    "calogan.networks",
-    "calogan.networks.base",
-    "calogan.networks.deposits",
-    "calogan.networks.compound_poisson",
-    "calogan.networks.flow",
-    "calogan.networks.lean",
-    "calogan.networks.rehm2021",
-    "calogan.networks.conv3d",
-    "calogan.networks.families",
-    "calogan.training",
-    "calogan.training.workers",
-    "calogan.training.survey",
-    "calogan.training.selection",
-    "calogan.training.adversarial",
-    "calogan.training.likelihood",
-    "calogan.training.distance",
-    "calogan.training.loop",
-    "calogan.bundle",
-    "calogan.cells",
-    "calogan.rewrites",
-    "calogan.lowering",
-    "calogan.generator",
-    "calogan.compression",
-    "calogan.quantization",
-    "calogan.tuning",
-    "calogan.search",
-    "calogan.inspection",
-    "calogan.observables",
-    "calogan.resampling",
-    "calogan.partials",
-    "calogan.metrics",
-    "calogan.distributions",
-    "calogan.distances",
-    "calogan.classifiers",
-    "calogan.cell_classifier",
-    "calogan.similarity",
-    "calogan.comparison",
-    "calogan.validation",
-    "calogan.definitions",
-    "calogan.pictures",
-    "calogan.plots",
-    "calogan.report_tables",
-    "calogan.report",
-    "calogan.benchmark",
-    "calogan.profiling",
-    "calogan.comparators.base",
-    "calogan.comparators.tflite",
-    "calogan.comparators.onnx_runtime",
-    "calogan.comparators.openvino_runtime",
-    "calogan.comparators",
-    "calogan.comparators.timing",
-    "calogan.exporting.base",
-    "calogan.exporting.saved_model",
-    "calogan.exporting.graphs",
-    "calogan.exporting.integer",
-    "calogan.exporting.onnx_model",
-    "calogan.exporting",
-    "calogan.mlflow_model",
-    "calogan.registry",
-    "calogan.steps",
-    "calogan.cores",
-    "calogan.journal",
-    "calogan.trials",
-    "calogan.candidates",
-    "calogan.serving",
-    "calogan.serving.encodings",
-    "calogan.serving.api",
-    "calogan.serving.client",
-    "calogan.serving.app",
-    "calogan.quiet",
-    "calogan.tables",
-    "calogan.cli.screen",
-    "calogan.cli.options",
-    "calogan.cli.loading",
-    "calogan.cli.showers",
-    "calogan.cli.models",
-    "calogan.cli.generation",
-    "calogan.cli",
+# The order of the data, of the rooms and of the modules in each: a module imports only from above itself. A room is opened
+# by its `__init__`, which imports nothing; that of `events` alone gives out the names of its modules and closes it.
+ROOMS: dict[str, list[str]] = {
+    "": ["errors", "packaged", "atomic_files", "quiet", "geometry", "provenance", "config"],
+    "events": ["records", "formats", "files", "splits", "stream", "writing", "", "productions", "inspection"],
+    "simulation": [
+        "",
+        "medium",
+        "profiles",
+        "parametric",
+        "tuning",
+        "detector",
+        "em_tables",
+        "geant4_worker",
+        "geant4",
+        "engines",
+    ],
+    "networks": [
+        "",
+        "base",
+        "deposits",
+        "compound_poisson",
+        "flow",
+        "lean",
+        "rehm2021",
+        "conv3d",
+        "families",
+        "rewrites",
+    ],
+    "validation": [
+        "",
+        "observables",
+        "resampling",
+        "parts",
+        "metrics",
+        "distances",
+        "distributions",
+        "classifiers",
+        "cell_classifier",
+        "thorough",
+        "standard",
+        "gates",
+        "report",
+        "validate",
+    ],
+    "training": ["", "survey", "selection", "workers", "likelihood", "distance", "adversarial", "loop"],
+    "generation": ["", "model_folder", "random_numbers", "graphs", "cell_sampling", "freezing", "generator"],
+    "quantization": ["", "operations", "neural_compressor", "quantize"],
+    "exporting": ["", "base", "saved_model", "graphs", "integer", "onnx_model", "export"],
+    "tracking": ["", "runs", "registry", "shower_model"],
+    "benchmark": [
+        "",
+        "cores",
+        "precisions",
+        "profiling",
+        "peers",
+        "peers.base",
+        "peers.tflite",
+        "peers.onnx_runtime",
+        "peers.openvino_runtime",
+        "peers.loading",
+    ],
+    "reporting": ["", "glossary", "pictures", "plots", "tables", "html", "terminal"],
+    "steps": [""],
+    "search": [
+        "",
+        "records",
+        "quantization_proposals",
+        "quantization_trials",
+        "generator_proposals",
+        "generator_trials",
+    ],
+    "serving": ["", "encodings", "api", "app", "client"],
+    "cli": ["", "screen", "options", "loading", "showers", "models", "generation", "main"],
+}
+ORDER = ["calogan"] + [
+    ".".join(part for part in ("calogan", room, module) if part)
+    for room, modules in ROOMS.items()
+    for module in modules
 ]
+TOP_MODULES = 10  # at most, directly in the package
 
 HEAVY = ("tensorflow", "keras", "ray", "mlflow", "matplotlib", "neural_compressor")
-LIGHT = ("calogan", "calogan.errors", "calogan.events", "calogan.config", "calogan.bundle", "calogan.cli")
+LIGHT = (
+    "calogan",
+    "calogan.errors",
+    "calogan.events",
+    "calogan.config",
+    "calogan.generation.model_folder",
+    "calogan.cli.main",
+)
 
 
 def module_name(path: Path) -> str:
@@ -147,6 +130,25 @@ def test_a_module_imports_only_from_above(path: Path) -> None:
     place = ORDER.index(module_name(path))
     below = {name for name in imported(path) if ORDER.index(name) >= place}
     assert not below, f"{module_name(path)} imports {', '.join(sorted(below))}, which the list has below it"
+
+
+def test_few_modules_lie_outside_of_rooms() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) - 1 <= TOP_MODULES
+
+
+def test_every_room_says_in_a_line_what_it_is_for() -> None:
+    for path in PACKAGE.rglob("__init__.py"):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        assert len((text or "").splitlines()) == 1, f"{path}: expected a docstring of one line"
+
+
+def test_tests_lie_in_the_rooms_they_test() -> None:
+    tests = Path(__file__).parent
+    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    apart = {"helm", "ray_jobs", "deploy", "docs"}
+    for path in tests.rglob("test_*.py"):
+        room, *_ = path.relative_to(tests).parts
+        assert path.parent == tests or room in rooms | apart, f"{path} lies in no room"
 
 
 @pytest.mark.parametrize("module", LIGHT)

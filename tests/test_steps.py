@@ -8,7 +8,7 @@ from calogan import steps
 from calogan.config import Config, Data, Validation
 from calogan.errors import ModelError
 from calogan.events import Events, packaged_sample, write_events
-from calogan.validation import load_gates
+from calogan.validation.gates import load_gates
 
 PARTS = ("train", "validation", "calibration", "test")
 
@@ -19,7 +19,7 @@ def config(geant4: Events, tiny_config: Config, tmp_path_factory: pytest.TempPat
     path = write_events(tmp_path_factory.mktemp("steps") / "geant4.h5", geant4, header={})
     data = Data(path=str(path), train=0.4, validation=0.1, calibration=0.1, test=0.4)
     return tiny_config.model_copy(
-        update={"data": data, "validation": Validation(gates="demo_gates", draws=2, thorough=False, cell_trainings=0)}
+        update={"data": data, "validation": Validation(gates="demo", draws=2, thorough=False, cell_trainings=0)}
     )
 
 

@@ -9,7 +9,7 @@ from calogan import quiet
 from calogan.errors import RequestError
 
 if TYPE_CHECKING:
-    from calogan.generator import Generator
+    from calogan.generation.generator import Generator
 
 KEY_VARIABLE = "CALOGAN_API_KEY"
 
@@ -39,7 +39,7 @@ def named_files(given: Iterable[str]) -> dict[str, str]:
 def load_generator(model: str, precision: str, threads: int) -> "Generator":
     """Load one precision of a model, with TensorFlow kept quiet."""
     quiet.load_tensorflow()
-    from calogan.generator import load  # noqa: PLC0415
+    from calogan.generation.generator import load  # noqa: PLC0415
 
     return load(fetched(model, precision), precision=precision, threads=threads)
 
@@ -48,7 +48,7 @@ def fetched(model: str, precision: str) -> str | Path:
     """Return where a model is, fetched from the registry if its name says so."""
     if not model.startswith("models:/"):
         return model
-    from calogan.registry import fetch  # noqa: PLC0415
+    from calogan.tracking.registry import fetch  # noqa: PLC0415
 
     return fetch(model, precision=precision)
 

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from calogan import quiet, tables
+from calogan import quiet
 from calogan.cli import options
 from calogan.cli.loading import fetched, named_files, names
 from calogan.cli.screen import bar, examples, progress_bars, screen, write_text
 from calogan.errors import GateError
 from calogan.events import open_events
+from calogan.reporting import terminal
 
 if TYPE_CHECKING:
     from calogan.training.loop import Epoch
@@ -59,12 +60,12 @@ def quantize(model: Path, config: str, out: Path | None) -> None:
     loaded = load_config(config)
     quiet.load_tensorflow()
     from calogan import steps  # noqa: PLC0415
-    from calogan.benchmark import benchmark as time_precisions  # noqa: PLC0415
+    from calogan.benchmark.precisions import benchmark as time_precisions  # noqa: PLC0415
+    from calogan.generation.graphs import read_graph  # noqa: PLC0415
     from calogan.provenance import cpu  # noqa: PLC0415
-    from calogan.quantization import (  # noqa: PLC0415
+    from calogan.quantization.operations import (  # noqa: PLC0415
         count_operations,
         has_integer_instructions,
-        read_graph,
         slow_integer_note,
     )
 
@@ -94,7 +95,7 @@ def quantize(model: Path, config: str, out: Path | None) -> None:
 @click.option(
     "--candidate", multiple=True, required=True, help="Showers of any generator; repeatable, NAME=FILE to name it."
 )
-@click.option("--gates", default="gates", show_default=True, help="Limits: of the package, or a TOML file.")
+@click.option("--gates", default="default", show_default=True, help="Limits: of the package, or a TOML file.")
 @click.option("--html", "html_file", type=options.FILE, callback=options.in_a_folder, help="Report to write, one file.")
 @click.option("--figures", type=options.FOLDER, help="Folder for the figures.")
 @click.option("--quick", is_flag=True, help="Leave out what compares whole distributions: seconds instead of minutes.")
@@ -111,16 +112,19 @@ def validate(
     """Compare showers with Geant4; exit code 3 when a gate failed."""
     if not quick:
         quiet.load_tensorflow()
-    from calogan import report, validation  # noqa: PLC0415
     from calogan.config import Validation  # noqa: PLC0415
+    from calogan.reporting import html  # noqa: PLC0415
+    from calogan.validation import validate  # noqa: PLC0415
+    from calogan.validation.gates import load_gates  # noqa: PLC0415
+    from calogan.validation.report import write_report  # noqa: PLC0415
 
-    limits = validation.load_gates(gates)
+    limits = load_gates(gates)
     source = open_events(reference)
     candidates = {name: open_events(path) for name, path in named_files(candidate).items()}
     reports = {}
     for name, events in candidates.items():
         with screen.status("comparing") as status:
-            reports[name] = validation.validate(
+            reports[name] = validate.validate(
                 source,
                 events,
                 thorough=not quick,
@@ -129,18 +133,18 @@ def validate(
                 inputs=(*source.paths, *events.paths),
                 progress=status.update,
             )
-        tables.show(tables.report_table(reports[name], name))
+        terminal.show(terminal.report_table(reports[name], name))
     if json_file:
         if len(reports) == 1:
-            validation.write_report(json_file, next(iter(reports.values())))
+            write_report(json_file, next(iter(reports.values())))
         else:
-            write_text(json_file, report.to_json(reports))
+            write_text(json_file, html.to_json(reports))
     if html_file:
         shown = {"Geant4": source, **candidates}
-        report.write_html(html_file, reports, pictures=report.typical_showers(shown))
+        html.write_html(html_file, reports, pictures=html.typical_showers(shown))
         screen.print(f"wrote {html_file}")
     if figures:
-        from calogan import plots  # noqa: PLC0415
+        from calogan.reporting import plots  # noqa: PLC0415
 
         figures.mkdir(parents=True, exist_ok=True)
         for path in plots.save_figures(reports, figures):
@@ -163,7 +167,7 @@ def validate(
 def benchmark(model: str, precision: str, rounds: int, json_file: Path | None) -> None:
     """Time precisions of a model, interleaved in one run on one core."""
     quiet.load_tensorflow()
-    from calogan.benchmark import benchmark as run  # noqa: PLC0415
+    from calogan.benchmark.precisions import benchmark as run  # noqa: PLC0415
     from calogan.config import Benchmark  # noqa: PLC0415
 
     precisions = names(precision)
@@ -172,7 +176,7 @@ def benchmark(model: str, precision: str, rounds: int, json_file: Path | None) -
         report = run(folder, precisions, Benchmark(repetitions=rounds), progress=lambda: advance(1))
     if json_file:
         write_text(json_file, report.to_json())
-    tables.show(tables.benchmark_table(report))
+    terminal.show(terminal.benchmark_table(report))
 
 
 @click.command(
@@ -196,10 +200,10 @@ def benchmark(model: str, precision: str, rounds: int, json_file: Path | None) -
 def export(model: str, precision: str, file_format: str, batch: int, out: Path) -> None:
     """Write a model for programs without this package, compared with the model before it gets its name."""
     quiet.load_tensorflow()
-    from calogan import exporting  # noqa: PLC0415
+    from calogan.exporting import export  # noqa: PLC0415
 
     with screen.status("exporting"):
-        done = exporting.export(fetched(model, precision), precision, file_format, out, batch=batch)
+        done = export.export(fetched(model, precision), precision, file_format, out, batch=batch)
     screen.print(
         f"compared with the model, {100 * done.moved.mean():.2g} % of the energy of a shower lies in other cells "
         f"(at most {100 * done.moved.max():.2g} %; the mean may be {100 * done.limit:g} %)"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from calogan import production, tables
 from calogan.cli import options
 from calogan.cli.screen import bar, examples, screen, write_showers, write_text
 from calogan.errors import RequestError
-from calogan.events import FORMATS, Events, open_events, parse_energy
+from calogan.events import FORMATS, Events, open_events, parse_energy, productions
+from calogan.reporting import terminal
 
 _SUFFIXES = (".h5", ".hdf5", ".hdf")
 _INPUT = click.argument("files", nargs=-1, required=True)
@@ -61,9 +61,9 @@ def simulate(
         options.in_a_folder(click.get_current_context(), simulate.params[-1], out)
         with bar(f"simulating ({engine})", n) as advance:
             parts = chosen.simulate(plan.energy.draw(n, seed), seed=seed, progress=advance)
-            write_showers(out, parts, production.header(plan), format=file_format)
+            write_showers(out, parts, productions.header(plan), format=file_format)
         return
-    missing = production.begin(out, plan)
+    missing = productions.begin(out, plan)
     kept = n - sum(shard.showers for shard in missing)
     if kept:
         screen.print(f"{kept} showers of {n} are there already")
@@ -71,7 +71,7 @@ def simulate(
         advance(kept)
         for shard in missing:
             engines.make_shard(out, plan, shard, chosen, progress=advance)
-    screen.print(f"wrote {production.finish(out, plan)}: {n} showers in {len(plan.shards)} files")
+    screen.print(f"wrote {productions.finish(out, plan)}: {n} showers in {len(plan.shards)} files")
 
 
 @click.command(
@@ -107,10 +107,10 @@ def tune_parametric(reference: tuple[str, ...], seed: int, out: Path) -> None:
 @options.json
 def inspect(files: tuple[str, ...], file_format: str | None, picture: Path | None, json_file: Path | None) -> None:
     """Show what is in files of showers and what is wrong with them; exit code 1 when something is."""
-    from calogan.inspection import inspect as look  # noqa: PLC0415
+    from calogan.events.inspection import inspect as look  # noqa: PLC0415
 
     if picture:
-        from calogan import pictures  # noqa: PLC0415
+        from calogan.reporting import pictures  # noqa: PLC0415
 
         pictures.check_suffix(picture)
     source = open_events(files, format=file_format, shape=None)
@@ -121,8 +121,8 @@ def inspect(files: tuple[str, ...], file_format: str | None, picture: Path | Non
     if picture:
         pictures.save(pictures.inspection(found), picture)
         screen.print(f"wrote {picture}")
-    for table in tables.inspection_tables(found):
-        tables.show(table)
+    for table in terminal.inspection_tables(found):
+        terminal.show(table)
     for problem in found.problems:
         screen.print("problem:", style="yellow", end=" ")
         screen.print(problem)

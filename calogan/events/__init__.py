@@ -1,6 +1,5 @@
 """Showers and the energies that made them: in memory, in files, streamed, divided into samples."""
 
-from importlib import resources
 from pathlib import Path
 
 from calogan.events.files import EventFiles, open_events, read_events
@@ -9,6 +8,7 @@ from calogan.events.records import EnergyRange, Events, EventSource, checked_eve
 from calogan.events.splits import Selection, split_events, split_source
 from calogan.events.stream import batches, held
 from calogan.events.writing import fill_file, write_events
+from calogan.packaged import data_file
 
 __all__ = [
     "FORMATS",
@@ -34,4 +34,4 @@ __all__ = [
 
 def packaged_sample() -> Path:
     """Return the path of the 1,000 Geant4 showers that come with the package."""
-    return Path(str(resources.files("calogan") / "data" / "geant4_electrons_2-500GeV.h5"))
+    return data_file("showers", "geant4_electrons_2-500GeV.h5")

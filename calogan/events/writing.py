@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 
 from calogan import provenance
+from calogan.atomic_files import written
 from calogan.errors import EventsError
 from calogan.events.formats import WRITTEN_FORMATS, attributes
 from calogan.events.records import Events
-from calogan.whole_files import written
 
 ELECTRON_PDG = 11
 # Nine cells of ten are empty. gzip finds that out by itself: the byte shuffle, made for dense numbers, costs
@@ -69,7 +69,7 @@ def fill_file(
 
 @contextlib.contextmanager
 def replaced_when_done(path: Path) -> Iterator[Path]:
-    """Do as `whole_files.written`, with an error of this package.
+    """Do as `atomic_files.written`, with an error of this package.
 
     Raises:
         EventsError: the folder is missing or cannot be written to.

@@ -9,8 +9,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from calogan import bundle, generator, lowering, provenance, quantization
-from calogan.bundle import Bundle
+from calogan import provenance
+from calogan.generation import freezing, model_folder
+from calogan.generation.graphs import read_graph
+from calogan.generation.model_folder import Bundle
+from calogan.generation.random_numbers import latent_numbers
 from calogan.geometry import CLIC
 from calogan.networks.base import GeneratorNetwork
 
@@ -68,19 +71,19 @@ def open_source(folder: Path, precision: str) -> Source:
     Raises:
         ModelError: the model does not have it, or a file is missing or altered.
     """
-    description = bundle.read(folder)
-    bundle.check_files(folder, description, precision)
-    network = quantization.read_graph(folder / description.network_files[precision])
+    description = model_folder.read(folder)
+    model_folder.check_files(folder, description, precision)
+    network = read_graph(folder / description.network_files[precision])
     for node in network.node:  # a function, unlike a session, does not take attributes without a value
         for name in [name for name, value in node.attr.items() if value.WhichOneof("value") is None]:
             del node.attr[name]
-    return Source(description, precision, lowering.load_generator_network(folder, description), network)
+    return Source(description, precision, freezing.load_generator_network(folder, description), network)
 
 
 def draw_inputs(description: Bundle, n: int, seed: int) -> Inputs:
     """Draw energies spread over the range of a model and random numbers to try it with."""
     energy = np.geomspace(*description.energy_range, n, dtype=np.float32)
-    latent = generator.latent_numbers(n, seed=seed, model=description)
+    latent = latent_numbers(n, seed=seed, model=description)
     rng = np.random.Generator(np.random.Philox(key=seed))
     noise = rng.standard_normal((n, *CLIC.shape), np.float32) if description.cell_noise else None
     return Inputs(energy, latent, noise)

@@ -1,1 +1,1 @@
-"""Generator and discriminator families, written in `keras.ops`, so for any backend of Keras."""
+"""The generator families, each in one file, in `keras.ops`; exact rewrites before quantization."""

@@ -1,1 +1,1 @@
-"""Showers over HTTP: the encodings, the API, its Ray Serve application and a client."""
+"""Showers over HTTP: encodings, the API, its Ray Serve application, a client."""

@@ -104,7 +104,7 @@ def read_api_key() -> str:
 def load_generators(args: AppArguments) -> dict[str, Sampler]:
     """Load the model in every precision asked for, from the registry if it is named by a registry URI."""
     # TensorFlow and MLflow are for the replicas, not for the process that deploys them.
-    from calogan.generator import load  # noqa: PLC0415
+    from calogan.generation.generator import load  # noqa: PLC0415
 
     return {
         precision: load(_model_path(args.model, precision), precision=precision, threads=args.threads)
@@ -115,7 +115,7 @@ def load_generators(args: AppArguments) -> dict[str, Sampler]:
 def _model_path(model: str, precision: str) -> str | Path:
     if not model.startswith(_REGISTRY):
         return model
-    from calogan.registry import fetch  # noqa: PLC0415
+    from calogan.tracking.registry import fetch  # noqa: PLC0415
 
     path: Path = fetch(model, precision=precision)
     return path

@@ -1,1 +1,1 @@
-"""Showers from first principles or from formulas, without a network."""
+"""Showers without a network: Geant4 itself and the parametrised simulation."""

@@ -3,7 +3,6 @@
 import math
 import os
 import tomllib
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from calogan.errors import ConfigError, problems
 from calogan.geometry import Grid
+from calogan.packaged import data_file
 
 # Elements of which the computed tables know the interactions, see `em_tables`: symbol and atomic number.
 ELEMENTS = {"H": 1, "C": 6, "N": 7, "O": 8, "Si": 14, "Cl": 17, "Ar": 18, "Ni": 28, "Cu": 29, "W": 74}
@@ -156,7 +156,7 @@ def load_detector(name_or_path: str | os.PathLike[str]) -> Detector:
 
 
 def _folder() -> Path:
-    return Path(str(resources.files("calogan") / "configs" / "detectors"))
+    return data_file("detectors")
 
 
 CLIC_DETECTOR = load_detector("clic")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from calogan.errors import ConfigError, RequestError, problems
 from calogan.events import EnergyRange, Events
-from calogan.production import Production, Shard, write_shard
+from calogan.events.productions import Production, Shard, write_shard
 from calogan.simulation import geant4, parametric
 from calogan.simulation.detector import CLIC_DETECTOR, Detector, load_detector
 from calogan.simulation.profiles import TUNED, Tuning

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.optimize import least_squares
 
+from calogan.atomic_files import write_text
 from calogan.errors import ConfigError, EventsError, problems
 from calogan.events import Events
 from calogan.geometry import CLIC
 from calogan.simulation.medium import LAYER_EDGES_X0
 from calogan.simulation.parametric import simulate
 from calogan.simulation.profiles import PUBLISHED, Tuning
-from calogan.whole_files import write_text
 
 # Lower limit, start and upper limit of each fitted constant.
 _FITTED = {

@@ -1,1 +1,1 @@
-"""GAN training: likelihood pre-training, adversarial training with the published losses, choice of the best epoch."""
+"""Training: likelihood, energy score and adversary; which epoch is kept; several workers."""

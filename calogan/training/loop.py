@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from calogan.atomic_files import write_text
 from calogan.config import Config
 from calogan.errors import TrainingError
 from calogan.events import Events, EventSource, held
@@ -25,7 +26,6 @@ from calogan.training.likelihood import PriorStage, ShapeStage, flow_stages
 from calogan.training.selection import DRAWS, Scored
 from calogan.training.survey import survey
 from calogan.training.workers import ALONE, Workers, random_states
-from calogan.whole_files import write_text
 
 WEIGHTS = "generator.weights.h5"
 _PROGRESS = "progress.json"

@@ -5,7 +5,7 @@ generated at the energies of the validation split, four for each Geant4 shower, 
 
 1. Losses, weights and generated showers have to be finite, and the showers must not have collapsed (`check_*` below);
    else training ends with an error. That epoch is not recorded, so the checkpoint and the best weights before it stay.
-2. Their physics score is taken, see `validation.physics_score`. The first epoch with the highest score is the best; its
+2. Their physics score is taken, see `report.physics_score`. The first epoch with the highest score is the best; its
    weights are the result, whatever comes after it.
 3. Training ends when `patience` scored epochs in a row did not beat the best.
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from calogan.errors import ModelError
 from calogan.exporting.base import Source, draw_inputs, run_network
-from calogan.quantization import count_operations
+from calogan.quantization.operations import count_operations
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -7,7 +7,7 @@ import pytest
 
 from calogan.errors import ModelError
 from calogan.exporting.base import CELLS, Inputs, Source, compute_showers, draw_inputs
-from calogan.quantization import count_operations
+from calogan.quantization.operations import count_operations
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from calogan import generator
 from calogan.exporting import saved_model
 from calogan.exporting.base import Source, compute_showers, draw_inputs
+from calogan.generation import generator
 from calogan.geometry import CLIC
-from calogan.quantization import count_operations
+from calogan.quantization.operations import count_operations
 
 ENERGY = np.linspace(5, 400, 20, dtype=np.float32)
 

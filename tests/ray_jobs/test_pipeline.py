@@ -19,8 +19,9 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from calogan import bundle, provenance
+from calogan import provenance
 from calogan.events import packaged_sample, read_events, write_events
+from calogan.generation import model_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -179,7 +180,7 @@ def storage(cluster: Cluster) -> Path:
 @pytest.fixture
 def model(storage: Path, tmp_path: Path) -> Path:
     """A copy of its model, to be written to."""
-    bundle.copy(storage / "small", tmp_path / "model")
+    model_folder.copy(storage / "small", tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -243,7 +244,7 @@ def test_train_writes_a_model_and_logs_it(cluster: Cluster, tmp_path: Path) -> N
     out = ("--workers", 2, "--out", tmp_path / "trained")
     done = cluster.submit("train", "--config", cluster.config, *out)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert bundle.read(tmp_path / "trained").name == "small"
+    assert model_folder.read(tmp_path / "trained").name == "small"
     assert "physics score" in done.stdout
     run = cluster.runs()[0]
     assert (run["info"]["run_name"].startswith("train "), run["info"]["status"]) == (True, "FINISHED")
@@ -255,7 +256,7 @@ def test_validate_writes_a_report_and_tells_by_its_exit(cluster: Cluster, tmp_pa
     sample = read_events(packaged_sample())[:150]
     path = write_events(tmp_path / "g4.h5", sample, header={})
     arguments = ["--reference", path, "--candidate", path, "--json", tmp_path / "v.json", "--gates"]
-    done = cluster.submit("validate", *arguments, "demo_gates")
+    done = cluster.submit("validate", *arguments, "demo")
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / "v.json").read_text())["physics_score"] > 0.99
     done = cluster.submit("validate", *arguments, tmp_path / "none.toml")
@@ -265,7 +266,7 @@ def test_validate_writes_a_report_and_tells_by_its_exit(cluster: Cluster, tmp_pa
 
 
 def test_tune_keeps_the_fastest_trial_that_keeps_the_physics(cluster: Cluster, model: Path) -> None:
-    before, precisions = len(cluster.runs()), set(bundle.read(model).network_files)
+    before, precisions = len(cluster.runs()), set(model_folder.read(model).network_files)
     done = cluster.submit("tune", "--config", cluster.config, "--model", model)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "within 90.0% of float32's score" in done.stdout
@@ -282,5 +283,5 @@ def test_tune_keeps_the_fastest_trial_that_keeps_the_physics(cluster: Cluster, m
     (parent,) = [run for run in runs if run not in trials]
     best = {metric["key"]: metric["value"] for metric in parent["data"]["metrics"]}
     assert best["perf/network_speedup"] >= 0.95 * max(speeds)
-    bundle.check_files(model, bundle.read(model), "int8")
-    assert set(bundle.read(model).network_files) == precisions
+    model_folder.check_files(model, model_folder.read(model), "int8")
+    assert set(model_folder.read(model).network_files) == precisions

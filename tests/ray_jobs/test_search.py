@@ -8,9 +8,11 @@ from typing import Any
 import mlflow
 import pytest
 
-from calogan import bundle, candidates, registry
 from calogan.config import load_config
 from calogan.events import Events, write_events
+from calogan.generation import model_folder
+from calogan.search import generator_trials
+from calogan.tracking.runs import EXPERIMENT
 
 pytestmark = [
     pytest.mark.slow,
@@ -60,7 +62,7 @@ repetitions = 1
 def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Address of a store of MLflow, which drivers started later use."""
     address = f"sqlite:///{tmp_path}/mlflow.db"
-    mlflow.MlflowClient(address).create_experiment(registry.EXPERIMENT, artifact_location=str(tmp_path / "artifacts"))
+    mlflow.MlflowClient(address).create_experiment(EXPERIMENT, artifact_location=str(tmp_path / "artifacts"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     return address
 
@@ -95,12 +97,12 @@ def test_a_killed_search_goes_on_and_shows_what_nothing_beats(
     for number, shown in enumerate(front, start=1):
         chosen = load_config(folder / f"front_{number}.toml").network
         assert chosen.depth == shown["choices"]["network.depth"]
-        assert bundle.read(Path(shown["model"])).width == chosen.width
-        assert shown["model"] == str(candidates.model_folder(folder, shown["choices"]))
+        assert model_folder.read(Path(shown["model"])).width == chosen.width
+        assert shown["model"] == str(generator_trials.model_folder(folder, shown["choices"]))
         assert 0 < shown["test"]["auc"] <= 1
 
     client = mlflow.MlflowClient(tracking)
-    experiment = client.get_experiment_by_name(registry.EXPERIMENT)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert "pareto.png" in [file.path for file in client.list_artifacts(parent.info.run_id)]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from calogan import production, provenance
-from calogan.events import open_events
+from calogan import provenance
+from calogan.events import open_events, productions
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -51,7 +51,7 @@ def test_killed_workers_and_a_killed_driver_lose_nothing_and_change_nothing(
 
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
     assert checksums(disturbed) == checksums(undisturbed)
-    assert production.check_manifest(disturbed) == []
+    assert productions.check_manifest(disturbed) == []
     assert len(open_events(disturbed)) == 6000
 
 

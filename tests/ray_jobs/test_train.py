@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from ray.train import ControllerError, WorkerGroupError
 
-from calogan import bundle
 from calogan.errors import EventsError, TrainingError
-from ray_jobs.cluster import cores_each
+from calogan.generation import model_folder
+from ray_jobs.driver import cores_each
 from ray_jobs.train import cause_of
 
 TRAINING = {"shape_epochs": 16, "prior_epochs": 2, "score_every": 8, "batch_size": 49, "warmup_epochs": 0}
@@ -103,4 +103,4 @@ def test_two_workers_train_as_one_and_nothing_that_is_killed_changes_it(
     assert found.keys() == expected.keys()
     for name, values in found.items():
         np.testing.assert_array_equal(values, expected[name], err_msg=name)
-    assert bundle.read(disturbed).name == "small"
+    assert model_folder.read(disturbed).name == "small"

@@ -8,10 +8,13 @@ from typing import Any
 import mlflow
 import pytest
 
-from calogan import bundle, provenance, registry, trials
+from calogan import provenance
 from calogan.config import Quantization, load_config
 from calogan.events import Events, write_events
-from calogan.tuning import Trial, propose, rank
+from calogan.generation import model_folder
+from calogan.search import quantization_trials
+from calogan.search.quantization_proposals import Trial, propose, rank
+from calogan.tracking.runs import EXPERIMENT
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,7 +30,7 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Environment of the drivers."""
     store = tmp_path_factory.mktemp("mlflow")
     tracking = f"sqlite:///{store}/mlflow.db"
-    mlflow.MlflowClient(tracking).create_experiment(registry.EXPERIMENT, artifact_location=str(store))
+    mlflow.MlflowClient(tracking).create_experiment(EXPERIMENT, artifact_location=str(store))
     # The commit is part of what tells trials apart.
     return {"MLFLOW_TRACKING_URI": tracking, provenance.COMMIT_VARIABLE: provenance.git_commit()}
 
@@ -54,7 +57,7 @@ def test_killed_workers_and_a_killed_driver_lose_no_finished_trial(
     tiny_model: Path, tmp_path: Path, config: Path, variables: dict[str, str], start: Callable[..., Any]
 ) -> None:
     model = tmp_path / "model"
-    before = bundle.copy(tiny_model, model)
+    before = model_folder.copy(tiny_model, model)
 
     # The driver with all that belongs to it is killed between trials.
     arguments = ("--config", config, "--model", model)
@@ -75,10 +78,10 @@ def test_killed_workers_and_a_killed_driver_lose_no_finished_trial(
     assert kept.items() <= records(model).items()
 
     loaded = load_config(config)
-    history = trials.journal(trials.records_folder(loaded, model)).read_all()
+    history = quantization_trials.journal(quantization_trials.records_folder(loaded, model)).read_all()
     assert propose(loaded.quantization, OPERATIONS, 40, history) == ()
     assert [attempt for attempt in history if not isinstance(attempt, Trial)] == []
-    after = bundle.read(model)
+    after = model_folder.read(model)
     assert after.version("int8") != before.version("int8")
     ranked = rank(history, loaded.tuning.tolerance)
     assert Quantization.model_validate(after.quantization) == ranked[0].quantization
@@ -87,7 +90,7 @@ def test_killed_workers_and_a_killed_driver_lose_no_finished_trial(
 
     # One parent run, and one child of each trial.
     client = mlflow.MlflowClient(variables["MLFLOW_TRACKING_URI"])
-    experiment = client.get_experiment_by_name(registry.EXPERIMENT)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert parent.info.status == "FINISHED"
@@ -103,17 +106,17 @@ def test_killed_workers_and_a_killed_driver_lose_no_finished_trial(
 def test_nothing_within_the_tolerance_is_one_readable_line_and_leaves_the_model(
     tiny_model: Path, tmp_path: Path, config: Path, variables: dict[str, str], start: Callable[..., Any]
 ) -> None:
-    bundle.copy(tiny_model, tmp_path / "model")
+    model_folder.copy(tiny_model, tmp_path / "model")
     strict = tmp_path / "strict.toml"
     strict.write_text(config.read_text().replace("tolerance = 0.9", "tolerance = 0.0"))
     loaded = load_config(strict)
-    folder = trials.records_folder(loaded, tmp_path / "model")
+    folder = quantization_trials.records_folder(loaded, tmp_path / "model")
     performance = {"perf/network_speedup": 3.0}
     history: list[Trial] = []
     while proposed := propose(loaded.quantization, OPERATIONS, 40, history):
         history += [Trial(one, (0.4, 0.5), (0.5, 0.6), performance, 1.0, {}) for one in proposed]
     for one in history:
-        trials.journal(folder).write(trials.label(one.quantization), one)
+        quantization_trials.journal(folder).write(quantization_trials.label(one.quantization), one)
     before = {path.name: path.read_bytes() for path in (tmp_path / "model").glob("*.*")}
     driver = start("tune", "--config", strict, "--model", tmp_path / "model", **variables)
     said = driver.end()

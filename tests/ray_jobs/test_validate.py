@@ -13,9 +13,11 @@ import pytest
 import ray
 from click.testing import CliRunner
 
-from calogan import validation
 from calogan.events import Events, open_events, packaged_sample, read_events, write_events
-from calogan.partials import Part, Partial, observe_part
+from calogan.validation import validate
+from calogan.validation.gates import load_gates
+from calogan.validation.parts import Part, Partial, observe_part
+from calogan.validation.report import ValidationReport, report_to_dict
 from ray_jobs import validate as job
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -49,8 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def plain(report: validation.ValidationReport) -> dict[str, Any]:
-    return json.loads(json.dumps(validation.report_to_dict(report)))
+def plain(report: ValidationReport) -> dict[str, Any]:
+    return json.loads(json.dumps(report_to_dict(report)))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def alone(folder: Path) -> dict[str, Any]:
     """What one process finds."""
     sources = [open_events(folder / name) for name in ("reference", "candidate", "float32")]
     inputs = [path for source in sources[:2] for path in source.paths]
-    return plain(validation.validate(sources[0], sources[1], float32=sources[2], seed=4, inputs=inputs))
+    return plain(validate.validate(sources[0], sources[1], float32=sources[2], seed=4, inputs=inputs))
 
 
 def test_parts_on_workers_one_of_which_dies_give_the_report_of_one_process(
@@ -74,7 +76,7 @@ def test_parts_on_workers_one_of_which_dies_give_the_report_of_one_process(
         return observe_part(open_events(source), part, open_events(float32) if float32 else None)
 
     names = [(str(folder / name),) for name in ("reference", "candidate", "float32")]
-    report = job.validate(*names, gates=validation.load_gates(), seed=4, blocks=1, task=mortal)
+    report = job.validate(*names, gates=load_gates(), seed=4, blocks=1, task=mortal)
 
     assert died.exists()
     assert plain(report) == alone

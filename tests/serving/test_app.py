@@ -97,8 +97,8 @@ def test_a_registry_address_is_fetched_and_a_name_is_not(monkeypatch: pytest.Mon
     def load(model: str | Path, *, precision: str, threads: int) -> tuple[str, str, int]:
         return str(model), precision, threads
 
-    monkeypatch.setitem(sys.modules, "calogan.registry", SimpleNamespace(fetch=fetch))
-    monkeypatch.setitem(sys.modules, "calogan.generator", SimpleNamespace(load=load))
+    monkeypatch.setitem(sys.modules, "calogan.tracking.registry", SimpleNamespace(fetch=fetch))
+    monkeypatch.setitem(sys.modules, "calogan.generation.generator", SimpleNamespace(load=load))
     named: dict[str, Any] = load_generators(AppArguments(model="lean", precisions=["float32"], threads=2))
     assert named == {"float32": ("lean", "float32", 2)}
     fetched: dict[str, Any] = load_generators(AppArguments(model="models:/calogan-lean"))

@@ -8,7 +8,7 @@ from calogan.errors import ConfigError
 from calogan.geometry import CLIC
 from calogan.simulation.detector import CLIC_DETECTOR, Detector, load_detector, packaged_detectors
 
-PACKAGED = Path("calogan/configs/detectors/clic.toml")
+PACKAGED = Path("calogan/data/detectors/clic.toml")
 
 
 def edited(tmp_path: Path, old: str, new: str) -> Path:

@@ -5,9 +5,9 @@ import h5py
 import numpy as np
 import pytest
 
-from calogan import production, provenance
+from calogan import provenance
 from calogan.errors import ConfigError, RequestError
-from calogan.events import EnergyRange, open_events, read_events
+from calogan.events import EnergyRange, open_events, productions, read_events
 from calogan.simulation import engines, parametric
 from calogan.simulation.engines import Engine, load_engine
 from calogan.simulation.profiles import PUBLISHED
@@ -18,9 +18,9 @@ GEANT4 = pytest.param("geant4", marks=pytest.mark.skipif(ABSENT, reason="geant4-
 
 def produce(folder: Path, engine: Engine, n: int, size: int) -> Path:
     plan = engines.plan(engine, EnergyRange(2, 4), showers=n, seed=5, shard_showers=size)
-    for shard in reversed(production.begin(folder, plan)):  # the order in which they are made does not matter
+    for shard in reversed(productions.begin(folder, plan)):  # the order in which they are made does not matter
         engines.make_shard(folder, plan, shard, engine)
-    production.finish(folder, plan)
+    productions.finish(folder, plan)
     return folder
 
 

@@ -1,0 +1,1 @@
+"""How fast and how large models are: precisions, operations, other runtimes, one core at a time."""

@@ -1,0 +1,132 @@
+"""Freeze a trained generator into graphs that need no Python: operations and constants only."""
+
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.grappler import tf_optimizer
+
+from calogan import provenance
+from calogan.config import Config, Network
+from calogan.errors import ModelError
+from calogan.generation import cell_sampling, model_folder
+from calogan.generation.graphs import write_graph
+from calogan.generation.model_folder import Bundle
+from calogan.networks import rewrites
+from calogan.networks.base import GeneratorNetwork
+from calogan.networks.families import build_generator
+from calogan.networks.lean import Lean
+
+
+def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, ...] = ()) -> Bundle:
+    """Write a trained generator as a model folder with its float32 network.
+
+    Args:
+        weights: file of the generator's weights.
+        config: what it was trained with; names the range of energies the model answers for.
+        folder: where to write; made if it is not there.
+        inputs: files the model was made from, for the provenance.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = build_generator(config.network)
+    model.load_weights(weights)
+    model.save_weights(folder / model_folder.WEIGHTS)
+    network = rewrites.lower(model.network, integer=False)
+    write_graph(folder / "prepare.pb", _prepare, model, energy=(), latent=(model.latent_size,))
+    write_network(folder / "network.float32.pb", network)
+    float32 = (folder / "network.float32.pb").read_bytes()
+    (folder / "network.bfloat16.pb").write_bytes(compute_in_bfloat16(float32))
+    (folder / "network.float16.pb").write_bytes(halve_weights(float32))
+    if isinstance(model, Lean):
+        cell_sampling.write(folder / model_folder.CELLS, cell_sampling.tables(model))
+    return model_folder.write(
+        folder,
+        Bundle(
+            name=config.name,
+            family=config.network.family,
+            latent_size=model.latent_size,
+            cell_noise=model.cell_noise,
+            energy_range=(config.data.energy_low, config.data.energy_high),
+            network_files={
+                "float32": "network.float32.pb",
+                "bfloat16": "network.bfloat16.pb",
+                "float16": "network.float16.pb",
+            },
+            quantization={},
+            header=provenance.header(seed=config.training.seed, inputs=inputs),
+            sha256={},
+            **config.network.model_dump(exclude={"family"}),
+        ),
+    )
+
+
+def load_generator_network(folder: Path, model: Bundle) -> GeneratorNetwork:
+    """Return the trained generator of a model as a Keras model, for what a frozen graph cannot do.
+
+    Raises:
+        ModelError: the weights are missing, are not those that were written, or are those of another version.
+    """
+    model_folder.check_file(folder, model, model_folder.WEIGHTS)
+    generator = build_generator(Network(family=model.family, width=model.width, depth=model.depth, kernel=model.kernel))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Keras only warns of parts that stay as they were made
+            generator.load_weights(folder / model_folder.WEIGHTS)
+    except (ValueError, UserWarning) as error:
+        raise ModelError(
+            f"{folder / model_folder.WEIGHTS}: does not fit the network of this version of calogan; make the model again"
+        ) from error
+    return generator
+
+
+def compute_in_bfloat16(graph: bytes) -> bytes:
+    """Have a frozen network computed in bfloat16, by the rewrite TensorFlow has for oneDNN.
+
+    The rewrite is done here and not by a setting of the session, so that it meets the network alone: what is
+    around it stays float32, and bfloat16 cannot move the layers' energies any more than int8 can.
+    """
+    with tf.Graph().as_default() as whole:
+        (outputs,) = tf.import_graph_def(
+            tf.compat.v1.GraphDef.FromString(graph), name="", return_elements=["out_outputs:0"]
+        )
+        whole.add_to_collection("train_op", outputs.op)  # what the rewriter has to keep
+        meta = tf.compat.v1.train.export_meta_graph(graph=whole)
+    config = tf.compat.v1.ConfigProto()
+    config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = 1
+    config.graph_options.rewrite_options.min_graph_nodes = -1
+    rewritten = tf_optimizer.OptimizeGraph(config, meta)
+    return bytes(rewritten.SerializeToString(deterministic=True))
+
+
+def halve_weights(graph: bytes) -> bytes:
+    """Store the weights of a frozen graph as float16; arithmetic stays float32, as in TFLite's float16 models."""
+    source, halved = (tf.compat.v1.GraphDef.FromString(graph) for _ in range(2))
+    del halved.node[:]
+    for node in source.node:
+        tensor = node.attr["value"].tensor
+        values = tf.make_ndarray(tensor) if node.op == "Const" and tensor.dtype == tf.float32.as_datatype_enum else None
+        if values is None or values.ndim == 0:
+            halved.node.add().CopyFrom(node)
+            continue
+        stored = halved.node.add(op="Const", name=f"{node.name}/float16")
+        stored.attr["dtype"].type = tf.float16.as_datatype_enum
+        stored.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values.astype(np.float16)))
+        read = halved.node.add(op="Cast", name=node.name, input=[stored.name])
+        read.attr["SrcT"].type, read.attr["DstT"].type = tf.float16.as_datatype_enum, tf.float32.as_datatype_enum
+    return bytes(halved.SerializeToString(deterministic=True))
+
+
+def _prepare(model: GeneratorNetwork, energy: tf.Tensor, latent: tf.Tensor) -> dict[str, tf.Tensor]:
+    features, context = model.prepare(energy, latent)
+    return {"features": features, "context": context}
+
+
+def _network(network: keras.Model, features: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"outputs": network(features, training=False)}
+
+
+def write_network(path: Path, network: keras.Model) -> None:
+    """Freeze the part of a model that is quantized; input and output are nodes `features` and `out_outputs`."""
+    write_graph(path, _network, network, features=network.input_shape[1:])

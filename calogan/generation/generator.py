@@ -1,0 +1,165 @@
+"""Load a model of any precision and sample showers from it.
+
+A shower depends on the model's version, its energy, the seed and its index only: not on how many are
+asked for at once, nor by whom. Random numbers come from a counter-based generator, AES in counter mode (Salmon
+et al. 2011, section 3.1), whose key is the seed and whose counter starts at a place fixed by the index.
+"""
+
+import collections
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike, NDArray
+
+from calogan.errors import RequestError
+from calogan.events import EnergyRange, Events
+from calogan.generation import cell_sampling, model_folder
+from calogan.generation.graphs import prepare_graph, session_config, splice, undequantized
+from calogan.generation.model_folder import Bundle
+from calogan.generation.random_numbers import NUMBERS_PER_WORD, check_seed, latent_of_words, random_words
+from calogan.geometry import CELLS, CLIC
+
+BATCH = 256  # showers per call of the graph: more gains no speed, and the working memory stays in the cache
+# A call starts at an index, and holds a number of showers, that is a multiple of this: a shower then always
+# stands at the same place of TensorFlow's vector registers, and not even its last bit depends on its neighbours.
+_ALIGNMENT = 16
+
+Floats: TypeAlias = NDArray[np.float32]
+# energies and latent numbers -> outputs of the network, their step, and what else the tail needs
+Compute: TypeAlias = Callable[[Floats, Floats], tuple[NDArray[Any], float, Floats]]
+
+
+class Generator:
+    """A model of one precision, ready to sample.
+
+    Attributes:
+        name: registered name of the model.
+        precision: float32, bfloat16, float16 or int8.
+        version: changes whenever the showers of a seed would.
+        energy_range: energies the model was trained for, GeV.
+    """
+
+    def __init__(self, folder: Path, model: Bundle, precision: str, compute: Compute, *, threads: int = 1) -> None:
+        self.name = model.name
+        self.family = model.family
+        self.precision = precision
+        self.version = model.version(precision)
+        self.energy_range = EnergyRange(*model.energy_range)
+        self._bundle = model
+        self._compute = compute
+        self._draw = cell_sampling.drawer(cell_sampling.read(folder / model_folder.CELLS)) if model.cell_noise else None
+        self._threads = threads
+        self._map = ThreadPoolExecutor(threads).map if threads > 1 else map
+
+    def sample(
+        self, energy: NDArray[np.float32], *, seed: int, first: int = 0, progress: Callable[[int], None] | None = None
+    ) -> Events:
+        """Draw one shower for each energy.
+
+        Args:
+            energy: primary energies, shape (n,), GeV.
+            seed: 0 to 2^63 - 1.
+            first: index of the first shower, so that a sample can be drawn in parts.
+            progress: called with the number of showers of each batch that is done.
+
+        Raises:
+            RequestError: an energy is outside `energy_range`, or seed or first is out of range.
+        """
+        energy = check_energies(energy, self.energy_range)
+        check_seed(seed, first)
+        lead = first % _ALIGNMENT
+        padded = np.pad(energy, (lead, -(lead + len(energy)) % _ALIGNMENT), mode="edge")
+        showers = np.empty((len(padded), CELLS), dtype=np.float32)
+        for start in range(0, len(padded), BATCH):
+            part = padded[start : start + BATCH]
+            words = random_words(len(part), seed, first - lead + start, self._bundle)
+            # Not named: a runtime that lends its memory may want it back before the next batch.
+            self._finish(
+                *self._compute(part, latent_of_words(words, self._bundle)), words, showers[start : start + len(part)]
+            )
+            if progress:
+                progress(min(start + len(part), lead + len(energy)) - max(start, lead))
+        return Events(showers[lead : lead + len(energy)].reshape(-1, *CLIC.shape), energy)
+
+    def _finish(
+        self, outputs: NDArray[Any], step: float, context: Floats, words: NDArray[np.uint64], showers: Floats
+    ) -> None:
+        """Compute what is behind the network; writes showers, shape (n, 15625), GeV."""
+        flat = outputs.reshape(len(outputs), -1)
+        if not self._draw:
+            np.multiply(flat, step, out=showers)
+            showers[showers < CLIC.threshold_gev] = 0
+            return
+        draw, first, bits = self._draw, self._bundle.latent_size * NUMBERS_PER_WORD, words.view(np.uint16)
+        bounds = np.linspace(0, len(flat), self._threads + 1).astype(int)
+
+        def draw_part(k: int) -> None:
+            rows = slice(bounds[k], bounds[k + 1])
+            draw(flat[rows], step, context[rows], bits[rows], first, showers[rows])
+
+        collections.deque(self._map(draw_part, range(self._threads)), maxlen=0)
+
+
+def load(model: str | os.PathLike[str], *, precision: str, threads: int = 1) -> Generator:
+    """Load a generator.
+
+    Args:
+        model: packaged name or folder.
+        precision: one the model has.
+        threads: threads of one operation.
+
+    Raises:
+        ModelError: there is no such model or precision, or a file of it is damaged.
+    """
+    folder = model_folder.find(model)
+    description = model_folder.read(folder)
+    model_folder.check_files(folder, description, precision)
+    return Generator(folder, description, precision, _graph(folder, description, precision, threads), threads=threads)
+
+
+def _graph(folder: Path, model: Bundle, precision: str, threads: int) -> Compute:
+    """Join the graphs of a model into one call."""
+    with tf.Graph().as_default() as graph:
+        inputs, features, context = prepare_graph(folder, model)
+        (outputs,) = splice(folder / model.network_files[precision], ("outputs",), features=features)
+        integers = undequantized(outputs)
+        session = tf.compat.v1.Session(graph=graph, config=session_config(threads))
+        # Read off one shower: TensorFlow's kernels disagree about it, they divide the range by 127 or by 128.
+        some = {inputs[0]: model.energy_range[:1], inputs[1]: np.zeros((1, model.latent_size))}
+        whole, exact = (np.ravel(values) for values in session.run([integers, outputs], some))
+        largest = np.argmax(np.abs(whole.astype(np.float32)))
+        step = float(exact[largest] / whole[largest]) if whole[largest] else 1.0
+        run = session.make_callable([integers, context], feed_list=inputs)
+
+    def compute(energy: Floats, latent: Floats) -> tuple[NDArray[Any], float, Floats]:
+        found, context = run(energy, latent)
+        return found, step, context
+
+    return compute
+
+
+def check_energies(energy: ArrayLike, allowed: EnergyRange) -> NDArray[np.float32]:
+    """Return energies as float32, shape (n,), or say which one cannot be generated.
+
+    Raises:
+        RequestError: no energies, not a list of numbers, or one outside the range.
+    """
+    try:
+        values = np.asarray(energy, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise RequestError("energies are not a list of numbers; give GeV") from None
+    if values.ndim != 1 or len(values) == 0:
+        raise RequestError(f"energies have shape {values.shape}; expected a list of at least one number, in GeV")
+    bad = ~((values >= allowed.low) & (values <= allowed.high))  # also catches a number that is not one
+    if bad.any():
+        which = int(np.argmax(bad))
+        raise RequestError(
+            f"energy {values[which]:g} GeV (number {which}) is outside the range this model was trained for, "
+            f"{allowed.low:g} to {allowed.high:g} GeV"
+        )
+    return values

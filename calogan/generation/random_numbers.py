@@ -1,0 +1,65 @@
+"""Random numbers of showers: a function of the seed and the index of a shower only.
+
+They come from a counter-based generator, AES in counter mode (Salmon et al. 2011, section 3.1), whose key is the seed and
+whose counter starts at a place fixed by the index.
+"""
+
+import functools
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+from numpy.typing import NDArray
+from scipy import special
+
+from calogan.errors import RequestError
+from calogan.generation.model_folder import Bundle
+from calogan.geometry import CELLS
+
+_BLOCK_BYTES, _WORDS_PER_BLOCK = 16, 2  # of AES
+
+
+NUMBERS_PER_WORD = 4  # 16-bit numbers, one for each cell
+
+
+SEED_MAX = 2**63
+
+
+def random_words(n: int, seed: int, first: int, model: Bundle) -> NDArray[np.uint64]:
+    """Random words of n showers from an index on, shape (n, k): one for a latent number, then four cells to a word."""
+    noise_words = -(-CELLS // NUMBERS_PER_WORD) if model.cell_noise else 0
+    blocks = -(-(model.latent_size + noise_words) // _WORDS_PER_BLOCK)
+    counter = (first * blocks).to_bytes(_BLOCK_BYTES, "big")
+    cipher = Cipher(AES(seed.to_bytes(_BLOCK_BYTES, "little")), CTR(counter)).encryptor()
+    stream = np.empty(n * blocks + 1, dtype=(np.void, _BLOCK_BYTES))  # the library asks for a block more
+    cipher.update_into(_zeros(n * blocks * _BLOCK_BYTES), stream.view(np.uint8).data)
+    return stream[:-1].view("<u8").reshape(n, -1)
+
+
+@functools.lru_cache(maxsize=4)
+def _zeros(n: int) -> bytes:
+    return bytes(n)
+
+
+def latent_of_words(words: NDArray[np.uint64], model: Bundle) -> NDArray[np.float32]:
+    """Latent numbers of showers, shape (n, latent_size), from their random words."""
+    uniform = ((words[:, : model.latent_size] >> np.uint64(11)) + 0.5) * 2.0**-53
+    return special.ndtri(uniform).astype(np.float32)
+
+
+def latent_numbers(n: int, *, seed: int, model: Bundle) -> NDArray[np.float32]:
+    """The latent numbers of the first n showers of a seed, shape (n, latent_size)."""
+    return latent_of_words(random_words(n, seed, 0, model), model)
+
+
+def check_seed(seed: int, first: int = 0) -> None:
+    """Make sure that seed and index can be used.
+
+    Raises:
+        RequestError: one is negative or too large.
+    """
+    if not 0 <= seed < SEED_MAX:
+        raise RequestError(f"seed {seed} is out of range; expected 0 to 2^63 - 1")
+    if not 0 <= first < 2**48:
+        raise RequestError(f"first index {first} is out of range; expected 0 to 2^48 - 1")

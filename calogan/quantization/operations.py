@@ -1,0 +1,76 @@
+"""Count the operations of a frozen network by their arithmetic, and say whether this processor computes int8 fast."""
+
+import collections
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+ARITHMETIC = ("Conv2D", "Conv2DBackpropInput", "Conv3D", "MatMul")
+
+
+# What stock TensorFlow computes in int8, and the float32 operations that would stand there otherwise.
+_INTEGER_CONVOLUTIONS = ("QuantizedConv2D", "_FusedQuantizedConv2D", "_QuantizedConv2D")
+
+
+_INTEGER_PRODUCTS = ("QuantizedMatMul", "_QuantizedMatMul", "_QuantizedFusedMatMul")
+
+
+_FLOAT_ARITHMETIC = (*ARITHMETIC, "_FusedConv2D", "_FusedMatMul")
+
+
+# Multiplication of 8-bit numbers with addition in 32 bits, as `provenance.cpu` calls it.
+_INTEGER_INSTRUCTIONS = {"AMX_INT8", "AVX512_VNNI", "AVX_VNNI"}
+
+
+@dataclass(frozen=True)
+class OperationCount:
+    """How many operations of a frozen network compute in which arithmetic.
+
+    Attributes:
+        integer_convolutions: convolutions in int8 fused with bias, activation and requantization.
+        integer_products: matrix products in int8.
+        float_arithmetic: convolutions and matrix products left in floating point.
+        bfloat16_arithmetic: those of them that compute in bfloat16.
+    """
+
+    integer_convolutions: int
+    integer_products: int
+    float_arithmetic: int
+    bfloat16_arithmetic: int = 0
+
+
+def count_operations(definition: tf.compat.v1.GraphDef) -> OperationCount:
+    """Count the arithmetic operations of a GraphDef by their kind."""
+    found = collections.Counter(node.op for node in definition.node)
+    left = [node for node in definition.node if node.op in _FLOAT_ARITHMETIC]
+    return OperationCount(
+        integer_convolutions=_count(found, _INTEGER_CONVOLUTIONS),
+        integer_products=_count(found, _INTEGER_PRODUCTS),
+        float_arithmetic=len(left),
+        bfloat16_arithmetic=sum(node.attr["T"].type == tf.bfloat16.as_datatype_enum for node in left),
+    )
+
+
+def has_integer_instructions(isa: str) -> bool:
+    """Whether a processor multiplies 8-bit numbers fast; `isa` as in `provenance.cpu`."""
+    return not _INTEGER_INSTRUCTIONS.isdisjoint(isa.split())
+
+
+def slow_integer_note(isa: str, ratio: float) -> str:
+    """Say that int8 gains less on this processor; empty where it has the instructions.
+
+    Args:
+        isa: as in `provenance.cpu`.
+        ratio: measured speed of the int8 network in units of float32's.
+    """
+    if has_integer_instructions(isa):
+        return ""
+    return (
+        f"this processor has no AVX512_VNNI or AVX_VNNI (it has {isa}): int8 runs, but slower than it can; "
+        f"measured ratio to float32 {ratio:.2f}"
+    )
+
+
+def _count(found: Mapping[str, int], prefixes: tuple[str, ...]) -> int:
+    return sum(number for name, number in found.items() if name.startswith(prefixes))

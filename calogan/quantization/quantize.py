@@ -1,0 +1,67 @@
+"""One quantization trial: an Intel Neural Compressor configuration -> an int8 network that really is int8."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calogan.config import Quantization
+from calogan.errors import QuantizationError
+from calogan.events import Events
+from calogan.generation import freezing, model_folder
+from calogan.generation.model_folder import Bundle
+from calogan.generation.random_numbers import latent_numbers
+from calogan.networks import rewrites
+from calogan.networks.base import GeneratorNetwork
+from calogan.quantization.neural_compressor import compress, name_operations
+from calogan.quantization.operations import count_operations
+
+
+def quantize(folder: Path, calibration: Events, config: Quantization, target: Path) -> Bundle:
+    """Quantize the network of a model to int8, after training.
+
+    Args:
+        folder: the model; it must hold its weights.
+        calibration: showers of the calibration split; their energies are what the ranges of activations are
+            found with, and no shower of another split is seen.
+        config: the configuration to try.
+        target: where the model with its int8 network is written; may be the same folder.
+
+    Raises:
+        QuantizationError: the compressor gave nothing back, or a network without int8 convolutions, or not the one
+            that the configuration describes.
+    """
+    source = model_folder.read(folder)
+    model = freezing.load_generator_network(folder, source)
+    features = _calibration_features(model, source, calibration, config)
+    definition = compress(rewrites.lower(model.network, integer=True), features, config)
+    counted = count_operations(definition)
+    if counted.integer_convolutions == 0:
+        raise QuantizationError(
+            f"the network came back without a single int8 convolution ({counted.float_arithmetic} float32 operations): "
+            "this machine's TensorFlow cannot run it in int8; check that oneDNN is on (TF_ENABLE_ONEDNN_OPTS=1)"
+        )
+    if target.resolve() != folder.resolve():
+        source = model_folder.copy(folder, target)
+    name = "network.int8.pb"
+    (target / name).write_bytes(definition.SerializeToString(deterministic=True))
+    files = source.network_files | {"int8": name}
+    return model_folder.write(
+        target, dataclasses.replace(source, network_files=files, quantization=config.model_dump(mode="json"))
+    )
+
+
+def operation_names(folder: Path) -> tuple[str, ...]:
+    """Names of the operations of a model that can be quantized, see `neural_compressor.name_operations`."""
+    model = freezing.load_generator_network(folder, model_folder.read(folder))
+    return tuple(name_operations(rewrites.lower(model.network, integer=True)))
+
+
+def _calibration_features(
+    model: GeneratorNetwork, description: Bundle, calibration: Events, config: Quantization
+) -> NDArray[np.float32]:
+    energy = calibration.energy[: config.calibration_showers]
+    latent = latent_numbers(len(energy), seed=0, model=description)
+    features, _ = model.prepare(energy, latent)
+    return np.asarray(features, dtype=np.float32)

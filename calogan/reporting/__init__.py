@@ -1,0 +1,1 @@
+"""Results for people: pages, figures, tables on a terminal."""

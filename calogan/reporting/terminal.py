@@ -1,0 +1,141 @@
+"""Reports as tables on a terminal."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from calogan.benchmark.precisions import BenchmarkReport
+    from calogan.events.inspection import Inspection
+    from calogan.validation.report import ValidationReport
+
+_WIDE = 100  # columns of a table where the output is not a terminal
+
+
+def show(table: Table) -> None:
+    """Print a table to standard output."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDE
+    console.print(table)
+
+
+def report_table(report: "ValidationReport", candidate: str = "candidate") -> Table:
+    """Metrics of a comparison with their errors, the floor and the gates."""
+    colours = {"passed": "green", "failed": "red", "undecided": "yellow", "not measured": "dim"}
+    title = f"{report.showers['reference']} reference showers and {report.showers['candidate']} of {candidate}"
+    table = Table(title=escape(title))
+    for column in ("metric", "value", "error", "floor", "limit", "gate"):
+        table.add_column(column, justify="left" if column in {"metric", "gate"} else "right", no_wrap=True)
+    for name, found in report.metrics.items():
+        floor, result = report.floor.get(name), report.gates.get(name)
+        verdict = f"[{colours[result.verdict]}]{result.verdict}[/]" if result else ""
+        table.add_row(
+            name,
+            f"{found.value:.4g}",
+            f"{found.error:.2g}",
+            f"{floor.value:.4g}" if floor else "",
+            f"{result.gate.limit:g}" if result else "",
+            verdict,
+        )
+    return table
+
+
+def benchmark_table(report: "BenchmarkReport") -> Table:
+    """Precisions of a model beside each other."""
+    table = Table(
+        title=f"{escape(report.model)} on one core, {report.header['cpu_model']} ({report.header['cpu_isa']})"
+    )
+    for column in ("precision", "ms/shower", "showers/s", "ratio", "net ms", "ratio", "MB", "int8 conv", "float"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, timing in report.timings.items():
+        table.add_row(
+            name,
+            f"{timing.ms_per_shower:.3f} ± {timing.ms_per_shower_error:.3f}",
+            f"{timing.showers_per_s:.0f}",
+            f"{timing.speedup:.2f}x",
+            f"{timing.network_ms_per_shower:.3f}",
+            f"{timing.network_speedup:.2f}x",
+            f"{timing.size_mb:.2f}",
+            str(timing.operations.integer_convolutions),
+            str(timing.operations.float_arithmetic),
+        )
+    return table
+
+
+def inspection_tables(found: "Inspection") -> list[Table]:
+    """Files, and the showers in them by energy."""
+    files = Table(title=f"{len(found.energy)} showers in {len(found.files)} files")
+    for column in ("file", "format", "showers", "generator"):
+        files.add_column(column, justify="right" if column == "showers" else "left")
+    for file in found.files:
+        origin = file.origin.get("generator") or file.origin.get("origin", "")
+        files.add_row(escape(str(file.path)), escape(file.layout), str(file.showers), escape(origin))
+    energies = Table(
+        title=f"Ep {found.energy.min():.4g} to {found.energy.max():.4g} GeV, {found.hits.mean():.0f} cells hit"
+    )
+    for column in ("Ep (GeV)", "showers", "sampling fraction (%)", "spread (%)", ""):
+        energies.add_column(column, justify="left" if not column else "right")
+    rows = found.by_energy()
+    most = max((row["showers"] for row in rows), default=1)
+    for row in rows:
+        energies.add_row(
+            f"{row['low_gev']:.4g} - {row['high_gev']:.4g}",
+            f"{row['showers']:.0f}",
+            f"{100 * row['sampling_fraction']:.3f} ± {100 * row['error']:.3f}",
+            f"{100 * row['spread']:.3f}",
+            "█" * max(1, round(24 * row["showers"] / most)),
+        )
+    return [files, energies]
+
+
+def summary_table(summary: Mapping[str, Any]) -> Table:
+    """Precisions beside each other, from the summary a pipeline writes."""
+    rows: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        ("sampling fraction shift", _physics("sampling_fraction_shift", percent=True)),
+        ("worst layer, mean energy", _physics("worst_layer", percent=True)),
+        ("composite MSE", _physics("composite_mse")),
+        ("mean y / std (cells)", lambda p: f"{_value(p, 'y_mean'):.2f} / {_value(p, 'y_std'):.2f}"),
+        ("mean z / std (layers)", lambda p: f"{_value(p, 'z_mean'):.2f} / {_value(p, 'z_std'):.2f}"),
+        ("pixel-wise from float32, of ECAL", _physics("pixelwise_relative", percent=True)),
+        ("classifier AUC against Geant4", _physics("auc_high_level")),
+        ("gates passed", lambda p: _gates(p["gates"])),
+        ("ms per shower, one core", lambda p: f"{p['performance']['perf/ms_per_shower']:.3f}"),
+        ("  ratio to float32", lambda p: f"{p['performance']['perf/speedup']:.2f}x"),
+        ("  of it the network", lambda p: f"{p['performance']['perf/network_ms_per_shower']:.3f}"),
+        ("  ratio to float32", lambda p: f"{p['performance']['perf/network_speedup']:.2f}x"),
+        ("network size (MB)", lambda p: f"{p['performance']['model/size_mb']:.2f}"),
+        ("int8 convolutions", lambda p: f"{p['performance']['quant/integer_convolutions']:.0f}"),
+    ]
+    table = Table(title=f"\nagainst Geant4 showers that no step before has seen; {summary['header']['cpu_isa']}")
+    table.add_column("", no_wrap=True)
+    for name in summary["precisions"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for title, text in rows:
+        table.add_row(title, *(text(found) for found in summary["precisions"].values()))
+    return table
+
+
+def _value(found: dict[str, Any], metric: str) -> float:
+    """One physics figure of a precision."""
+    return float(found["physics"][f"physics/{metric}"]["value"])
+
+
+def _physics(metric: str, *, percent: bool = False) -> Callable[[dict[str, Any]], str]:
+    """How to print one physics figure with its error."""
+
+    def text(found: dict[str, Any]) -> str:
+        estimate = found["physics"][f"physics/{metric}"]
+        scale, unit = (100.0, " %") if percent else (1.0, "")
+        return f"{scale * estimate['value']:.2g} ± {scale * estimate['error']:.1g}{unit}"
+
+    return text
+
+
+def _gates(verdicts: dict[str, str]) -> str:
+    """How many gates passed, of those that were measured."""
+    measured = [verdict for verdict in verdicts.values() if verdict != "not measured"]
+    return f"{measured.count('passed')} of {len(measured)}"

@@ -1,0 +1,1 @@
+"""Which quantization or generator to try next, trying it, and the records."""

@@ -1,0 +1,121 @@
+"""Quantizations tried and judged: one trial, its record on disk, and the trial that enters the model.
+
+The parts of the showers never meet: ranges of activations are found with the calibration split, trials are compared
+on the validation split, and what enters the model is judged on the test split.
+"""
+
+import functools
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from calogan import provenance, steps
+from calogan.benchmark import cores
+from calogan.benchmark.precisions import benchmark
+from calogan.config import Config, Quantization
+from calogan.errors import GateError, QuantizationError
+from calogan.events import Events
+from calogan.generation import generator, model_folder
+from calogan.search.quantization_proposals import Failure, Trial, describe
+from calogan.search.records import Journal
+from calogan.validation.report import ValidationReport, physics_score
+
+_SEED = 30_000  # no other step draws showers with it
+_SHOWERS = 2_000  # of the validation split are used: a pair of precisions is told apart with far fewer
+
+
+def attempt(config: Config, model: Path, quantization: Quantization) -> Trial | Failure:
+    """Quantize a model, score its showers on the validation split and time it, on a core of its own.
+
+    Args:
+        config: splits, repeats and rounds; its own quantization is not looked at.
+        model: folder of a trained model.
+        quantization: what to try.
+
+    Returns:
+        the trial, or why there is none: a configuration that cannot be made is a result too.
+    """
+    with cores.own_core(), tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
+        started = time.perf_counter()
+        tried = config.model_copy(update={"quantization": quantization})
+        try:
+            steps.quantize_model(tried, model, Path(scratch))
+            scores = _scores(config, Path(scratch), "int8")
+            timed = benchmark(scratch, ("int8",), config.benchmark)
+            operations = timed.timings["int8"].operations
+            performance = timed.metrics("int8") | {"quant/bfloat16_arithmetic": operations.bfloat16_arithmetic}
+            float32_scores = _float32_scores(config, model, model_folder.read(model).version("float32"))
+            return Trial(quantization, scores, float32_scores, performance, time.perf_counter() - started, timed.header)
+        except QuantizationError as error:
+            return Failure(quantization, str(error))
+
+
+def adopt(config: Config, model: Path, ranked: Sequence[Trial]) -> tuple[Trial, ValidationReport]:
+    """Judge trials on the test split, in their order, until one passes its gates, and put that one into the model.
+
+    Returns:
+        the trial whose int8 network the model now has, and its report.
+
+    Raises:
+        GateError: none of the first `tuning.attempts` passed; the model is as it was.
+    """
+    told = []
+    for trial in ranked[: config.tuning.attempts]:
+        chosen = config.model_copy(update={"quantization": trial.quantization})
+        with tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
+            steps.quantize_model(chosen, model, Path(scratch))
+            report = steps.validate_model(chosen, Path(scratch), "int8")
+            physics_score(report)  # refuses a report without a single gate that was measured
+            failed = [name for name, result in report.gates.items() if result.verdict == "failed"]
+            if not failed:
+                model_folder.copy(Path(scratch), model)
+                return trial, report
+        told.append(f"{describe(trial.quantization)} fails {', '.join(failed)}")
+    raise GateError(f"no trial passes its gates on the test split: {'; '.join(told)}; the model is left as it was")
+
+
+def records_folder(config: Config, model: Path) -> Path:
+    """Folder in a model for the records of its trials; another one whenever a trial would come out differently."""
+    description = model_folder.read(model)
+    int8 = description.network_files.get("int8")  # what a search changes is not what it depends on
+    header = provenance.header(inputs=steps.data_paths(config))
+    what = {
+        "model": {name: hash_ for name, hash_ in description.sha256.items() if name != int8},
+        "config": config.model_dump(mode="json", include={"data", "benchmark"}),
+        "tuning": config.tuning.model_dump(include={"draws", "repeats"}),
+        # The processor is left out: a job that moves to another node keeps its trials, and their speeds are ratios.
+        "header": {name: value for name, value in header.items() if not name.startswith("cpu_")},
+    }
+    return model / "tuning" / provenance.digest(json.dumps(what, sort_keys=True))[:12]
+
+
+def journal(folder: Path) -> Journal[Trial | Failure]:
+    """The records of trials in a folder."""
+    return Journal(folder, TypeAdapter(Trial | Failure))
+
+
+def label(quantization: Quantization) -> str:
+    """What the record of a trial is found by."""
+    return quantization.model_dump_json()
+
+
+@functools.lru_cache(maxsize=1)
+def _float32_scores(config: Config, model: Path, _version: str) -> tuple[float, ...]:
+    """What all trials of a process are compared with, computed once."""
+    return _scores(config, model, "float32")
+
+
+def _scores(config: Config, folder: Path, precision: str) -> tuple[float, ...]:
+    """Physics score of each repeat; a repeat has its own seed, the same for every precision."""
+    reference: Events = steps.read_split(config, "validation")[:_SHOWERS]
+    energy = np.repeat(reference.energy, config.tuning.draws)
+    sampler = generator.load(folder, precision=precision)
+    return tuple(
+        steps.score_showers(reference, sampler.sample(energy, seed=_SEED + repeat))
+        for repeat in range(config.tuning.repeats)
+    )

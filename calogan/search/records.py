@@ -1,0 +1,62 @@
+"""Records of what was tried, a file each, so that work that was stopped goes on from them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from calogan import provenance
+from calogan.atomic_files import written
+from calogan.errors import CaloganError, ModelError
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class Journal(Generic[Record]):
+    """A folder of records.
+
+    Attributes:
+        folder: made with the first record.
+        kind: what a record is.
+    """
+
+    folder: Path
+    kind: TypeAdapter[Record]
+
+    def path(self, what: str) -> Path:
+        """File of the record of something that is told by a text."""
+        return self.folder / f"{provenance.digest(what)[:16]}.json"
+
+    def write(self, what: str, record: Record) -> Path:
+        """Write a record, whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with written(self.path(what)) as temporary:
+            temporary.write_bytes(self.kind.dump_json(record, indent=1))
+        return self.path(what)
+
+    def read(self, what: str) -> Record | None:
+        """The record of something, if it was tried.
+
+        Raises:
+            ModelError: the record is damaged.
+        """
+        path = self.path(what)
+        return self._read(path) if path.is_file() else None
+
+    def read_all(self) -> list[Record]:
+        """All records.
+
+        Raises:
+            ModelError: a record is damaged.
+        """
+        return [self._read(path) for path in sorted(self.folder.glob("*.json"))]
+
+    def _read(self, path: Path) -> Record:
+        try:
+            return self.kind.validate_json(path.read_bytes())
+        except (OSError, ValidationError, CaloganError) as error:
+            raise ModelError(
+                f"{path}: is no record of a trial ({str(error).splitlines()[0]}); delete it to try that configuration again"
+            ) from error

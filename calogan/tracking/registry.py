@@ -1,0 +1,181 @@
+"""MLflow: log what a pipeline found, register its models, promote those that passed their gates, fetch them."""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+
+from calogan import __version__, provenance
+from calogan.errors import GateError, ModelError
+from calogan.generation import model_folder
+from calogan.tracking.runs import EXPERIMENT, reachable
+from calogan.validation.report import ValidationReport, failed_gates, physics_score, write_report
+
+URI_PREFIX = "models:/"
+_MODEL = "model"  # name of the artifact that holds the folder of a model
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A model of one precision in the registry.
+
+    Attributes:
+        uri: `models:/NAME/VERSION`.
+        run_id: the run that holds its metrics and figures.
+        champion: whether it passed its gates and is now the champion of its precision.
+    """
+
+    uri: str
+    run_id: str
+    champion: bool
+
+
+def log_precision(
+    parent: str,
+    folder: Path,
+    precision: str,
+    report: ValidationReport,
+    *,
+    performance: Mapping[str, float],
+    figures: Sequence[Path],
+) -> Registered:
+    """Log one precision of a model as a child run, register it, and promote it if its report passed.
+
+    The names of metrics and figures are the same for every precision, so that MLflow compares them; the
+    precision is a parameter and a tag.
+
+    Args:
+        parent: id of the parent run.
+        folder: the model.
+        precision: which of its precisions.
+        report: its validation against Geant4.
+        performance: metrics of the benchmark.
+        figures: pictures, logged under their file names.
+
+    Raises:
+        GateError: no gate of the report was measured.
+        ServiceError: MLflow does not answer.
+    """
+    description = model_folder.read(folder)
+    with reachable(), tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
+        run = _start_child(parent, description.name, precision)
+        with run:
+            mlflow.log_params(_parameters(description, precision))
+            mlflow.log_metrics(_physics(report) | dict(performance))
+            mlflow.log_artifact(str(write_report(Path(scratch) / "validation.json", report)))
+            for figure in figures:
+                mlflow.log_artifact(str(figure), "figures")
+            model_folder.copy(folder, Path(scratch) / _MODEL, precisions=(precision,))
+            logged = _log_model(description.name, Path(scratch) / _MODEL)
+            run_id = run.info.run_id
+        client = mlflow.MlflowClient()
+        version = _register(client, description.name, logged, {"precision": precision})
+        client.set_registered_model_alias(description.name, f"latest-{precision}", version.version)
+        uri = f"{URI_PREFIX}{description.name}/{version.version}"
+        try:
+            promote(description.name, version.version, precision, report)
+        except GateError as error:
+            _log.warning("%s", error)
+            return Registered(uri, run_id, champion=False)
+        return Registered(uri, run_id, champion=True)
+
+
+def promote(name: str, version: str, precision: str, report: ValidationReport) -> None:
+    """Make a version the champion of its precision, the one that is served.
+
+    Raises:
+        GateError: its report did not pass; the champion stays what it was.
+    """
+    failed = failed_gates(report)  # those left undecided count: a champion is proved, not merely not refuted
+    if failed or all(result.verdict == "not measured" for result in report.gates.values()):
+        listed = "; ".join(f"{gate}: {result.explanation}" for gate, result in failed.items()) or "no gate was measured"
+        raise GateError(f"version {version} of {name} is not promoted to champion-{precision}: {listed}")
+    with reachable():
+        mlflow.MlflowClient().set_registered_model_alias(name, f"champion-{precision}", version)
+
+
+def fetch(uri: str, *, precision: str) -> Path:
+    """Download a model of the registry; nothing of it is executed.
+
+    Args:
+        uri: `models:/NAME` for the champion of the precision, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        precision: which precision is wanted.
+
+    Returns:
+        the folder of the model.
+
+    Raises:
+        ModelError: there is no such model, alias or version.
+        ServiceError: MLflow does not answer.
+    """
+    path = uri.removeprefix(URI_PREFIX)
+    if not path:
+        raise ModelError(f"{uri}: names no model; give models:/NAME or models:/NAME@ALIAS")
+    full = uri if "@" in path or "/" in path else f"{uri}@champion-{precision}"
+    with reachable():
+        try:
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=full))
+        except MlflowException as error:
+            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                raise ModelError(
+                    f"{full}: is not in the registry at {mlflow.get_tracking_uri()} ({error.message})"
+                ) from error
+            raise
+    found = sorted(folder.glob(f"**/{model_folder.DESCRIPTION}"))
+    if not found:
+        raise ModelError(f"{full}: is not a model of this package (it holds no {model_folder.DESCRIPTION})")
+    return found[0].parent
+
+
+def _start_child(parent: str, name: str, precision: str) -> Any:
+    tags = {"precision": precision, "mlflow.parentRunId": parent} | provenance.header()
+    mlflow.set_experiment(EXPERIMENT)
+    return mlflow.start_run(run_name=f"{name} {precision}", nested=True, parent_run_id=parent, tags=tags)
+
+
+def _parameters(description: model_folder.Bundle, precision: str) -> dict[str, Any]:
+    fields = {"precision": precision, "family": description.family, "version": description.version(precision)}
+    return fields | {f"quantization.{name}": value for name, value in description.quantization.items()}
+
+
+def _physics(report: ValidationReport) -> dict[str, float]:
+    finite = {name: found.value for name, found in report.metrics.items() if np.isfinite(found.value)}
+    errors = {f"{name}_error": found.error for name, found in report.metrics.items() if np.isfinite(found.error)}
+    return finite | errors | {"physics/score": physics_score(report)}
+
+
+def _register(client: mlflow.MlflowClient, name: str, logged: Any, tags: dict[str, str]) -> Any:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return client.create_model_version(name, source=logged.model_uri, tags=tags, model_id=logged.model_id)
+
+
+def _log_model(name: str, folder: Path) -> Any:
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("float32"), (-1,))]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, 25, 25, 25))]),
+        params=ParamSchema([ParamSpec("seed", "long", 0)]),
+    )
+    with warnings.catch_warnings():
+        # It asks for type hints or an example to guess the signature from, which is given; its own do not please it.
+        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
+        return mlflow.pyfunc.log_model(
+            name=name,
+            python_model=str(Path(__file__).with_name("shower_model.py")),
+            artifacts={_MODEL: str(folder)},
+            signature=signature,
+            pip_requirements=[f"calogan=={__version__}"],
+        )

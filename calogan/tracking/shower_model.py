@@ -1,0 +1,29 @@
+"""The model as MLflow serves it: energies in GeV -> showers. MLflow stores this file, not a pickled object."""
+
+from typing import Any
+
+import mlflow
+import numpy as np
+
+
+class ShowerModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """A generator of the one precision its artifacts hold."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the generator from the artifacts of the logged model."""
+        from calogan.generation import generator, model_folder  # noqa: PLC0415 - MLflow imports this file only to record it
+
+        folder = model_folder.find(context.artifacts["model"])
+        precision = next(
+            name for name in reversed(model_folder.PRECISIONS) if name in model_folder.read(folder).network_files
+        )
+        self._generator = generator.load(folder, precision=precision)
+
+    # No annotations: MLflow would read them as a schema, and the signature is given when the model is logged.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002
+        """Draw one shower for each energy, shape (n, 25, 25, 25), GeV."""
+        energy = np.asarray(model_input, dtype=np.float32).reshape(-1)
+        return self._generator.sample(energy, seed=int((params or {}).get("seed", 0))).showers
+
+
+mlflow.models.set_model(ShowerModel())

@@ -1,0 +1,1 @@
+"""Are showers right? Observables, metrics with their errors, classifiers, gates, the report."""

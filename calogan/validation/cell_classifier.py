@@ -1,0 +1,148 @@
+"""A small network that tells candidate from reference by the energy of every cell.
+
+The low-level classifier of the CaloChallenge (arXiv 2410.21611) is trained on 100,000 showers. From the thousands that a
+report has, a network on cells alone does not learn what a sum over a layer is, and calls samples equal that boosted
+trees on observables tell apart. This one therefore sees the cells twice: as an image, with the layers of the detector
+as channels, and through fixed projections of each layer. TensorFlow is loaded by the first training, not by the import
+of this module.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from calogan.errors import EventsError
+from calogan.events import Events
+from calogan.geometry import CLIC
+from calogan.validation.classifiers import FOLDS, Rows, Scorer, Separability, energy_folds, joined, repeated_trainings
+from calogan.validation.observables import Floats
+
+CELL_SHOWERS = 2_000  # of each sample
+EPOCHS = 10
+_BATCH = 64
+_RATE = 1e-3
+_PER_EP = np.float32(1e5)  # cells are taken in units of Ep / 100,000
+_IMAGE_SCALE = np.float32(0.25)  # brings the logarithm of the hottest cells to about 2
+_LARGEST = 5  # standard deviations at which the projections are cut
+_PREDICT_BATCH = 500
+
+Floats32 = NDArray[np.float32]
+
+
+def auc_low_level(
+    reference: Events, candidate: Events, *, trainings: int = FOLDS, epochs: int = EPOCHS, seed: int = 0
+) -> Separability:
+    """Let a network tell candidate from reference by their cells, several times.
+
+    The image is ln(1 + 1e5 cell / Ep), with cells below the read-out threshold empty. The projections of each layer are
+    sums over its cells, each times a function of x and y (powers up to the second, two cores, |x|, |y|, r^4), of three
+    maps: the image, the cells that are hit, the cell's share of the layer; and the logarithm of the layer's energy
+    over Ep. The network is told ln Ep too. Each training keeps the epoch with the lowest loss on the showers set aside
+    for that; they also calibrate its scores.
+
+    Args:
+        reference: Geant4 showers; at most `CELL_SHOWERS` of each sample are used, chosen at random.
+        candidate: showers of a generator with the same spectrum of Ep.
+        trainings: how many; five of them test every shower once.
+        epochs: of each training.
+        seed: of the choice, the parts, the weights and the order of showers; also of the global state of Keras, which
+            each training sets.
+
+    Raises:
+        EventsError: too few showers, or one whose Ep is not above 0.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = [sample[np.sort(rng.permutation(len(sample))[:CELL_SHOWERS])] for sample in (reference, candidate)]
+    label, fold = joined(*energy_folds(chosen[0].energy, chosen[1].energy, seed=seed))
+    energy = np.concatenate([sample.energy for sample in chosen])
+    if not (energy > 0).all():
+        raise EventsError(
+            f"a shower has Ep {energy.min():g} GeV; every shower needs the energy of its primary particle"
+        )
+    image = np.concatenate([_image(sample) for sample in chosen])
+    numbers = _standardised(np.column_stack([np.log(energy), _projections(image)]))
+    image *= _IMAGE_SCALE
+
+    def train(rows: Rows, choose: Rows, seed: int) -> Scorer:
+        network = _trained((image, numbers, label), rows, choose, epochs, seed)
+
+        def score(which: Rows) -> Floats:
+            blocks = np.array_split(which, -(-len(which) // _PREDICT_BATCH))
+            logits = [np.asarray(network([image[b], numbers[b]], training=False))[:, 0] for b in blocks]
+            probability: Floats = expit(np.concatenate(logits).astype(np.float64))
+            return probability
+
+        return score
+
+    return repeated_trainings(train, label, fold, trainings=trainings, seed=seed)
+
+
+def _image(sample: Events) -> Floats32:
+    cells = np.where(sample.showers < CLIC.threshold_gev, np.float32(0), sample.showers)
+    cells *= _PER_EP / sample.energy[:, None, None, None]
+    image: Floats32 = np.log1p(cells, out=cells)
+    return image
+
+
+def _projections(image: Floats32) -> Floats32:
+    """Sums of three maps of each layer times functions of x and y, and the energy of each layer; shape (n, 850)."""
+    x, y = (np.indices(CLIC.shape[:2]) - np.reshape(CLIC.entry_cell, (2, 1, 1))) / CLIC.entry_cell[0]
+    r2 = x**2 + y**2
+    cores = [np.exp(-72 * r2), np.exp(-18 * r2)]  # 1 and 2 cells wide
+    functions = np.stack([x**0, x, y, x**2, y**2, x * y, r2**2, *cores, abs(x), abs(y)]).astype(np.float32)
+    found = []
+    for start in range(0, len(image), _PREDICT_BATCH):
+        block = image[start : start + _PREDICT_BATCH]
+        cells = np.expm1(block)
+        layers = cells.sum(axis=(1, 2), keepdims=True)
+        maps = (block, (block > 0).astype(np.float32), cells / (layers + 1))
+        sums = [np.tensordot(each, functions, axes=((1, 2), (1, 2))) for each in maps]
+        found.append(np.concatenate([*(s.reshape(len(block), -1) for s in sums), np.log1p(layers[:, 0, 0])], axis=1))
+    return np.concatenate(found)
+
+
+def _standardised(numbers: Floats32) -> Floats32:
+    spread = numbers.std(axis=0)
+    shifted = numbers - numbers.mean(axis=0)
+    standardised: Floats32 = np.clip(shifted / np.where(spread > 0, spread, 1), -_LARGEST, _LARGEST).astype(np.float32)
+    return standardised
+
+
+def _trained(data: tuple[Floats32, Floats32, Rows], rows: Rows, choose: Rows, epochs: int, seed: int) -> Any:
+    """Train a network on some rows of (image, numbers, label) and give it the weights that do best on others."""
+    import keras  # noqa: PLC0415
+
+    image, numbers, label = data
+    keras.utils.set_random_seed(seed)
+    network = _network(image.shape[1:], numbers.shape[1:])
+    network.compile(keras.optimizers.Adam(_RATE), keras.losses.BinaryCrossentropy(from_logits=True))
+    weight = len(rows) / (2 * np.maximum(np.bincount(label[rows], minlength=2), 1))
+    network.fit(
+        [image[rows], numbers[rows]],
+        label[rows],
+        sample_weight=weight[label[rows]],
+        validation_data=([image[choose], numbers[choose]], label[choose]),
+        validation_batch_size=_PREDICT_BATCH,
+        batch_size=_BATCH,
+        epochs=epochs,
+        callbacks=[keras.callbacks.EarlyStopping(patience=epochs, restore_best_weights=True)],
+        verbose=0,
+    )
+    return network
+
+
+def _network(image_shape: tuple[int, ...], numbers_shape: tuple[int, ...]) -> Any:
+    """Three convolutions over x and y, joined by the projections, then two dense layers."""
+    import keras  # noqa: PLC0415
+    from keras import layers  # noqa: PLC0415
+
+    image, numbers = keras.Input(image_shape), keras.Input(numbers_shape)
+    x = image
+    for _ in range(3):
+        x = layers.LeakyReLU(0.1)(layers.Conv2D(16, 3, strides=2, padding="same")(x))
+    x = layers.Concatenate()([layers.Flatten()(x), numbers])
+    for _ in range(2):
+        x = layers.LeakyReLU(0.1)(layers.Dense(64)(layers.Dropout(0.3)(x)))
+    return keras.Model([image, numbers], layers.Dense(1)(x))

@@ -1,0 +1,296 @@
+"""How far a candidate is from the reference: pure functions, each a number with its statistical error.
+
+Energies are taken per shower and relative to Ep unless said otherwise, so that all Ep count alike, and every metric is
+0 for two equal distributions, except the AUC (0.5) and the plain moments of the candidate. Errors are the spread over Poisson
+bootstrap replicas of the showers of both samples.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from calogan.validation.observables import AXES, PLANES, Floats, Observables, high_level_features, moments
+from calogan.validation.resampling import Columns, Sample, replica_means, replica_weights
+
+ENERGY_BINS_GEV = ((2, 50), (50, 150), (150, 300), (300, 500))
+TAIL_CELLS = 5  # [R21]: the tails are the first and last five cells of the transverse profile
+CLASSIFIED_SHOWERS = 20_000  # of each sample at most: training time and memory grow with them, the AUC hardly does
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its statistical error (one standard deviation)."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Projections:
+    """The mean projections of a sample on xy, xz and yz, over Ep.
+
+    Attributes:
+        mean: of the sample and of its replicas, shape (1 + REPLICAS, 3, 625).
+        noise: variance of the mean of the sample, shape (3, 625).
+    """
+
+    mean: Floats
+    noise: Floats
+
+
+def projections(sample: Sample, sums: Floats) -> Projections:
+    """Make mean projections of sums over the showers of a sample, one weighting of `partials.Measured.planes`."""
+    weights = np.array([sample.weight.sum(), *(sample.weight @ sample.counts)])
+    mean = sums[:-1] / weights[:, None]
+    noise = (sums[-1] / weights[0] - mean[0] ** 2) / sample.effective
+    return Projections(mean.reshape(len(mean), len(PLANES), -1), noise.reshape(len(PLANES), -1))
+
+
+def composite_mse(reference: Projections, candidate: Projections) -> Estimate:
+    """Total mean squared error between the two-dimensional projections of the mean showers.
+
+    The metric of arXiv 2103.10142, table 4, which leaves binning and normalisation open. Here: R and C are the means
+    over showers of the projection divided by Ep, 25x25 cells; each of xy, xz, yz contributes sum((C - R)^2) /
+    sum(R^2), and the three are added. A candidate too high by a factor 1 + s gives 3 s^2. The part that the finite
+    samples alone would give, the variance of the two means, is subtracted, and less than 0 is given as 0.
+    """
+    r, c = reference.mean, candidate.mean
+    noise = reference.noise + candidate.noise
+    total = (((c - r) ** 2 - noise).sum(axis=-1) / (r**2).sum(axis=-1)).sum(axis=1)
+    return Estimate(max(0.0, float(total[0])), _estimate(total).error)
+
+
+def profile_moments(reference: Sample, candidate: Sample, axis: str) -> dict[str, Estimate]:
+    """Mean and standard deviation of the mean profile along an axis, in cells counted from 0.
+
+    Table 3 of arXiv 2103.10142: the candidate's `mean` and `std`, and their differences from the reference,
+    `mean_shift` and `std_shift`.
+    """
+    r, c = _both_means(reference, candidate, lambda s: _per_ep(s.profiles[:, AXES.index(axis)], s))
+    (r_mean, r_std), (c_mean, c_std) = moments(r), moments(c)
+    values = {"mean": c_mean, "std": c_std, "mean_shift": c_mean - r_mean, "std_shift": c_std - r_std}
+    return {name: _estimate(value) for name, value in values.items()}
+
+
+def sampling_fraction_shift(reference: Sample, candidate: Sample) -> Estimate:
+    """Relative deviation of the mean of ECAL/Ep."""
+    r, c = _both_means(reference, candidate, lambda s: s.sampling_fraction[:, None])
+    return _estimate(_deviation(c, r)[:, 0])
+
+
+def resolution_shift(reference: Sample, candidate: Sample) -> Estimate:
+    """Relative deviation of the resolution, the standard deviation of ECAL/Ep over its mean."""
+
+    def resolution(means: Floats) -> Floats:
+        return np.sqrt(np.maximum(means[:, 1] - means[:, 0] ** 2, 0)) / np.maximum(means[:, 0], np.finfo(float).tiny)
+
+    def columns(sample: Observables) -> Floats:
+        return np.stack([sample.sampling_fraction, sample.sampling_fraction**2], axis=1)
+
+    r, c = _both_means(reference, candidate, columns)
+    return _estimate(_deviation(resolution(c), resolution(r)))
+
+
+def worst_layer(reference: Sample, candidate: Sample) -> Estimate:
+    """Relative deviation of the mean energy of the layer where it is largest, with its sign.
+
+    In GeV, not over Ep: the first layers hold nearly the same energy at every Ep, so that over Ep a few showers of low
+    energy would decide about them, with three times the statistical error.
+    """
+    r, c = _both_means(reference, candidate, lambda s: s.profiles[:, AXES.index("z")])
+    deviation = _deviation(c, r)
+    return _estimate(deviation[:, np.argmax(np.abs(deviation[0]))])
+
+
+def tail(reference: Sample, candidate: Sample, axis: str, *, last: bool) -> Estimate:
+    """Relative deviation of the mean energy (over Ep) in the first or last five cells of a transverse profile."""
+    cells = slice(-TAIL_CELLS, None) if last else slice(TAIL_CELLS)
+    along = AXES.index(axis)
+    r, c = _both_means(
+        reference, candidate, lambda s: _per_ep(s.profiles[:, along, cells].sum(axis=1, keepdims=True), s)
+    )
+    return _estimate(_deviation(c, r)[:, 0])
+
+
+def hits_shift(reference: Sample, candidate: Sample) -> Estimate:
+    """Relative deviation of the mean number of cells above the read-out threshold."""
+    r, c = _both_means(reference, candidate, lambda s: s.hits.sum(axis=1, keepdims=True, dtype=np.float64))
+    return _estimate(_deviation(c, r)[:, 0])
+
+
+def empty_showers(reference: Sample, candidate: Sample) -> Estimate:
+    """Share of showers without any energy, candidate minus reference."""
+    r, c = _both_means(reference, candidate, lambda s: (s.ecal == 0).astype(np.float64)[:, None])
+    return _estimate((c - r)[:, 0])
+
+
+def separation_cell_energy(reference: Sample, candidate: Sample) -> Estimate:
+    """Separation power of the spectra of cell energy, 0 for equal and 1 for disjoint ones.
+
+    Half the sum of (r - c)^2 / (r + c) over the bins of two histograms normalised to 1: arXiv 2009.03796, eq. 15.
+    """
+    r, c = (
+        m / m.sum(axis=1, keepdims=True)
+        for m in _both_means(reference, candidate, lambda s: s.spectrum.astype(np.float64))
+    )
+    return _estimate(0.5 * ((r - c) ** 2 / np.maximum(r + c, 1e-16)).sum(axis=1))
+
+
+def wasserstein(reference: Sample, candidate: Sample, quantity: Callable[[Observables], Floats]) -> Estimate:
+    """Wasserstein-1 distance of a per-shower number, in standard deviations of the reference.
+
+    Never negative, so two samples of the same kind give about 1/sqrt(n), not 0. Showers for which the number is not
+    defined (NaN) are left out.
+    """
+    samples = (reference, candidate)
+    values = [quantity(sample.observables) for sample in samples]
+    kept = [np.flatnonzero(np.isfinite(v) & (s.weight > 0)) for v, s in zip(values, samples, strict=True)]
+    r, c = (v[keep] for v, keep in zip(values, kept, strict=True))
+    r_weight, c_weight = (s.weight[keep] for s, keep in zip(samples, kept, strict=True))
+    together = np.concatenate([r, c])
+    order = np.argsort(together)
+    steps = np.diff(together[order])
+
+    def distance(r_weight: Floats, c_weight: Floats) -> float:
+        # The area between the two cumulative distributions, which are constant from one shower to the next.
+        signed = np.concatenate([r_weight / r_weight.sum(), -c_weight / c_weight.sum()])
+        return float(np.abs(np.cumsum(signed[order])[:-1]) @ steps)
+
+    r_counts, c_counts = (s.counts[keep].T for s, keep in zip(samples, kept, strict=True))
+    replicas = (distance(r_weight * u, c_weight * v) for u, v in zip(r_counts, c_counts, strict=True))
+    distances = np.array([distance(r_weight, c_weight), *replicas])
+    mean = np.average(r, weights=r_weight)
+    spread = np.sqrt(np.average((r - mean) ** 2, weights=r_weight))
+    if spread == 0:
+        return _estimate(np.where(distances > 0, np.inf, 0.0))
+    return _estimate(distances / spread)
+
+
+def auc_high_level(reference: Sample, candidate: Sample, *, seed: int = 0) -> Estimate:
+    """Area under the ROC curve of a classifier that tells candidate from reference by its high-level features.
+
+    Gradient-boosted trees, trained on one half and tested on the other, then the other way round; the two areas are
+    averaged. 0.5: cannot be told apart; 1: always told apart. The error is that of the test, not of the training.
+    Of a larger sample `CLASSIFIED_SHOWERS` are taken, evenly over its length.
+    """
+    samples = (reference, candidate)
+    chosen = [_evenly(sample.used, CLASSIFIED_SHOWERS) for sample in samples]
+    seen = [sample.observables[which] for sample, which in zip(samples, chosen, strict=True)]
+    features = np.vstack([high_level_features(some)[0] for some in seen])
+    label = np.repeat([0, 1], [len(some) for some in seen])
+    weights = np.hstack([replica_weights(s.weight[i], s.counts[i]) for s, i in zip(samples, chosen, strict=True)])
+    half = _halves(seen[0].energy, seen[1].energy, seed)
+    areas = []
+    for test in (half, ~half):
+        model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed)
+        # On a machine that does other work too, its OpenMP threads wait for each other: 2 take 20 times as long as 1.
+        with threadpool_limits(1):
+            train = _drawn_by_weight(weights[0], ~test)
+            model.fit(features[train], label[train])
+            score = model.predict_proba(features[test])[:, 1]
+        areas.append(_areas(label[test], score, weights[:, test]))
+    return _estimate(np.mean(areas, axis=0))
+
+
+def pixelwise_difference(moved: Floats) -> dict[str, Estimate]:
+    """How far single showers move from those of the float32 model made with the same latent.
+
+    Table 5 of arXiv 2103.10142: the sum over cells of the absolute difference; its `mean` and `std` over showers in
+    GeV, and `relative`, the mean of its ratio to the ECAL of the float32 shower.
+
+    Args:
+        moved: see `parts.moved_energy`, shape (n, 2), GeV.
+    """
+    n, (difference, total) = len(moved), moved.T
+    std = difference.std()
+    relative = difference[total > 0] / total[total > 0]
+    fourth = np.mean((difference - difference.mean()) ** 4)
+    # standard error of a standard deviation, from the fourth central moment
+    std_error = np.sqrt(max(fourth - std**4, 0) / n) / (2 * std) if std > 0 else 0.0
+    return {
+        "mean": Estimate(float(difference.mean()), float(std / np.sqrt(n))),
+        "std": Estimate(float(std), float(std_error)),
+        "relative": Estimate(float(relative.mean()), float(relative.std() / np.sqrt(len(relative)))),
+    }
+
+
+def in_energy_bin(sample: Sample, low: float, high: float) -> Sample:
+    """Leave out all showers but those with low <= Ep < high (GeV)."""
+    energy = sample.observables.energy
+    return replace(sample, weight=np.where((energy >= low) & (energy < high), sample.weight, 0.0))
+
+
+def _both_means(reference: Sample, candidate: Sample, columns: Columns) -> tuple[Floats, Floats]:
+    return replica_means(reference, columns), replica_means(candidate, columns)
+
+
+def _estimate(replicas: Floats) -> Estimate:
+    with np.errstate(invalid="ignore"):
+        error = float(np.std(replicas[1:]))
+    return Estimate(float(replicas[0]), error)
+
+
+def _per_ep(energies: Floats, sample: Observables) -> Floats:
+    return energies / sample.energy[:, None]
+
+
+def _deviation(candidate: Floats, reference: Floats) -> Floats:
+    """Relative deviation; 0 where both are 0, infinite where only the reference is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = candidate / reference
+    return np.where(candidate == reference, 0.0, ratio - 1)
+
+
+def _evenly(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    return rows[np.arange(most) * len(rows) // most] if len(rows) > most else rows
+
+
+def _areas(label: NDArray[np.intp], score: Floats, weights: Floats) -> Floats:
+    """Areas under the ROC curve for many weightings of the same scores, which are sorted only once.
+
+    The area is the probability that a candidate has a higher score than a reference shower; equal ones count a half.
+
+    Args:
+        label: 0 for the reference, 1 for the candidate, shape (n,).
+        score: of the classifier, shape (n,).
+        weights: shape (k, n).
+
+    Returns:
+        Areas, shape (k,).
+    """
+    order = np.argsort(score)
+    first_of_equals = np.flatnonzero(np.diff(score[order], prepend=-np.inf))
+    r, c = (np.add.reduceat((weights * (label == i))[:, order], first_of_equals, axis=1) for i in (0, 1))
+    below = np.cumsum(r, axis=1) - r / 2
+    areas: Floats = (c * below).sum(axis=1) / (c.sum(axis=1) * r.sum(axis=1))
+    return areas
+
+
+def _drawn_by_weight(weights: Floats, which: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Indices of some showers, each as many times as its weight says on average.
+
+    For a training: with weights given instead, scikit-learn 1.9 takes 15 times as long to choose its bins.
+    """
+    rows = np.flatnonzero(which)
+    drawn = np.floor(np.cumsum(weights[rows]) + 0.5)
+    return np.repeat(rows, np.diff(drawn, prepend=0.0).astype(np.intp))
+
+
+def _halves(reference_ep: Floats, candidate_ep: Floats, seed: int) -> NDArray[np.bool_]:
+    """Divide two samples in halves, showers of neighbouring energies together.
+
+    A candidate usually has the energies of the reference. If one shower of a pair trained the classifier and the
+    other tested it, it could learn which energy has which label and would be wrong each time: AUC below 0.5.
+    """
+    blocks = min(len(reference_ep), len(candidate_ep))
+    in_first = np.random.default_rng(seed).permutation(blocks) % 2 == 0
+    halves = []
+    for energy in (reference_ep, candidate_ep):
+        rank = np.empty(len(energy), dtype=np.intp)
+        rank[np.argsort(energy, kind="stable")] = np.arange(len(energy))
+        halves.append(in_first[rank * blocks // len(energy)])
+    return np.concatenate(halves)

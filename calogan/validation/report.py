@@ -1,0 +1,95 @@
+"""The result of a validation: metrics, gates and curves, its physics score, and its JSON file."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calogan.errors import ConfigError, GateError
+from calogan.validation.gates import CLASSIFIER_GATE, GateResult
+from calogan.validation.metrics import Estimate
+from calogan.validation.standard import Curve
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationReport:
+    """What was found out about a candidate.
+
+    Attributes:
+        showers: numbers of showers: `reference` and `candidate` as given, `..._used` those with a counterpart in
+            energy, `..._empty` those without any energy (they stay in the comparison).
+        metrics: every metric, named as in MLflow; the names are the same for every precision.
+        floor: the same metrics of the reference against itself, two disjoint halves, so at half its number of showers;
+            what no candidate can be expected to go below. Empty when not asked for.
+        gates: what each gate says.
+        curves: `x`, `y`, `z`: mean profile over Ep against the cell; `cell_energy`: cells per shower against the
+            energy of the cell in GeV; `sampling_fraction`, `resolution`: against Ep in GeV.
+        provenance: see `provenance.header`.
+    """
+
+    showers: Mapping[str, int]
+    metrics: Mapping[str, Estimate]
+    floor: Mapping[str, Estimate]
+    gates: Mapping[str, GateResult]
+    curves: Mapping[str, Curve]
+    provenance: Mapping[str, str]
+
+
+def failed_gates(report: ValidationReport) -> dict[str, GateResult]:
+    """Gates that were measured and not passed: failed or undecided."""
+    return {name: result for name, result in report.gates.items() if result.verdict in ("failed", "undecided")}
+
+
+def physics_score(report: ValidationReport) -> float:
+    """One number in (0, 1], higher is better, made from the gates: 1 / (1 + mean excess of the measured metrics).
+
+    1 for a candidate equal to the reference, 0.5 for one that is on average at its limits. Where the classifier has a
+    gate it counts as much as all others together: they look at means and spreads, which generators have right long
+    before their showers are. A tuner that compares scores by their ratio needs such a number: it misreads a distance,
+    which is better when lower and may be 0.
+
+    Raises:
+        GateError: no gate was measured.
+    """
+    excess = {
+        name: result.gate.excess(result.estimate.value) for name, result in report.gates.items() if result.estimate
+    }
+    if not excess:
+        raise GateError("no gate of this report was measured, so it has no score; give gates on metrics that it has")
+    groups = [[value for name, value in excess.items() if (name == CLASSIFIER_GATE) is own] for own in (False, True)]
+    means = [sum(group) / len(group) for group in groups if group]
+    return 1 / (1 + sum(means) / len(means))
+
+
+def report_to_dict(report: ValidationReport) -> dict[str, Any]:
+    """Turn a report into what JSON can hold; numbers that are not finite become None."""
+    plain = dataclasses.asdict(report)
+    return {"physics_score": physics_score(report) if report.gates else None, **_plain(plain)}
+
+
+def write_report(path: Path, report: ValidationReport) -> Path:
+    """Write a report as JSON.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    try:
+        path.write_text(json.dumps(report_to_dict(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: the report cannot be written ({error})") from error
+    return path
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, np.ndarray):
+        return [_plain(entry) for entry in value.tolist()]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,158 @@
+"""Weights of showers: those that make two spectra of Ep equal, and those of the bootstrap that gives errors.
+
+The weights of a shower depend on the energies of both samples and on its place in its own, not on other showers, so a
+sample can be compared in parts. All sums over showers go block by block in float64: the same bits in whatever parts.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calogan.errors import EventsError
+from calogan.validation.observables import Floats, Observables
+
+BLOCK = 1024  # showers that are drawn and summed together, counted from the start of a sample: part of the results
+REPLICAS = 100
+FEWEST_SHOWERS = 20  # below this neither a spread nor its error means anything
+_SHOWERS_PER_MATCHED_BIN = 40
+
+Columns = Callable[[Observables], Floats]
+Counts = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A sample as it is compared.
+
+    Attributes:
+        observables: n observed showers.
+        weight: weight of each shower, shape (n,); 0 leaves it out.
+        counts: how often each Poisson bootstrap replica has each shower, shape (n, REPLICAS).
+    """
+
+    observables: Observables
+    weight: Floats
+    counts: Counts
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    @property
+    def used(self) -> NDArray[np.intp]:
+        """Indices of the showers with a weight above 0."""
+        return np.flatnonzero(self.weight)
+
+    @property
+    def effective(self) -> float:
+        """Number of showers of equal weight that would have the same statistical error."""
+        return float(self.weight.sum() ** 2 / (self.weight**2).sum())
+
+
+def match_energies(reference: Observables, candidate: Observables, *, seed: int = 0) -> tuple[Sample, Sample]:
+    """Prepare two samples for their comparison: equal spectra of Ep, see `energy_weights`, and bootstrap replicas.
+
+    Raises:
+        EventsError: fewer than `FEWEST_SHOWERS` of a sample have a counterpart and hold energy.
+    """
+    weights = energy_weights(reference.energy, candidate.energy)
+    for name, observed, weight in zip(("reference", "candidate"), (reference, candidate), weights, strict=True):
+        used = np.count_nonzero(weight)
+        alive = np.count_nonzero((weight > 0) & (observed.ecal > 0))
+        if alive < FEWEST_SHOWERS:
+            raise EventsError(
+                f"only {alive} of {used} {name} showers hold any energy; at least {FEWEST_SHOWERS} are needed: "
+                "check the model or the unit of the cells (GeV)"
+            )
+    r, c = (
+        Sample(observed, weight, replica_counts(0, len(observed), (seed, i)))
+        for i, (observed, weight) in enumerate(zip((reference, candidate), weights, strict=True))
+    )
+    return r, c
+
+
+def energy_weights(reference: NDArray[np.floating], candidate: NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """Weights with which the candidate has the spectrum of Ep of the reference.
+
+    Shower shapes change with Ep, so a difference of spectra would pass for a difference of physics. Ep is divided into
+    bins of about equal numbers of reference showers; in each, the candidate's weights add up to the reference's. What
+    has no counterpart in the other sample gets weight 0. Two samples of the same energies are left as they are.
+
+    Args:
+        reference: Ep of the n reference showers, shape (n,), GeV.
+        candidate: the same of the m candidate showers, shape (m,), GeV.
+
+    Returns:
+        Weights of both, shapes (n,) and (m,).
+
+    Raises:
+        EventsError: fewer than `FEWEST_SHOWERS` of a sample have a counterpart.
+    """
+    energies = reference.astype(np.float64), candidate.astype(np.float64)
+    bins = max(1, min(25, len(reference) // _SHOWERS_PER_MATCHED_BIN))
+    edges = np.unique(np.quantile(energies[0], np.linspace(0, 1, bins + 1)))
+    inside = (energies[1] >= edges[0]) & (energies[1] <= edges[-1])
+    of_reference, of_candidate = (np.searchsorted(edges[1:-1], energy, side="right") for energy in energies)
+    wanted = np.bincount(of_reference, minlength=len(edges)).astype(np.float64)
+    found = np.bincount(of_candidate, weights=inside, minlength=len(edges))
+    both = (wanted > 0) & (found > 0)
+    ratio = np.divide(wanted, found, out=np.zeros_like(wanted), where=both)
+    weights = both[of_reference].astype(np.float64), np.where(inside, ratio[of_candidate], 0.0)
+    for name, weight in zip(("reference", "candidate"), weights, strict=True):
+        used = np.count_nonzero(weight)
+        if used < FEWEST_SHOWERS:
+            raise EventsError(
+                f"only {used} of {len(weight)} {name} showers have energies that the other sample has too; "
+                f"at least {FEWEST_SHOWERS} are needed: generate the candidate at the energies of the reference "
+                f"({edges[0]:g} to {edges[-1]:g} GeV)"
+            )
+    return weights
+
+
+def blocks(start: int, stop: int) -> Iterator[slice]:
+    """Divide showers into blocks; the last may be shorter, and `start` is a multiple of `BLOCK`."""
+    for first in range(start, stop, BLOCK):
+        yield slice(first, min(first + BLOCK, stop))
+
+
+def replica_counts(start: int, stop: int, stream: tuple[int, int]) -> Counts:
+    """Draw how often each bootstrap replica has some showers.
+
+    Args:
+        start: place of the first of them in the sample, a multiple of `BLOCK`.
+        stop: place after the last.
+        stream: seed, and a number that differs between reference and candidate.
+
+    Returns:
+        Counts, shape (stop - start, REPLICAS).
+    """
+    counts = np.empty((stop - start, REPLICAS), np.uint8)
+    for block in blocks(start, stop):
+        drawn = np.random.default_rng((*stream, block.start // BLOCK))
+        counts[block.start - start : block.stop - start] = drawn.poisson(1.0, (block.stop - block.start, REPLICAS))
+    return counts
+
+
+def replica_weights(weight: Floats, counts: Counts) -> Floats:
+    """Weights of some showers in the sample (row 0) and in its replicas, shape (1 + REPLICAS, showers)."""
+    return np.vstack([weight, counts.T * weight])
+
+
+def replica_means(sample: Sample, columns: Columns) -> Floats:
+    """Weighted means of per-shower numbers, for the sample and for its bootstrap replicas.
+
+    Args:
+        sample: n showers.
+        columns: the per-shower numbers of some showers, shape (showers, k).
+
+    Returns:
+        Means, shape (1 + REPLICAS, k); row 0 is the sample itself.
+    """
+    total, weight = np.zeros(()), np.zeros((1 + REPLICAS, 1))
+    for block in blocks(0, len(sample)):
+        weights = replica_weights(sample.weight[block], sample.counts[block])
+        total = total + weights @ columns(sample.observables[block])
+        weight += weights.sum(axis=1, keepdims=True)
+    means: Floats = total / weight
+    return means

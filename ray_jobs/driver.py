@@ -1,0 +1,85 @@
+"""What every driver does first: join the cluster, with the libraries of its workers kept quiet."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from calogan import provenance
+from calogan.atomic_files import write_text
+from calogan.config import Config
+from calogan.errors import CaloganError, ServiceError
+from calogan.training.loop import Epoch
+
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "LOGLEVEL": "ERROR", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def join() -> None:
+    """Connect to the cluster of the job, or start one on this machine.
+
+    Raises:
+        ServiceError: the cluster that RAY_ADDRESS names does not answer.
+    """
+    os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
+    told = {provenance.COMMIT_VARIABLE: provenance.git_commit()}
+    # Ray Train's own helpers look for the cluster anew; of several on a machine they would find another.
+    passed = {name: os.environ[name] for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS") if name in os.environ}
+    try:
+        ray.init(runtime_env={"env_vars": _QUIET | told | passed}, log_to_driver=True, logging_level="WARNING")
+    except ConnectionError as error:
+        raise ServiceError(f"no Ray cluster at {os.environ.get('RAY_ADDRESS', 'auto')} ({error})") from error
+
+
+def cores(tasks: int = 1) -> int:
+    """Cores each of some tasks can have while all of them run; 1 if the nodes are too few."""
+    return cores_each([int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]], tasks)
+
+
+def cores_each(nodes: list[int], tasks: int) -> int:
+    """The most cores with which tasks fit onto nodes of so many cores, a task on one node; 1 if they do not fit."""
+    fitting = (n for n in range(1, max(nodes, default=0) + 1) if sum(node // n for node in nodes) >= tasks)
+    return max(fitting, default=1)
+
+
+def threads(number: int) -> dict[str, str]:
+    """Environment of a process in which TensorFlow is to use so many cores."""
+    return {"TF_NUM_INTRAOP_THREADS": str(number), "TF_NUM_INTEROP_THREADS": str(number)}
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Values of a configuration by `section.name`, as MLflow takes parameters."""
+    sections = {name: value for name, value in config.model_dump().items() if isinstance(value, dict)}
+    return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+
+
+def say(step: str, text: str) -> None:
+    """Print a line of progress."""
+    print(f"{time.strftime('%H:%M:%S')}  {step:<10} {text}", flush=True)
+
+
+def say_epoch(epoch: Epoch) -> None:
+    """Print an epoch of training."""
+    losses = "  ".join(f"{name} {value:.4g}" for name, value in epoch.losses.items())
+    score = "" if epoch.score is None else f"  physics score {epoch.score:.3f}"
+    say("train", f"{epoch.number + 1:>3}/{epoch.of}  {epoch.stage:<11} {epoch.seconds:5.1f} s  {losses}{score}")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a result whole or not at all."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def run(command: Callable[[], None]) -> None:
+    """Run a driver; an error of this package becomes one line and its exit code, on whichever node it was raised."""
+    try:
+        command()
+    except CaloganError as error:
+        # Ray's copy of an error raised by a task carries the traceback; its cause is the error itself.
+        cause = getattr(error, "cause", error)
+        print(f"error: {cause}", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,431 @@
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import httpx
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from calogan.cli.loading import KEY_VARIABLE
+from calogan.cli.main import cli, main
+from calogan.errors import QuantizationError
+from calogan.events import Events, read_events, write_events
+from calogan.generation import generator, model_folder
+from calogan.generation.random_numbers import SEED_MAX
+from calogan.simulation import parametric
+
+MAIN = "from calogan.cli.main import main; print('ready', flush=True); main()"
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line as the installed script does, in this process."""
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["calogan", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        return Done(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, geant4: Events, tiny_model: Path) -> Path:
+    """Folder with showers, with files that are none, and with a model of one precision."""
+    folder = tmp_path_factory.mktemp("files")
+    write_events(folder / "geant4.h5", geant4, header={})
+    write_events(folder / "few.h5", geant4[:3], header={})
+    (folder / "text.h5").write_text("no HDF5")
+    (folder / "gates.toml").write_text("limit = [")
+    model_folder.copy(tiny_model, folder / "float32", precisions=("float32",))
+    return folder
+
+
+def test_every_command_shows_examples() -> None:
+    for name in cli.commands:
+        shown = CliRunner().invoke(cli, [name, "--help"])
+        assert shown.exit_code == 0
+        _, _, examples = shown.output.partition("Examples:\n")
+        assert f"calogan {name} " in examples, name
+
+
+def test_help_lists_the_steps(run: Run) -> None:
+    shown = run("--help")
+    assert shown.code == 0
+    assert all(name in shown.out for name in cli.commands)
+
+
+def test_without_a_command_the_help_is_shown(run: Run) -> None:
+    done = run()
+    assert done.code == 2
+    assert "Usage: calogan" in done.err
+
+
+def simulate(**changed: object) -> list[object]:
+    options = {"energy": 10, "n": 1, "out": "{tmp}/x.h5"} | changed
+    return ["simulate", *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+
+def compare(**changed: object) -> list[object]:
+    options = {"reference": "{files}/geant4.h5", "candidate": "{files}/geant4.h5"} | changed
+    return ["validate", "--quick", *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["siumlate"], "siumlate"),
+        (simulate(bogus=1), "--bogus"),
+        (simulate(energy=-5), "-5"),
+        (simulate(energy=0), "'0'"),
+        (simulate(energy="abc"), "abc"),
+        (simulate(energy="500:2"), "500:2"),
+        (simulate(energy="nan"), "nan"),
+        (simulate(energy="2:inf"), "2:inf"),
+        (simulate(energy="1:2:3"), "1:2:3"),
+        (simulate(energy=1e6), "1000000"),
+        (simulate(n=0), "0"),
+        (simulate(n=-1), "-1"),
+        (simulate(n="many"), "many"),
+        (simulate(n=10**30), str(10**30)),
+        (simulate(seed=-1), "-1"),
+        (simulate(seed=2**63), str(2**63)),
+        (simulate(seed=1.5), "1.5"),
+        (simulate(engine="geant5"), "geant5"),
+        (simulate(out="{tmp}/nowhere/x.h5"), "nowhere/x.h5"),
+        (simulate(out="{files}"), "{files}"),
+        (simulate(out="{tmp}/x.h5", **{"shard-size": 10}), "x.h5"),
+        (simulate(out="{tmp}/folder", energy=5000), "5000"),
+        (simulate(tuning="{tmp}/missing.toml"), "missing.toml"),
+        (simulate(detector="no-such"), "no-such"),
+        (simulate(format="par04"), "par04"),
+        (["inspect", "{tmp}/missing.h5"], "missing.h5"),
+        (["inspect", "{files}/text.h5"], "text.h5"),
+        (["inspect", "{files}/geant4.h5", "--format", "calochallenge"], "geant4.h5"),
+        (["inspect", "{files}/geant4.h5", "--picture", "{tmp}/nowhere/x.png"], "nowhere/x.png"),
+        (["inspect", "{files}/geant4.h5", "--picture", "{tmp}/x.doc"], "x.doc"),
+        (["convert", "{files}/text.h5", "-o", "{tmp}/x.h5"], "text.h5"),
+        (["convert", "{files}/geant4.h5", "{files}/geant4.h5", "-o", "{tmp}/x.h5"], "more than once"),
+        (["tune-parametric", "--reference", "{tmp}/missing.h5", "-o", "{tmp}/t.toml"], "missing.h5"),
+        (["tune-parametric", "--reference", "{files}/few.h5", "-o", "{tmp}/t.toml"], "3 showers"),
+        (compare(reference="{tmp}/missing.h5"), "missing.h5"),
+        (compare(candidate="{tmp}/missing.h5"), "missing.h5"),
+        (compare(candidate="{files}"), "{files}"),
+        (compare(candidate="{files}/text.h5"), "text.h5"),
+        (compare(candidate="{files}/few.h5"), "3"),
+        (compare(gates="{files}/gates.toml"), "gates.toml"),
+        (compare(gates="{tmp}/missing.toml"), "missing.toml"),
+        (compare(json="{tmp}/nowhere/v.json"), "nowhere/v.json"),
+        (compare(figures="{files}/text.h5"), "text.h5"),
+        (["generate", "--model", "no-such", "-o", "{tmp}/x.h5"], "no-such"),
+        (["generate", "--model", "{files}", "-o", "{tmp}/x.h5"], "{files}"),
+        (["generate", "--model", "{model}", "--precision", "int4", "-o", "{tmp}/x.h5"], "int4"),
+        (["generate", "--model", "{files}/float32", "--precision", "int8", "-o", "{tmp}/x.h5"], "int8"),
+        (["generate", "--model", "{model}", "--energy", 5000, "-o", "{tmp}/x.h5"], "5000"),
+        (["benchmark", "--model", "{model}", "--precision", "int8,int4"], "int4"),
+        (["benchmark", "--model", "no-such"], "no-such"),
+        (["serve", "--model", "no-such", "--port", 0], "no-such"),
+        (["serve", "--model", "{model}", "--port", 70000], "70000"),
+        (["quantize", "--model", "{tmp}/no-such"], "no-such"),
+        (["quantize", "--model", "{model}", "--config", "no-such"], "no-such"),
+        (["train", "--config", "{files}/gates.toml", "-o", "{tmp}/m"], "gates.toml"),
+        (["train", "-o", "{files}/text.h5"], "text.h5"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
+)
+def test_unusable_input_is_named_in_one_line(
+    arguments: list[object], named: str, run: Run, files: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    places = {"tmp": tmp_path, "files": files, "model": tiny_model}
+    done = run(*(str(word).format(**places) for word in arguments))
+    assert done.code == 2
+    assert done.out == ""
+    assert re.fullmatch(r"error: .+\n", done.err)
+    assert named.format(**places) in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_largest_seed_is_the_generators(run: Run, tmp_path: Path) -> None:
+    largest = SEED_MAX - 1
+    assert run(*simulate(out=tmp_path / "x.h5", seed=largest)).code == 0
+    assert run(*simulate(out=tmp_path / "x.h5", seed=largest + 1)).code == 2
+
+
+def test_too_little_memory_is_told(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 57 TiB")
+
+    monkeypatch.setattr(parametric, "simulate", too_much)
+    done = run(*simulate(out=tmp_path / "x.h5"))
+    assert done.code == 1
+    assert done.err.splitlines()[-1].startswith("error: not enough memory (Unable to allocate 57 TiB); ask for fewer")
+
+
+def test_a_step_that_fails_exits_with_1(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise QuantizationError("no [int8] here")
+
+    monkeypatch.setattr(parametric, "simulate", fail)
+    done = run(*simulate(out=tmp_path / "x.h5"))
+    assert done.code == 1
+    assert done.err.splitlines()[-1] == "error: no [int8] here"
+
+
+def test_simulate_with_equal_seeds_gives_equal_bytes(run: Run, tmp_path: Path) -> None:
+    for name, seed in (("a[b].h5", 3), ("b.h5", 3), ("c.h5", 4)):
+        done = run("simulate", "--energy", "2:500", "--n", 20, "--seed", seed, "--out", tmp_path / name)
+        assert done.code == 0
+        assert f"wrote {tmp_path / name}: 20 showers" in done.err
+    a, b, c = ((tmp_path / name).read_bytes() for name in ("a[b].h5", "b.h5", "c.h5"))
+    assert a == b != c
+
+
+def test_simulate_into_a_folder_goes_on_where_it_was_stopped(run: Run, tmp_path: Path) -> None:
+    arguments = ["simulate", "--n", 20, "--shard-size", 8, "--energy", "2:10", "--out", tmp_path / "p"]
+    assert run(*arguments).code == 0
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()}
+    assert sorted(whole) == [
+        "manifest.json",
+        "production.json",
+        *(f"showers-{number:05d}.h5" for number in range(3)),
+    ]
+    (tmp_path / "p" / "showers-00001.h5").unlink()
+    done = run(*arguments)
+    assert "12 showers of 20 are there already" in done.err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()} == whole
+    assert run(*arguments, "--seed", 2).code == 2
+
+
+def test_inspect_shows_a_file_and_tells_problems_by_its_exit(run: Run, files: Path, tmp_path: Path) -> None:
+    done = run("inspect", files / "geant4.h5", "--json", tmp_path / "i.json", "--picture", tmp_path / "i.png")
+    assert done.code == 0
+    assert "clic: 25x25x25 cells in GeV" in done.out
+    assert "no problem found" in done.err
+    assert json.loads((tmp_path / "i.json").read_text())["showers"] == 200
+    assert (tmp_path / "i.png").read_bytes()[:4] == b"\x89PNG"
+    events = read_events(files / "few.h5")
+    write_events(tmp_path / "bad.h5", Events(0 * events.showers, events.energy))
+    done = run("inspect", tmp_path / "bad.h5")
+    assert done.code == 1
+    assert "problem: 3 of 3 showers hold no energy" in done.err
+
+
+def test_convert_to_another_format_and_back(run: Run, files: Path, tmp_path: Path) -> None:
+    there, back = tmp_path / "there.h5", tmp_path / "back.h5"
+    assert run("convert", files / "geant4.h5", "--format", "calochallenge", "-o", there).code == 0
+    with h5py.File(there) as file:
+        assert file["showers"].shape == (200, 15625)
+        assert file["incident_energies"].shape == (200, 1)
+    done = run("convert", there, "-o", back)
+    assert "calochallenge: 15625 cells in MeV, layer after layer, 200 showers" in done.err
+    first, last = read_events(files / "geant4.h5"), read_events(back)
+    np.testing.assert_allclose(last.showers, first.showers, rtol=1e-6)
+    np.testing.assert_allclose(last.energy, first.energy, rtol=1e-6)
+
+
+def test_generate_in_parts_gives_the_bytes_of_one(
+    run: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("generate", "--model", tiny_model, "--n", 50, "--out", tmp_path / "a.h5").code == 0
+    monkeypatch.setattr("calogan.cli.generation._PART", 20)
+    assert run("generate", "--model", tiny_model, "--n", 50, "--out", tmp_path / "b.h5").code == 0
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_generate_with_equal_seeds_gives_equal_bytes(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    for name, seed in (("a.h5", 3), ("b.h5", 3), ("c.h5", 4)):
+        done = run("generate", "--model", tiny_model, "--n", 20, "--seed", seed, "--out", tmp_path / name)
+        assert done.code == 0, done.err
+    a, b, c = ((tmp_path / name).read_bytes() for name in ("a.h5", "b.h5", "c.h5"))
+    assert a == b != c
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file.attrs["precision"] == "int8"
+        assert file.attrs["seed"] == "3"
+        assert file.attrs["model_version"] == generator.load(tiny_model, precision="int8").version
+
+
+def test_what_is_generated_can_be_validated(run: Run, tiny_model: Path, files: Path, tmp_path: Path) -> None:
+    showers, report, figures = tmp_path / "showers.h5", tmp_path / "v.json", tmp_path / "figures"
+    (tmp_path / "wide.toml").write_text('"physics/composite_mse" = { limit = 1e6 }')
+    assert run("generate", "--model", tiny_model, "--n", 100, "-o", showers).code == 0
+    command = compare(candidate=showers, gates=tmp_path / "wide.toml", json=report, figures=figures)
+    done = run(*(str(word).format(files=files) for word in command))
+    assert done.code == 0, done.err
+    written = json.loads(report.read_text())
+    assert written["gates"]["physics/composite_mse"]["verdict"] == "passed"
+    assert written["showers"]["candidate"] == 100
+    assert {path.name for path in figures.iterdir()} == {
+        "shower_shapes.png",
+        "sampling_fraction.png",
+        "cell_energy.png",
+        "hits_per_layer.png",
+        "depth.png",
+        "width.png",
+    }
+    for name in written["metrics"]:
+        assert name in done.out
+    assert "…" not in done.out
+
+
+def test_several_candidates_are_compared_on_one_page(run: Run, files: Path, geant4: Events, tmp_path: Path) -> None:
+    (tmp_path / "g.toml").write_text('"physics/sampling_fraction_shift" = { limit = 0.1 }\n')
+    doubled = write_events(tmp_path / "doubled.h5", Events(2 * geant4.showers, geant4.energy))
+    command = compare(
+        reference=files / "geant4.h5",
+        candidate=files / "geant4.h5",
+        gates=tmp_path / "g.toml",
+        json=tmp_path / "v.json",
+    )
+    done = run(*command, "--candidate", f"twice={doubled}", "--html", tmp_path / "v.html")
+    assert done.code == 3
+    assert done.err.splitlines()[-1] == "error: twice: 1 of 1 gates failed: physics/sampling_fraction_shift"
+    assert list(json.loads((tmp_path / "v.json").read_text())["candidates"]) == ["geant4", "twice"]
+    page = (tmp_path / "v.html").read_text()
+    assert "twice" in page
+    assert 'http-equiv="Content-Security-Policy"' in page
+    assert run(*command, "--candidate", files / "geant4.h5").code == 2
+
+
+def test_a_failed_gate_exits_with_3_and_is_named(run: Run, files: Path, geant4: Events, tmp_path: Path) -> None:
+    limits = {"physics/sampling_fraction_shift": 0.1, "physics/y_mean_shift": 0.1}
+    (tmp_path / "g.toml").write_text("\n".join(f'"{name}" = {{ limit = {limit} }}' for name, limit in limits.items()))
+    doubled = write_events(tmp_path / "doubled.h5", Events(2 * geant4.showers, geant4.energy), header={})
+    command = compare(candidate=doubled, gates=tmp_path / "g.toml", json=tmp_path / "v.json")
+    done = run(*(str(word).format(files=files) for word in command))
+    assert done.code == 3
+    assert done.err.splitlines()[-1] == "error: 1 of 2 gates failed: physics/sampling_fraction_shift"
+    assert (
+        json.loads((tmp_path / "v.json").read_text())["gates"]["physics/sampling_fraction_shift"]["verdict"] == "failed"
+    )
+
+
+def test_benchmark_counts_and_times_both_precisions(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    done = run(
+        "benchmark", "--model", tiny_model, "--precision", "float32, int8", "--rounds", 2, "--json", tmp_path / "b"
+    )
+    assert done.code == 0, done.err
+    timings = json.loads((tmp_path / "b").read_text())["timings"]
+    assert list(timings) == ["float32", "int8"]
+    assert timings["int8"]["operations"]["integer_convolutions"] > 0
+    assert timings["float32"]["operations"]["integer_convolutions"] == 0
+    assert all(f"{timing['size_mb']:.2f}" in done.out for timing in timings.values())
+    assert "…" not in done.out
+
+
+@pytest.mark.slow
+def test_training_goes_on_and_can_be_quantized(run: Run, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    (tmp_path / "t.toml").write_text(
+        'name = "t"\n[network]\nwidth = 8\n[training]\nflow_epochs = 0\nshape_epochs = 1\nadversarial_epochs = 0\n'
+        "[data]\ntrain = 0.1\nvalidation = 0.08\ncalibration = 0.06\ntest = 0.76\n[quantization]\ncalibration_showers = 16\n"
+    )
+    done = run("train", "--config", tmp_path / "t.toml", "-o", model)
+    assert done.code == 0, done.err
+    assert re.search(r"shape 1/1 .* physics score 0\.\d+", done.err)
+    assert "shape 1/1" not in run("train", "--config", tmp_path / "t.toml", "-o", model).err
+    done = run("quantize", "--model", model, "--config", tmp_path / "t.toml")
+    assert done.code == 0, done.err
+    assert done.out == f"{model}\n"
+    assert "int8: 4 fused convolutions" in done.err
+    assert run("generate", "--model", model, "--n", 2, "-o", tmp_path / "x.h5").code == 0
+
+
+def test_an_interrupted_simulation_leaves_nothing(tmp_path: Path) -> None:
+    # A shell starts what it runs in the background deaf to SIGINT, and children inherit that.
+    command = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {MAIN}"
+    arguments = ["simulate", "--n", "100000", "-o", str(tmp_path / "x.h5")]
+    with subprocess.Popen(
+        [sys.executable, "-c", command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "stopped; nothing half-written is left"
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def endpoint(tiny_model: Path) -> Iterator[tuple[str, str]]:
+    """Address and key that `calogan serve` prints."""
+    environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE} | {"COLUMNS": "40"}
+    command = [sys.executable, "-c", MAIN, "serve", "--model", str(tiny_model), "--port", "0"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        told = process.stderr.readline() + process.stderr.readline()
+        found = re.search(r"key of the endpoint: (\w+) .* (http://\S+)/docs\ncurl .*/v1/showers", told)
+        assert found, told
+        key, address = found.groups()
+        transport = httpx.HTTPTransport(retries=20)
+        with httpx.Client(transport=transport) as client:
+            assert client.get(f"{address}/health").is_success
+        yield address, key
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+        assert process.stderr.read() == ""
+
+
+def test_what_is_served_is_what_is_generated_here(
+    endpoint: tuple[str, str], run: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, key = endpoint
+    monkeypatch.setenv(KEY_VARIABLE, key)
+    options = ["--energy", "2:400", "--n", 30, "--seed", 9, "-o"]
+    assert run("generate", "--url", address, *options, tmp_path / "there.h5").code == 0
+    assert run("generate", "--model", tiny_model, *options, tmp_path / "here.h5").code == 0
+    here, there = read_events(tmp_path / "here.h5"), read_events(tmp_path / "there.h5")
+    assert here.showers.tobytes() == there.showers.tobytes()
+
+
+def test_a_wrong_or_missing_key_is_told(
+    endpoint: tuple[str, str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    done = run("generate", "--url", endpoint[0], "-o", tmp_path / "x.h5")
+    assert (done.code, KEY_VARIABLE in done.err) == (2, True)
+    monkeypatch.setenv(KEY_VARIABLE, "wrong")
+    done = run("generate", "--url", endpoint[0], "-o", tmp_path / "x.h5")
+    assert (done.code, "refused the key" in done.err) == (4, True)
+
+
+def test_no_endpoint_exits_with_4(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "key")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    done = run("generate", "--url", f"http://127.0.0.1:{port}", "-o", tmp_path / "x.h5")
+    assert done.code == 4
+    assert done.err.splitlines()[-1].startswith(f"error: http://127.0.0.1:{port} cannot be reached")
+
+
+def test_a_taken_port_is_told_before_the_model_is_loaded(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        done = run("serve", "--model", "no-such", "--port", port)
+    assert done.code == 2
+    assert f"port {port}" in done.err

@@ -1,0 +1,137 @@
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calogan import provenance
+from calogan.errors import EventsError
+from calogan.events import EnergyRange, Events, open_events, productions, read_events
+from calogan.events.productions import MANIFEST, PLAN, Production, Shard
+from calogan.geometry import CLIC
+
+PLAN_OF_TEN = Production(
+    generator="test", showers=10, shard_showers=4, energy=EnergyRange(2, 500), seed=3, settings={"detail": "x"}
+)
+
+
+def made(shard: Shard) -> Iterator[Events]:
+    """Showers that tell their number, in parts of three."""
+    for first in range(shard.first, shard.first + shard.showers, 3):
+        numbers = np.arange(first, min(first + 3, shard.first + shard.showers))
+        showers = np.zeros((len(numbers), *CLIC.shape), np.float32)
+        showers[:, 12, 12, 5] = 1 + numbers
+        yield Events(showers, np.full(len(numbers), 100, np.float32))
+
+
+def produce(folder: Path, plan: Production = PLAN_OF_TEN) -> tuple[Shard, ...]:
+    missing = productions.begin(folder, plan)
+    for shard in missing:
+        productions.write_shard(folder, plan, shard, made(shard))
+    productions.finish(folder, plan)
+    return missing
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    return {path.name: provenance.sha256(path) for path in sorted(folder.iterdir())}
+
+
+def test_shards_cover_the_production_once() -> None:
+    assert [(s.file, s.first, s.showers) for s in PLAN_OF_TEN.shards] == [
+        ("showers-00000.h5", 0, 4),
+        ("showers-00001.h5", 4, 4),
+        ("showers-00002.h5", 8, 2),
+    ]
+
+
+def test_a_production_is_read_in_order_and_matches_its_manifest(tmp_path: Path) -> None:
+    produce(tmp_path / "p")
+    assert read_events(tmp_path / "p").showers[:, 12, 12, 5].tolist() == list(range(1, 11))
+    manifest = json.loads((tmp_path / "p" / MANIFEST).read_text())
+    assert [shard["showers"] for shard in manifest["shards"]] == [4, 4, 2]
+    assert productions.check_manifest(tmp_path / "p") == []
+
+
+@pytest.mark.parametrize("lost", ["showers-00000.h5", "showers-00002.h5", MANIFEST])
+def test_what_was_lost_is_made_again_and_nothing_else(tmp_path: Path, lost: str) -> None:
+    produce(tmp_path / "p")
+    before = checksums(tmp_path / "p")
+    (tmp_path / "p" / lost).unlink()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "p").glob("*.h5")}
+    missing = produce(tmp_path / "p")
+    assert [shard.file for shard in missing] == ([lost] if lost != MANIFEST else [])
+    assert checksums(tmp_path / "p") == before
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "truncated": lambda data: data[:-100],
+    "empty": lambda _: b"",
+    "no signature": lambda data: b"\0" * 512 + data[512:],
+    "one bit of a cell": lambda data: data[:-2000] + bytes([data[-2000] ^ 1]) + data[-1999:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_shard_of_a_finished_production_is_made_again(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    produce(tmp_path / "p")
+    before = checksums(tmp_path / "p")
+    path = tmp_path / "p" / "showers-00001.h5"
+    path.write_bytes(damage(path.read_bytes()))
+    assert productions.check_manifest(tmp_path / "p") == [
+        "showers-00001.h5 is not what was written: its checksum differs"
+    ]
+    assert [shard.file for shard in produce(tmp_path / "p")] == ["showers-00001.h5"]
+    assert checksums(tmp_path / "p") == before
+
+
+def test_what_a_killed_writer_left_is_not_read_and_goes(tmp_path: Path) -> None:
+    productions.begin(tmp_path / "p", PLAN_OF_TEN)
+    leftover = tmp_path / "p" / ".showers-00000.h5.4711.part"
+    leftover.write_bytes(b"half")
+    produce(tmp_path / "p")
+    assert not leftover.exists()
+    assert len(open_events(tmp_path / "p")) == 10
+
+
+def test_another_production_in_the_folder_is_refused(tmp_path: Path) -> None:
+    produce(tmp_path / "p")
+    other = Production(**{**vars(PLAN_OF_TEN), "seed": 4})
+    with pytest.raises(EventsError, match=r"holds another production .*give the same settings"):
+        productions.begin(tmp_path / "p", other)
+
+
+def test_files_of_something_else_are_not_mixed_with(tmp_path: Path) -> None:
+    (tmp_path / "mine.h5").write_bytes(b"")
+    with pytest.raises(EventsError, match=r"holds files, but no production.json"):
+        productions.begin(tmp_path, PLAN_OF_TEN)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(EventsError, match="cannot be made"):
+        productions.begin(tmp_path / "file", PLAN_OF_TEN)
+
+
+def test_a_production_is_not_finished_without_all_shards(tmp_path: Path) -> None:
+    productions.begin(tmp_path / "p", PLAN_OF_TEN)
+    with pytest.raises(EventsError, match=r"3 shards are not there, showers-00000\.h5 first; run the job again"):
+        productions.finish(tmp_path / "p", PLAN_OF_TEN)
+    assert [path.name for path in (tmp_path / "p").iterdir()] == [PLAN]
+
+
+def test_a_manifest_tells_what_is_missing_and_what_is_not_its_own(tmp_path: Path) -> None:
+    produce(tmp_path / "p")
+    (tmp_path / "p" / "showers-00000.h5").rename(tmp_path / "p" / "other.h5")
+    assert productions.check_manifest(tmp_path / "p") == [
+        "showers-00000.h5 is missing",
+        "other.h5 is not in the manifest",
+    ]
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"shards": [{"file": 1}]}'])
+def test_a_manifest_that_is_none_is_told(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(EventsError, match="is not the manifest of a production"):
+        productions.check_manifest(tmp_path)

@@ -1,0 +1,113 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import special
+
+from calogan.errors import ModelError
+from calogan.events import Events
+from calogan.generation import cell_sampling, freezing, model_folder
+from calogan.geometry import CLIC
+from calogan.networks import lean
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> lean.Lean:
+    loaded = freezing.load_generator_network(tiny_model, model_folder.read(tiny_model))
+    assert isinstance(loaded, lean.Lean)
+    return loaded
+
+
+def tails(model: lean.Lean, layers: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Showers by `Lean.finish`, and by the compiled tail from the same random bits."""
+    rng = np.random.default_rng(1)
+    logits = 0.5 * rng.standard_normal((len(layers), 5, 5, 625), np.float32)
+    bits = rng.integers(0, 2**16, (len(layers), 3 + 25**3), dtype=np.uint16)
+    known = cell_sampling.tables(model)
+    sparse = np.full((len(layers), 25**3), np.nan, np.float32)
+    cell_sampling.drawer(known)(logits.reshape(len(layers), -1), 1.0, layers, bits, 3, sparse)
+    noise = cell_sampling.normals()[bits[:, 3:] >> (16 - cell_sampling.NORMAL_BITS)].reshape(-1, *CLIC.shape)
+    dense = np.asarray(model.finish(logits, layers, noise))
+    return dense, sparse.reshape(dense.shape)
+
+
+def test_the_compiled_tail_draws_the_showers_of_the_dense_one(model: lean.Lean, geant4: Events) -> None:
+    dense, sparse = tails(model, geant4.showers[:32].sum(axis=(1, 2)))
+    same = ((dense > 0) == (sparse > 0)).all(axis=(1, 2))
+    assert same.mean() > 0.99
+    same = np.broadcast_to(same[:, None, None, :], dense.shape)
+    np.testing.assert_allclose(sparse[same], dense[same], rtol=5e-3, atol=5e-6)
+    assert 0.01 < (sparse > 0).mean() < 0.3
+
+
+def test_the_normal_deviates_are_standard_and_odd() -> None:
+    table = cell_sampling.normals().astype(np.float64)
+    assert table.shape == (2**cell_sampling.NORMAL_BITS,)
+    np.testing.assert_allclose(table, -table[::-1], atol=1e-6)
+    assert table.var() == pytest.approx(1, rel=2e-3)
+
+
+def test_no_cell_that_is_hit_is_passed_over() -> None:
+    z = np.linspace(-7, 7, 10_001)
+    bound = np.polynomial.polynomial.polyval(z, cell_sampling.HIT_BOUND)
+    least = np.log2(-special.log_ndtr(z))
+    assert (bound < least).all()
+    assert (least - bound)[np.abs(z) < 4].mean() < 0.3
+
+
+def test_both_tails_agree_where_a_layer_is_not_hit(model: lean.Lean, geant4: Events) -> None:
+    layers = geant4.showers[:32].sum(axis=(1, 2))
+    layers[:, ::2] = 5e-5  # seldom enough for one crossing
+    dense, sparse = tails(model, layers)
+    differ = ((dense > 0) != (sparse > 0)).any(axis=(1, 2))
+    assert differ.mean() < 0.05
+    # Where no cell was hit the central one has it all, which an ordinary draw hardly ever gives.
+    assert np.isclose(sparse[:, *CLIC.entry_cell][:, ::2], 5e-5, rtol=1e-3).mean() > 0.3
+    same = np.broadcast_to(~differ[:, None, None, :], dense.shape)
+    # Here and there the dense tail shares a layer with a cell that then falls below the read-out threshold.
+    assert np.isclose(sparse[same], dense[same], rtol=5e-3, atol=1e-6).mean() > 0.999
+    assert not ((sparse > 0) & (sparse < CLIC.threshold_gev)).any()
+
+
+def test_the_layers_of_the_compiled_tail_sum_to_what_was_drawn(model: lean.Lean, geant4: Events) -> None:
+    layers = geant4.showers[:32].sum(axis=(1, 2))
+    sparse = tails(model, layers)[1]
+    np.testing.assert_allclose(sparse.sum(axis=(1, 2)), layers, rtol=1e-4, atol=625 * CLIC.threshold_gev)
+
+
+def test_tables_survive_being_written_and_have_one_spelling(model: lean.Lean, tmp_path: Path) -> None:
+    known = cell_sampling.tables(model)
+    for name in ("a.npz", "b.npz"):
+        cell_sampling.write(tmp_path / name, known)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    found = cell_sampling.read(tmp_path / "a.npz")
+    for name, array in vars(known).items():
+        np.testing.assert_array_equal(getattr(found, name), array)
+    assert sorted(found.place) == list(range(0, 25**3, 25))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-2000]),
+        lambda path: np.savez(path, template=np.zeros(3)),
+        lambda path: np.savez(path, template=np.array([{}], dtype=object)),
+        lambda path: path.unlink(),
+    ],
+    ids=["empty", "cut off", "not all of them", "pickled", "not there"],
+)
+def test_a_file_without_tables_is_an_error(damage: Callable[[Path], object], model: lean.Lean, tmp_path: Path) -> None:
+    cell_sampling.write(tmp_path / "cells.npz", cell_sampling.tables(model))
+    damage(tmp_path / "cells.npz")
+    with pytest.raises(ModelError, match="holds no tables of cells"):
+        cell_sampling.read(tmp_path / "cells.npz")
+
+
+def test_tables_of_another_version_are_an_error(model: lean.Lean, tmp_path: Path) -> None:
+    known = vars(cell_sampling.tables(model))
+    np.savez(tmp_path / "cells.npz", **known | {"place": np.arange(25**3, dtype=np.int32)})
+    with pytest.raises(ModelError, match="another version"):
+        cell_sampling.read(tmp_path / "cells.npz")

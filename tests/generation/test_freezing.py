@@ -1,0 +1,105 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from calogan.config import Config, Network
+from calogan.errors import ModelError
+from calogan.generation import freezing, generator, model_folder
+from calogan.generation.random_numbers import latent_numbers
+from calogan.geometry import CLIC
+from calogan.networks import lean
+from calogan.networks.base import GeneratorNetwork
+from calogan.networks.families import build_generator
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> lean.Lean:
+    loaded = freezing.load_generator_network(tiny_model, model_folder.read(tiny_model))
+    assert isinstance(loaded, lean.Lean)
+    return loaded
+
+
+def run(path: Path, output: str, **inputs: NDArray[np.generic]) -> NDArray[np.float32]:
+    definition = tf.compat.v1.GraphDef()
+    definition.ParseFromString(path.read_bytes())
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(definition, name="")
+        with tf.compat.v1.Session(graph=graph) as session:
+            found: NDArray[np.float32] = session.run(
+                f"out_{output}:0", {f"{name}:0": value for name, value in inputs.items()}
+            )
+    return found
+
+
+def test_frozen_graphs_compute_what_the_keras_model_does(tiny_model: Path, model: lean.Lean) -> None:
+    energy = np.float32([5, 50, 400])
+    latent = np.random.default_rng(2).standard_normal((3, model.latent_size), np.float32)
+    features, layers = (np.asarray(tensor) for tensor in model.prepare(energy, latent))
+    inputs = {"energy": energy, "latent": latent}
+    np.testing.assert_allclose(run(tiny_model / "prepare.pb", "features", **inputs), features, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run(tiny_model / "prepare.pb", "context", **inputs), layers, rtol=1e-4, atol=1e-9)
+    logits = run(tiny_model / "network.float32.pb", "outputs", features=features)
+    np.testing.assert_allclose(logits, model.network(features), rtol=1e-3, atol=1e-4)
+
+
+def test_the_description_tells_of_the_training(tiny_model: Path, tiny_config: Config) -> None:
+    described = model_folder.read(tiny_model)
+    assert described.energy_range == (2, 500) == (tiny_config.data.energy_low, tiny_config.data.energy_high)
+    assert described.header["seed"] == str(tiny_config.training.seed)
+    assert set(described.network_files) == {"float32", "bfloat16", "float16", "int8"}
+
+
+def test_the_published_network_is_frozen_too(tmp_path: Path) -> None:
+    network: GeneratorNetwork = build_generator(Network(family="rehm2021"))
+    network.save_weights(tmp_path / "r.weights.h5")
+    config = Config(network=Network(family="rehm2021"))
+    described = freezing.freeze(tmp_path / "r.weights.h5", config, tmp_path / "model")
+    assert (described.latent_size, described.cell_noise) == (200, False)
+    frozen = tf.compat.v1.GraphDef.FromString((tmp_path / "model" / "network.float32.pb").read_bytes())
+    # Of six normalisations in a branch, only shifts in front of padding are left.
+    assert not {"FusedBatchNormV3", "Rsqrt", "Mul"} & {node.op for node in frozen.node}
+    showers = generator.load(tmp_path / "model", precision="float32").sample(np.float32([100, 200]), seed=1)
+    latent = latent_numbers(2, seed=1, model=described)
+    np.testing.assert_allclose(showers.showers, network(np.float32([100, 200]), latent), rtol=1e-3, atol=1e-6)
+
+
+def test_altered_or_missing_weights_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    described = model_folder.copy(tiny_model, tmp_path / "copy")
+    weights = tmp_path / "copy" / model_folder.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ModelError, match="is not the file that was written"):
+        freezing.load_generator_network(tmp_path / "copy", described)
+    weights.unlink()
+    with pytest.raises(ModelError, match="is missing"):
+        freezing.load_generator_network(tmp_path / "copy", described)
+
+
+def test_weights_of_another_network_are_refused(tiny_model: Path) -> None:
+    described = dataclasses.replace(model_folder.read(tiny_model), width=64)
+    with pytest.raises(ModelError, match="does not fit the network of this version"):
+        freezing.load_generator_network(tiny_model, described)
+
+
+def test_bfloat16_is_the_network_alone(tiny_model: Path) -> None:
+    whole, rough = (
+        generator.load(tiny_model, precision=name).sample(np.full(16, 100, np.float32), seed=1)
+        for name in ("float32", "bfloat16")
+    )
+    assert (whole.showers != rough.showers).any()
+    totals = [events.showers.sum(axis=(1, 2)) for events in (whole, rough)]
+    np.testing.assert_allclose(*totals, rtol=1e-3, atol=625 * CLIC.threshold_gev)
+
+
+def test_float16_rounds_the_weights_and_nothing_else(tiny_model: Path) -> None:
+    whole, half = (
+        generator.load(tiny_model, precision=name).sample(np.full(16, 100, np.float32), seed=1)
+        for name in ("float32", "float16")
+    )
+    relative = np.abs(whole.showers - half.showers).sum() / whole.showers.sum()
+    assert 0 < relative < 0.01
+    sizes = [(tiny_model / f"network.{name}.pb").stat().st_size for name in ("float32", "float16")]
+    assert sizes[1] < 0.6 * sizes[0]

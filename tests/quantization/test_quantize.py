@@ -1,0 +1,165 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+
+from calogan.cli.main import cli
+from calogan.config import Quantization
+from calogan.errors import ModelError, QuantizationError
+from calogan.events import Events, write_events
+from calogan.generation import freezing, model_folder
+from calogan.generation.graphs import read_graph
+from calogan.quantization.operations import count_operations, has_integer_instructions, slow_integer_note
+from calogan.quantization.quantize import operation_names, quantize
+
+COMPRESS = "neural_compressor.tensorflow.quantize_model"
+
+
+def test_the_int8_network_computes_in_int8_only(tiny_model: Path) -> None:
+    counted = count_operations(read_graph(tiny_model / "network.int8.pb"))
+    assert counted.integer_convolutions == 3
+    assert counted.integer_products == 2
+    assert counted.float_arithmetic == 0
+
+
+def test_the_float32_network_has_the_same_operations_in_float32(tiny_model: Path) -> None:
+    counted = count_operations(read_graph(tiny_model / "network.float32.pb"))
+    assert (counted.integer_convolutions, counted.integer_products, counted.float_arithmetic) == (0, 0, 5)
+
+
+def test_the_int8_network_is_a_quarter_of_the_size(tiny_model: Path) -> None:
+    assert (tiny_model / "network.int8.pb").stat().st_size < (tiny_model / "network.float32.pb").stat().st_size / 3
+
+
+def test_the_int8_network_is_little_more_than_its_weights(tiny_model: Path) -> None:
+    definition = read_graph(tiny_model / "network.int8.pb")
+    weights = sum(len(node.attr["value"].tensor.tensor_content) for node in definition.node if node.op == "Const")
+    assert definition.ByteSize() < weights + 400 * len(definition.node)
+    assert {"features", "out_outputs"} <= {node.name for node in definition.node}
+
+
+def test_the_model_says_how_it_was_quantized(tiny_model: Path) -> None:
+    described = model_folder.read(tiny_model)
+    assert described.network_files["int8"] == "network.int8.pb"
+    assert described.quantization == Quantization(calibration_showers=32).model_dump(mode="json")
+    assert Quantization.model_validate(described.quantization) == Quantization(calibration_showers=32)
+    assert described.version("int8") != described.version("float32")
+
+
+def test_only_the_showers_asked_for_calibrate(
+    tiny_model: Path, geant4: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[np.ndarray[Any, Any]] = []
+
+    def record(model: str, settings: object, loader: Any, calib_iteration: int) -> None:
+        seen.extend(features for features, _ in loader)
+        assert calib_iteration == len(seen) == len(loader)
+
+    monkeypatch.setattr(COMPRESS, record)
+    with pytest.raises(QuantizationError, match="gave no model back"):
+        quantize(tiny_model, geant4, Quantization(calibration_showers=32), tmp_path / "int8")
+    condition = np.concatenate(seen)[:, 0]
+    np.testing.assert_allclose(np.exp(1.5 * condition) * 100, geant4.energy[:32], rtol=1e-5)
+    assert not (tmp_path / "int8").exists()
+
+
+def test_a_result_without_int8_is_refused(
+    tiny_model: Path, geant4: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unchanged = SimpleNamespace(
+        graph_def=read_graph(tiny_model / "network.float32.pb"),
+        input_tensor_names=["features"],
+        output_tensor_names=["out_outputs:0"],
+    )
+    monkeypatch.setattr(COMPRESS, lambda *_, **__: unchanged)
+    with pytest.raises(QuantizationError, match=r"without a single int8 convolution \(5 float32"):
+        quantize(tiny_model, geant4, Quantization(), tmp_path / "int8")
+    assert not (tmp_path / "int8").exists()
+
+
+def test_a_failure_of_the_compressor_is_told_as_such(
+    tiny_model: Path, geant4: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("no such node")
+
+    monkeypatch.setattr(COMPRESS, fail)
+    with pytest.raises(QuantizationError, match="no such node"):
+        quantize(tiny_model, geant4, Quantization(), tmp_path / "int8")
+
+
+def test_an_unknown_operation_leaves_nothing_behind(tiny_model: Path, geant4: Events, tmp_path: Path) -> None:
+    with pytest.raises(QuantizationError, match="no operation 'convolution 4'; it has dense 1"):
+        quantize(tiny_model, geant4, Quantization(keep_float32=("convolution 4",)), tmp_path / "int8")
+    assert not (tmp_path / "int8").exists()
+    assert operation_names(tiny_model)[-1] == "convolution 3"
+
+
+def test_the_bfloat16_network_is_counted_as_such(tiny_model: Path) -> None:
+    counted = count_operations(read_graph(tiny_model / "network.bfloat16.pb"))
+    assert (counted.float_arithmetic, counted.bfloat16_arithmetic, counted.integer_convolutions) == (5, 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("isa", "fast"),
+    [
+        ("AVX512_VNNI AVX512_BF16 AVX512F AVX2", True),
+        ("AVX_VNNI AVX2", True),
+        ("AMX_INT8", True),
+        ("AVX512_BF16 AVX512F AVX2", False),
+        ("AVX2", False),
+        ("unknown", False),
+    ],
+)
+def test_a_processor_without_integer_instructions_is_told_of(isa: str, fast: bool) -> None:
+    assert has_integer_instructions(isa) is fast
+    note = slow_integer_note(isa, 1.25)
+    assert note == "" if fast else note.startswith("this processor has no AVX512_VNNI or AVX_VNNI")
+    assert fast or note.endswith("measured ratio to float32 1.25")
+
+
+def test_calogan_quantize_says_so_on_such_a_processor(
+    tiny_model: Path, geant4: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model_folder.copy(tiny_model, tmp_path / "model")
+    data = write_events(tmp_path / "geant4.h5", geant4, header={})
+    config = tmp_path / "own.toml"
+    short = "[quantization]\ncalibration_showers = 16\n[benchmark]\nbatch_size = 16\nrepetitions = 1\n"
+    config.write_text(f'{short}[data]\npath = "{data}"\n')
+    arguments = ["quantize", "--model", str(tmp_path / "model"), "--config", str(config)]
+    for isa in ("AVX512F AVX2", "AVX512_VNNI AVX2"):
+        monkeypatch.setattr("calogan.provenance.cpu", lambda isa=isa: {"model": "a processor", "isa": isa})
+        done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+        said = " ".join(done.output.split())
+        assert ("this processor has no AVX512_VNNI or AVX_VNNI (it has AVX512F AVX2)" in said) is ("VNNI" not in isa)
+        assert ("measured ratio to float32" in said) is ("VNNI" not in isa)
+
+
+def test_without_weights_there_is_nothing_to_quantize(tiny_model: Path, geant4: Events, tmp_path: Path) -> None:
+    model_folder.copy(tiny_model, tmp_path / "copy")
+    (tmp_path / "copy" / model_folder.WEIGHTS).unlink()
+    with pytest.raises(ModelError, match="is missing"):
+        quantize(tmp_path / "copy", geant4, Quantization(), tmp_path / "int8")
+
+
+def test_the_network_in_int8_stays_close_to_float32(tiny_model: Path, geant4: Events) -> None:
+    described = model_folder.read(tiny_model)
+    model = freezing.load_generator_network(tiny_model, described)
+    latent = np.random.default_rng(3).standard_normal((32, model.latent_size), np.float32)
+    features, _ = model.prepare(geant4.energy[:32], latent)
+    answers = []
+    for precision in ("float32", "int8"):
+        with tf.Graph().as_default() as graph:
+            source, sink = tf.import_graph_def(
+                read_graph(tiny_model / described.network_files[precision]),
+                return_elements=["features:0", "out_outputs:0"],
+                name="",
+            )
+            with tf.compat.v1.Session(graph=graph) as session:
+                answers.append(session.run(sink, {source: np.asarray(features)}))
+    float32, int8 = answers
+    assert np.corrcoef(float32.ravel(), int8.ravel())[0, 1] > 0.99

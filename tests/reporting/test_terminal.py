@@ -1,0 +1,52 @@
+import io
+from typing import Any
+
+from rich.console import Console
+
+from calogan.reporting import terminal
+
+METRICS = (
+    *("sampling_fraction_shift", "worst_layer", "composite_mse", "y_mean", "y_std", "z_mean", "z_std"),
+    *("pixelwise_relative", "auc_high_level"),
+)
+PERFORMANCE = {
+    "perf/ms_per_shower": 1.5,
+    "perf/speedup": 1.25,
+    "perf/network_ms_per_shower": 0.75,
+    "perf/network_speedup": 2.5,
+    "model/size_mb": 0.35,
+    "quant/integer_convolutions": 4,
+}
+
+
+def precision(**gates: str) -> dict[str, Any]:
+    physics = {f"physics/{name}": {"value": 0.0123, "error": 0.004} for name in METRICS}
+    return {"physics": physics, "performance": PERFORMANCE, "gates": gates}
+
+
+def test_the_table_shows_float32_beside_int8() -> None:
+    summary = {
+        "header": {"cpu_isa": "AVX512_VNNI"},
+        "precisions": {
+            "float32": precision(a="passed", b="passed", c="not measured"),
+            "int8": precision(a="passed", b="undecided", c="not measured"),
+        },
+    }
+    screen = io.StringIO()
+    Console(file=screen, width=100).print(terminal.summary_table(summary))
+    shown = {
+        cells[1].strip(): [cell.strip() for cell in cells[2:4]]
+        for line in screen.getvalue().splitlines()
+        if len(cells := line.replace("┃", "│").split("│")) == 5
+    }
+    assert "AVX512_VNNI" in screen.getvalue()
+    assert shown[""] == ["float32", "int8"]
+    assert shown["sampling fraction shift"] == ["1.2 ± 0.4 %"] * 2
+    assert shown["classifier AUC against Geant4"] == ["0.012 ± 0.004"] * 2
+    assert shown["mean y / std (cells)"] == ["0.01 / 0.01"] * 2
+    assert shown["gates passed"] == ["2 of 2", "1 of 2"]
+    assert shown["ms per shower, one core"] == ["1.500"] * 2
+    assert shown["ratio to float32"] == ["2.50x"] * 2
+    assert shown["network size (MB)"] == ["0.35"] * 2
+    assert shown["int8 convolutions"] == ["4"] * 2
+    assert sum("│" in line for line in screen.getvalue().splitlines()) == 14

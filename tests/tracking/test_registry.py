@@ -1,0 +1,327 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import mlflow
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from mlflow.entities import Run
+
+from calogan import provenance
+from calogan.errors import GateError, ModelError, ServiceError
+from calogan.events import Events
+from calogan.generation import generator, model_folder
+from calogan.reporting.pictures import blank
+from calogan.tracking import registry
+from calogan.tracking.runs import EXPERIMENT, comparison_url, log_epoch, log_pictures, log_trial, pipeline_run, set_tag
+from calogan.validation.gates import Gate
+from calogan.validation.report import ValidationReport
+from calogan.validation.validate import validate
+
+PRECISIONS = ("float32", "int8")
+# MLflow's own use of what its dependencies have announced the end of.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::FutureWarning:mlflow")
+
+WIDE = {"physics/composite_mse": Gate(1e6), "physics/auc_high_level": Gate(1e6, best=0.5)}
+IMPOSSIBLE = WIDE | {"physics/hits_shift": Gate(1e-12)}
+PERFORMANCE = {"perf/ms_per_shower": 1.0, "quant/integer_convolutions": 4.0}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an MLflow server that is used by default."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
+    command = [str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port)]
+    # Job runners of features that are not used here would only slow its start.
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with pytest.MonkeyPatch.context() as patch, (folder / "log").open("w") as log:
+        patch.setenv("MLFLOW_TRACKING_URI", url)
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        mlflow.set_tracking_uri(url)
+        with subprocess.Popen(
+            [*command, "--workers", "1", *store], env=environment, stdout=log, stderr=log, start_new_session=True
+        ) as process:
+            try:
+                wait_for(url, process)
+                yield url
+            finally:
+                os.killpg(process.pid, 15)
+                mlflow.set_tracking_uri(None)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 90
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/health").is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    pytest.fail("the MLflow server does not answer")
+
+
+@pytest.fixture(scope="module")
+def reports(tiny_model: Path, geant4: Events) -> dict[str, ValidationReport]:
+    """Reports that pass: the model is held to limits it cannot miss."""
+    energy = geant4.energy[:150]
+    showers = {name: generator.load(tiny_model, precision=name).sample(energy, seed=1) for name in PRECISIONS}
+    return {
+        name: validate(geant4[:150], showers[name], float32=showers["float32"], gates=WIDE, floor=False)
+        for name in PRECISIONS
+    }
+
+
+@pytest.fixture(scope="module")
+def failing(tiny_model: Path, geant4: Events) -> ValidationReport:
+    candidate = generator.load(tiny_model, precision="int8").sample(geant4.energy[:100], seed=2)
+    return validate(geant4[:100], candidate, gates=IMPOSSIBLE, floor=False)
+
+
+@pytest.fixture(scope="module")
+def parent(server: str) -> str:
+    """A finished parent run with two epochs and a trial."""
+    with pipeline_run("pipeline", {"network.width": 16}, header=provenance.header(seed=1)) as run_id:
+        log_epoch(run_id, {"loss": 2.0}, None, 0)
+        log_epoch(run_id, {"loss": 1.0}, 0.5, 1, metrics={"physics/hits_shift": 0.25, "relative_spread": 1.5})
+    log_trial(run_id, "kl", {"algorithm": "kl"}, {"physics/score": 0.25})
+    return run_id
+
+
+@pytest.fixture(scope="module")
+def registered(
+    parent: str, reports: dict[str, ValidationReport], tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, registry.Registered]:
+    figure = tmp_path_factory.mktemp("figures") / "cell_energy.png"
+    figure.write_bytes(b"a picture")
+    return {
+        name: registry.log_precision(parent, tiny_model, name, reports[name], performance=PERFORMANCE, figures=[figure])
+        for name in PRECISIONS
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(registered: dict[str, registry.Registered]) -> dict[str, Run]:
+    return {name: mlflow.MlflowClient().get_run(registered[name].run_id) for name in PRECISIONS}
+
+
+def alias(name: str) -> str:
+    return str(mlflow.MlflowClient().get_model_version_by_alias("tiny", name).version)
+
+
+def test_the_parent_run_holds_parameters_origin_and_epochs(parent: str) -> None:
+    run = mlflow.MlflowClient().get_run(parent)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "pipeline"
+    assert run.data.params == {"network.width": "16"}
+    assert run.data.tags["git_commit"] == provenance.git_commit()
+    assert run.data.metrics == {
+        "train/loss": 1.0,
+        "train/physics_score": 0.5,
+        "validation/hits_shift": 0.25,
+        "validation/relative_spread": 1.5,
+    }
+    history = mlflow.MlflowClient().get_metric_history(parent, "train/loss")
+    assert [(point.step, point.value) for point in history] == [(0, 2.0), (1, 1.0)]
+
+
+def test_pictures_and_words_can_be_added_while_a_run_is_open(server: str, tmp_path: Path) -> None:
+    with pipeline_run("live", {}, header={}) as run_id:
+        for step, colour in ((3, "red"), (4, "blue")):
+            figure = blank(2, 1)
+            figure.patch.set_facecolor(colour)
+            log_pictures(run_id, {"shower": figure}, step)
+        set_tag(run_id, "training.stopped", "no better score")
+        client = mlflow.MlflowClient()
+        assert client.get_run(run_id).info.status == "RUNNING"
+        assert client.get_run(run_id).data.tags["training.stopped"] == "no better score"
+        paths = [found.path for found in client.list_artifacts(run_id, "images") if found.path.endswith(".png")]
+        # MLflow's page of a run reads name and step from the names of the files.
+        by_step = {path.split("+step+")[1].split("+")[0]: path for path in paths}
+        assert sorted(by_step) == ["3", "4"]
+        assert all(Path(path).name.startswith("train~shower+") for path in paths)
+        drawn = imread(client.download_artifacts(run_id, by_step["4"], str(tmp_path)))
+        np.testing.assert_allclose(drawn[0, 0, :3], [0, 0, 1], atol=0.01)
+
+
+def test_a_pipeline_that_fails_is_a_failed_run(server: str) -> None:
+    with pytest.raises(GateError), pipeline_run("fails", {}, header={}) as run_id:
+        raise GateError("a gate")
+    assert mlflow.MlflowClient().get_run(run_id).info.status == "FAILED"
+
+
+def test_trials_and_precisions_are_children(parent: str, runs: dict[str, Run]) -> None:
+    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
+    children = mlflow.MlflowClient().search_runs(
+        [experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'", order_by=["attributes.start_time"]
+    )
+    assert [run.info.run_name for run in children] == ["kl", "tiny float32", "tiny int8"]
+    assert {run.info.status for run in children} == {"FINISHED"}
+    assert children[0].data.params == {"algorithm": "kl"}
+    assert children[0].data.metrics == {"physics/score": 0.25}
+
+
+def test_a_run_with_a_key_is_gone_on_with(server: str) -> None:
+    ids = []
+    for key, tolerance in (("a", 0.1), ("a", 0.2), ("b", 0.1), ("", 0.1)):
+        with pipeline_run("tune", {"tolerance": tolerance}, header={}, key=key) as run_id:
+            ids.append(run_id)
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3
+    found = mlflow.MlflowClient().get_run(ids[0])
+    assert (found.data.params["tolerance"], found.info.status) == ("0.1", "FINISHED")
+
+
+def test_a_trial_that_could_not_be_made_is_a_failed_run_that_says_why(server: str) -> None:
+    with pipeline_run("tune", {}, header={}) as parent:
+        pass
+    log_trial(parent, "smooth", {"algorithm": "kl"}, {}, failure="no such operation")
+    (child,) = mlflow.search_runs(
+        experiment_names=[EXPERIMENT],
+        filter_string=f"tags.`mlflow.parentRunId` = '{parent}'",
+        output_format="list",
+    )
+    assert (child.info.status, child.data.tags["failure"]) == ("FAILED", "no such operation")
+
+
+def test_both_precisions_have_the_same_metrics(runs: dict[str, Run], reports: dict[str, ValidationReport]) -> None:
+    float32, int8 = (runs[name].data.metrics for name in PRECISIONS)
+    assert set(float32) == set(int8)
+    assert {*PERFORMANCE, *reports["int8"].metrics, "physics/score", "physics/composite_mse_error"} <= set(int8)
+    assert int8["physics/composite_mse"] == pytest.approx(reports["int8"].metrics["physics/composite_mse"].value)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_precision_is_parameter_and_tag(precision: str, runs: dict[str, Run], tiny_model: Path) -> None:
+    run = runs[precision]
+    assert run.data.params["precision"] == run.data.tags["precision"] == precision
+    assert run.data.params["version"] == model_folder.read(tiny_model).version(precision)
+    assert run.data.tags["cpu_isa"] == provenance.cpu()["isa"]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_figures_and_report_have_the_same_names_for_every_precision(
+    precision: str, registered: dict[str, registry.Registered], tmp_path: Path
+) -> None:
+    client, run_id = mlflow.MlflowClient(), registered[precision].run_id
+    assert [found.path for found in client.list_artifacts(run_id, "figures")] == ["figures/cell_energy.png"]
+    report = Path(client.download_artifacts(run_id, "validation.json", str(tmp_path)))
+    assert set(json.loads(report.read_text())["gates"]) == set(WIDE)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_passed_is_latest_and_champion(precision: str, registered: dict[str, registry.Registered]) -> None:
+    found = registered[precision]
+    version = found.uri.rpartition("/")[2]
+    assert found.champion
+    assert alias(f"latest-{precision}") == alias(f"champion-{precision}") == version
+
+
+def test_what_failed_is_latest_but_not_champion(
+    parent: str, registered: dict[str, registry.Registered], failing: ValidationReport, tiny_model: Path
+) -> None:
+    found = registry.log_precision(parent, tiny_model, "int8", failing, performance={}, figures=[])
+    assert not found.champion
+    assert alias("latest-int8") == found.uri.rpartition("/")[2]
+    assert alias("champion-int8") == registered["int8"].uri.rpartition("/")[2]
+    assert alias("latest-float32") == registered["float32"].uri.rpartition("/")[2]
+
+
+def test_promotion_names_the_gate_that_failed(server: str, failing: ValidationReport) -> None:
+    with pytest.raises(GateError, match=r"not promoted to champion-int8: physics/hits_shift: .*limit 1e-12"):
+        registry.promote("tiny", "1", "int8", failing)
+
+
+def test_a_report_without_a_measured_gate_promotes_nothing(server: str, geant4: Events) -> None:
+    low = geant4[geant4.energy < 100]
+    unmeasured = validate(low, low, gates={"physics/resolution_shift_300_500gev": Gate(1e6)}, floor=False)
+    with pytest.raises(GateError, match="no gate was measured"):
+        registry.promote("tiny", "1", "int8", unmeasured)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("form", ["models:/tiny", "models:/tiny@champion-{}", "{uri}"])
+def test_a_model_is_fetched_by_name_alias_and_version(
+    form: str, precision: str, registered: dict[str, registry.Registered], tiny_model: Path
+) -> None:
+    folder = registry.fetch(form.format(precision, uri=registered[precision].uri), precision=precision)
+    described = model_folder.read(folder)
+    assert list(described.network_files) == [precision]
+    assert described.version(precision) == model_folder.read(tiny_model).version(precision)
+    model_folder.check_files(folder, described, precision)
+
+
+@pytest.mark.parametrize(
+    "uri", ["models:/", "models:/nobody", "models:/tiny@nobody", "models:/tiny/99", "models:/tiny/a/b"]
+)
+def test_a_model_that_is_not_there_is_an_error(uri: str, registered: dict[str, registry.Registered]) -> None:
+    with pytest.raises(ModelError, match=uri):
+        registry.fetch(uri, precision="int8")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_mlflow_predicts_the_showers_of_the_seed(
+    precision: str, registered: dict[str, registry.Registered], tiny_model: Path
+) -> None:
+    energy = np.array([10, 100, 250], dtype=np.float32)
+    loaded = mlflow.pyfunc.load_model(registered[precision].uri)
+    predicted = loaded.predict(energy, params={"seed": 7})
+    expected = generator.load(tiny_model, precision=precision).sample(energy, seed=7)
+    np.testing.assert_array_equal(predicted, expected.showers)
+
+
+def test_nothing_in_the_registry_is_pickled(registered: dict[str, registry.Registered], tmp_path: Path) -> None:
+    for found in registered.values():
+        folder = Path(mlflow.artifacts.download_artifacts(found.uri, dst_path=str(tmp_path / found.run_id)))
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert {"mlflow_model.py", "model.json", "cells.npz"} <= {path.name for path in files}
+        assert [path for path in files if path.suffix in {".pkl", ".pickle", ".joblib"}] == []
+        assert [path for path in files if path.read_bytes()[:1] == b"\x80"] == []  # how a pickle begins
+
+
+def test_the_comparison_opens_and_names_both_runs(server: str, registered: dict[str, registry.Registered]) -> None:
+    runs = [found.run_id for found in registered.values()]
+    url = comparison_url(runs, tracking_uri=server + "/")
+    page = httpx.get(url)
+    assert page.status_code == 200
+    assert "text/html" in page.headers["content-type"]
+    assert url.startswith(f"{server}/#/compare-runs?runs=[%22")
+    assert all(run in url for run in runs)
+
+
+def test_a_comparison_of_unknown_runs_is_an_error(server: str) -> None:
+    with pytest.raises(ServiceError, match="not found"):
+        comparison_url(["0" * 32], tracking_uri=server)
+
+
+def test_a_server_that_is_not_there_is_told_within_seconds(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    mlflow.set_tracking_uri(nowhere)
+    started = time.monotonic()
+    try:
+        with pytest.raises(ServiceError, match=nowhere):
+            registry.fetch("models:/tiny", precision="int8")
+        with pytest.raises(ServiceError, match=nowhere), pipeline_run("p", {}, header={}):
+            pass
+    finally:
+        mlflow.set_tracking_uri(server)
+    assert time.monotonic() - started < 45
