@@ -114,7 +114,9 @@ def test_a_file_that_is_named_twice_is_told(plain: Events, tmp_path: Path, monke
     path = write_events(tmp_path / "a.h5", plain, header={})
     (tmp_path / "link.h5").symlink_to(path)
     monkeypatch.chdir(tmp_path)
-    for paths in ([path, path], [path, tmp_path / "link.h5"], ["a.h5", path], [path, f"{tmp_path}/a*"], [tmp_path]):
+    twice: list[list[str | Path]] = [[path, tmp_path / "link.h5"], ["a.h5", path], [path, f"{tmp_path}/a*"], [tmp_path]]
+    twice.append([path, path])
+    for paths in twice:
         with pytest.raises(EventsError, match="named more than once; its showers would count twice"):
             open_events(paths)
 

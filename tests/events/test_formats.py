@@ -123,7 +123,7 @@ def test_target_goes_before_energy(plain: Events, write_as: Write, tmp_path: Pat
 
 
 def test_a_forced_format_settles_what_cannot_be_recognised(plain: Events, write_as: Write, tmp_path: Path) -> None:
-    dim = Events(plain.showers / 1000, plain.energy)
+    dim = Events(plain.showers / np.float32(1000), plain.energy)
     path = write_as("clic", tmp_path / "dim.h5", dim)
     np.testing.assert_array_equal(read_events(path, format="clic").showers, dim.showers)
     np.testing.assert_allclose(read_events(path, format="clic-x50").showers * 50, dim.showers, rtol=1e-6)

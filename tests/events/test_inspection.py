@@ -38,7 +38,7 @@ def test_good_showers_are_described(path: Path, geant4: Events) -> None:
 
 def test_repeated_and_empty_showers_are_counted(tmp_path: Path, geant4: Events) -> None:
     showers = np.concatenate([geant4.showers[:50], geant4.showers[:7], np.zeros_like(geant4.showers[:3])])
-    energy = np.concatenate([geant4.energy[:50], geant4.energy[:7], np.float32([10, 20, 30])])
+    energy = np.concatenate([geant4.energy[:50], geant4.energy[:7], np.array([10, 20, 30], np.float32)])
     told = problems(write_events(tmp_path / "x.h5", Events(showers, energy)))
     assert [line.split(" showers ")[0] for line in told] == ["3 of 60", "7 of 60"]
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
 from calogan.errors import EventsError, RequestError
 from calogan.events import EnergyRange, Events, checked_events, parse_energy
@@ -72,7 +73,7 @@ OF_SHOWER_9 = "cell is not a finite number (shower 9); expected energies in GeV"
         (showers(cell=-0.5), [1, 1, 1], "shower 9 has a cell with negative energy (-0.5 GeV); set cells below"),
     ],
 )
-def test_arrays_that_hold_no_showers_are_told_what_is_wrong(cells: object, energy: object, message: str) -> None:
+def test_arrays_that_hold_no_showers_are_told_what_is_wrong(cells: ArrayLike, energy: ArrayLike, message: str) -> None:
     with pytest.raises(EventsError, match=re.escape(message)) as caught:
         checked_events(cells, energy, origin="here", first=8)
     assert str(caught.value).startswith("here: ")

@@ -67,14 +67,15 @@ def test_showers_of_one_energy_and_showers_of_one_pattern_are_told_apart(noise: 
 @given(st.integers(1, 70), st.integers(0, 3))
 @settings(max_examples=15, deadline=None)
 def test_a_source_is_divided_as_a_sample_in_memory(noise: Noise, chunk: int, seed: int) -> None:
-    events, told = noise(60), []
+    sizes: list[int] = []
+    events = noise(60)
     source = Watched(events)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splits, "_CHUNK", chunk)
-        parts = split_source(source, SHARES, seed=seed, progress=told.append)
-        assert told == source.read
-        assert sum(told) == 60
-        assert max(told) <= chunk
+        parts = split_source(source, SHARES, seed=seed, progress=sizes.append)
+        assert sizes == source.read
+        assert sum(sizes) == 60
+        assert max(sizes) <= chunk
         for name, expected in split_events(events, SHARES, seed=seed).items():
             np.testing.assert_array_equal(parts[name].energy, expected.energy)
             np.testing.assert_array_equal(parts[name][:].showers, expected.showers)

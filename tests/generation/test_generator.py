@@ -113,19 +113,19 @@ def test_latent_numbers_are_standard_normal(tiny_model: Path) -> None:
 @pytest.mark.parametrize("first", [0, 2**48 - 1])
 @pytest.mark.parametrize("seed", [0, 2**63 - 1])
 def test_the_last_seed_and_index_work(seed: int, first: int, generators: dict[str, Generator]) -> None:
-    assert generators["int8"].sample(np.float32([100]), seed=seed, first=first).showers.sum() > 0
+    assert generators["int8"].sample(np.array([100], np.float32), seed=seed, first=first).showers.sum() > 0
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63])
 def test_an_impossible_seed_is_refused(seed: int, generators: dict[str, Generator]) -> None:
     with pytest.raises(RequestError, match=rf"seed {seed} is out of range"):
-        generators["int8"].sample(np.float32([100]), seed=seed)
+        generators["int8"].sample(np.array([100], np.float32), seed=seed)
 
 
 @pytest.mark.parametrize("first", [-1, 2**48])
 def test_an_impossible_index_is_refused(first: int, generators: dict[str, Generator]) -> None:
     with pytest.raises(RequestError, match=rf"first index {first} is out of range"):
-        generators["int8"].sample(np.float32([100]), seed=1, first=first)
+        generators["int8"].sample(np.array([100], np.float32), seed=1, first=first)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_the_likelihood_agrees_with_scipy(rate: float, quantum: float) -> None:
 
 
 def test_an_empty_cell_has_the_probability_of_no_crossing() -> None:
-    rate = np.float32(RATES)
+    rate = np.array(RATES, np.float32)
     np.testing.assert_allclose(
         compound_poisson.log_likelihood(np.zeros_like(rate), rate, np.float32(1), EXPONENTIAL), -rate
     )
@@ -116,8 +116,8 @@ def test_the_mean_rises_as_the_rate(rate: float) -> None:
 
 def test_more_is_drawn_for_a_higher_deviate_or_rate() -> None:
     normal = even_normals(101)
-    rates = np.geomspace(1e-4, 3e3, 60, dtype=np.float32)
-    cells = np.asarray(compound_poisson.sample(*np.broadcast_arrays(rates[:, None], normal), EXPONENTIAL.quantiles))
+    rates, normals = np.broadcast_arrays(np.geomspace(1e-4, 3e3, 60, dtype=np.float32)[:, None], normal)
+    cells = np.asarray(compound_poisson.sample(rates, normals, EXPONENTIAL.quantiles))
     assert (np.diff(cells, axis=0) >= -1e-5 * cells[1:]).all()
     assert (np.diff(cells, axis=1) >= 0).all()
 
@@ -125,6 +125,6 @@ def test_more_is_drawn_for_a_higher_deviate_or_rate() -> None:
 @pytest.mark.parametrize("rate", [1e-9, 1e6])
 @pytest.mark.parametrize("normal", [-30.0, 30.0])
 def test_beyond_the_table_the_draw_stays_finite(rate: float, normal: float) -> None:
-    (cell,) = drawn(rate, np.float32([normal]))
+    (cell,) = drawn(rate, np.array([normal], np.float32))
     assert np.isfinite(cell)
     assert cell >= 0

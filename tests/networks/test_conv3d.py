@@ -25,12 +25,12 @@ def test_the_generator_has_the_parameters_of_the_published_layers(model: Conv3D)
 
 def test_showers_come_out_without_negative_or_unreadable_cells(model: Conv3D) -> None:
     latent = np.random.default_rng(1).standard_normal((2, model.latent_size), np.float32)
-    showers = np.asarray(model(np.float32([50, 500]), latent))
+    showers = np.asarray(model(np.array([50, 500], np.float32), latent))
     assert showers.shape == (2, *CLIC.shape)
     assert ((showers == 0) | (showers >= CLIC.threshold_gev)).all()
     assert showers.max() > 0
 
 
 def test_the_latent_numbers_are_scaled_with_the_energy(model: Conv3D) -> None:
-    features, _ = model.prepare(np.float32([50, 200]), np.ones((2, model.latent_size), np.float32))
+    features, _ = model.prepare(np.array([50, 200], np.float32), np.ones((2, model.latent_size), np.float32))
     np.testing.assert_allclose(features, [[0.5] * 200, [2.0] * 200])

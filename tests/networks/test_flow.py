@@ -28,7 +28,7 @@ def condition(geant4: Events) -> NDArray[np.float32]:
 
 
 def layer_energies(events: Events) -> NDArray[np.float32]:
-    return events.showers.sum(axis=(1, 2))
+    return np.asarray(events.showers.sum(axis=(1, 2)))
 
 
 def forward(model: LayerFlow, x: NDArray[np.float32], condition: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -42,7 +42,7 @@ def forward(model: LayerFlow, x: NDArray[np.float32], condition: NDArray[np.floa
 
 
 def test_the_condition_is_zero_at_100_gev() -> None:
-    np.testing.assert_allclose(log_energy(np.float32([100, 100 * np.exp(1.5)])), [[0], [1]], atol=1e-6)
+    np.testing.assert_allclose(log_energy(np.array([100, 100 * np.exp(1.5)], np.float32)), [[0], [1]], atol=1e-6)
 
 
 def test_drawing_and_going_back_gives_the_normal_numbers(model: LayerFlow, condition: NDArray[np.float32]) -> None:
@@ -54,7 +54,7 @@ def test_drawing_and_going_back_gives_the_normal_numbers(model: LayerFlow, condi
 
 def test_the_likelihood_is_the_normal_density_times_the_determinant(model: LayerFlow) -> None:
     x = np.random.default_rng(4).standard_normal(SIZE).astype(np.float32)
-    condition = np.float32([[0.3]])
+    condition = np.array([[0.3]], np.float32)
     step = 1e-2
     ends = x + step * np.concatenate([np.eye(SIZE), -np.eye(SIZE)]).astype(np.float32)
     images = forward(model, ends, np.repeat(condition, 2 * SIZE, axis=0)).astype(np.float64)
@@ -76,7 +76,7 @@ def test_an_untrained_flow_only_changes_the_order() -> None:
 def test_sticks_of_a_known_shower() -> None:
     layers = np.zeros((1, SIZE), np.float32)
     layers[0, :3] = 1.0, 1.0, 2.0
-    sticks = to_sticks(layers, np.float32([200]))
+    sticks = to_sticks(layers, np.array([200], np.float32))
     # A quarter of 4 GeV, a third of the 3 left, all of the 2 left, and 4 of 200 GeV.
     np.testing.assert_allclose(sticks[0, :2], [np.log(1 / 3), np.log(1 / 2)], rtol=1e-6)
     assert sticks[0, 2] == pytest.approx(np.log(99999), rel=1e-6)

@@ -28,7 +28,7 @@ def logits() -> NDArray[np.float32]:
 @pytest.fixture(scope="module")
 def layers(geant4: Events) -> NDArray[np.float32]:
     """Energies of the layers of showers of at least 100 GeV, shape (8, 25), GeV."""
-    return geant4.showers[geant4.energy > 100][:8].sum(axis=(1, 2))
+    return np.asarray(geant4.showers[geant4.energy > 100][:8].sum(axis=(1, 2)))
 
 
 def test_rates_times_quanta_are_the_energies_of_the_layers(
@@ -49,7 +49,7 @@ def test_the_quantum_depends_on_layer_ring_and_side_only(model: lean.Lean) -> No
     x, y, z = np.nonzero(quantum > 0.5)
     assert set(z) == {7}
     # Two cells from the axis, above it: one at (0, 2) and its neighbours left and right, at a distance of 2.24.
-    assert sorted(zip(x - 12, y - 12, strict=True)) == [(-1, 2), (0, 2), (1, 2)]
+    assert sorted(zip((x - 12).tolist(), (y - 12).tolist(), strict=True)) == [(-1, 2), (0, 2), (1, 2)]
 
 
 def test_the_layers_of_showers_sum_to_the_energies_drawn(
@@ -101,7 +101,7 @@ def test_hits_spread_less_where_they_put_right_what_a_layer_lacks(
 
     def hits() -> NDArray[np.float64]:
         showers = np.asarray(model.finish(flat, one, noise))
-        return (showers > 0).sum(axis=(1, 2))[:, 6:15].astype(np.float64)
+        return np.asarray((showers > 0).sum(axis=(1, 2))[:, 6:15], np.float64)
 
     put_right = hits()
     monkeypatch.setattr(lean, "BY_CROSSINGS", 0.0)
@@ -112,7 +112,7 @@ def test_hits_spread_less_where_they_put_right_what_a_layer_lacks(
 
 def test_the_three_parts_in_a_row_are_the_model(model: lean.Lean) -> None:
     rng = np.random.default_rng(3)
-    energy = np.float32([50, 200])
+    energy = np.array([50, 200], np.float32)
     latent = rng.standard_normal((2, model.latent_size), np.float32)
     noise = rng.standard_normal((2, *CLIC.shape), np.float32)
     features, layers = model.prepare(energy, latent)
@@ -135,7 +135,7 @@ def test_a_position_of_the_network_is_a_block_of_five_by_five_cells(model: lean.
         model.rates(logits, np.ones((1, 25), np.float32))[0] / model.rates(0 * logits, np.ones((1, 25)))[0]
     )
     x, y, _ = np.nonzero(raised[0] > 1.5)
-    assert (set(x), set(y)) == (set(range(5, 10)), set(range(15, 20)))
+    assert (set(x.tolist()), set(y.tolist())) == (set(range(5, 10)), set(range(15, 20)))
     cells = np.arange(25**3).reshape(CLIC.shape)
     np.testing.assert_array_equal(lean.to_blocks(cells)[1, 3].reshape(5, 5, 25), cells[5:10, 15:20])
 

@@ -39,20 +39,20 @@ def test_the_discriminator_has_the_published_number_of_parameters(discriminator:
 
 def test_showers_come_out_without_negative_or_unreadable_cells(model: rehm2021.Rehm2021) -> None:
     latent = np.random.default_rng(1).standard_normal((2, model.latent_size), np.float32)
-    showers = np.asarray(model(np.float32([50, 500]), latent))
+    showers = np.asarray(model(np.array([50, 500], np.float32), latent))
     assert showers.shape == (2, *CLIC.shape)
     assert ((showers == 0) | (showers >= CLIC.threshold_gev)).all()
 
 
 def test_the_latent_numbers_are_scaled_with_the_energy(model: rehm2021.Rehm2021) -> None:
     latent = np.ones((2, model.latent_size), np.float32)
-    features, context = model.prepare(np.float32([50, 200]), latent)
+    features, context = model.prepare(np.array([50, 200], np.float32), latent)
     np.testing.assert_allclose(features, [[0.5] * 200, [2.0] * 200])
     np.testing.assert_array_equal(context, [50, 200])
 
 
 def test_the_threshold_is_applied_after_the_network(model: rehm2021.Rehm2021) -> None:
-    cells = np.float32([0, 0.9e-6, 1.1e-6, 1.0])
+    cells = np.array([0, 0.9e-6, 1.1e-6, 1.0], np.float32)
     np.testing.assert_allclose(model.finish(cells, None, None), [0, 0, 1.1e-6, 1.0])
 
 

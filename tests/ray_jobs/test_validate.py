@@ -52,7 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plain(report: ValidationReport) -> dict[str, Any]:
-    return json.loads(json.dumps(report_to_dict(report)))
+    content: dict[str, Any] = json.loads(json.dumps(report_to_dict(report)))
+    return content
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_parts_on_workers_one_of_which_dies_give_the_report_of_one_process(
 ) -> None:
     died = tmp_path / "died"
 
-    @ray.remote(num_cpus=1, max_retries=3)
+    @ray.remote(num_cpus=1, max_retries=3)  # type: ignore[untyped-decorator]
     def mortal(part: Part, source: tuple[str, ...], float32: tuple[str, ...]) -> Partial:
         if (part.of, part.start) == (1, 1024) and not died.exists():
             died.touch()

@@ -22,7 +22,7 @@ from calogan.validation.standard import Curve
 
 HOSTILE = '<script>alert("1")</script>" onload="alert(2)'
 VOID = {"meta", "img", "br"}
-CELLS: Floats = np.arange(26) - 0.5
+CELLS: Floats = np.arange(26, dtype=np.float64) - 0.5
 
 
 class Page(HTMLParser):

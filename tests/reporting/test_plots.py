@@ -14,7 +14,7 @@ from calogan.validation.observables import SPECTRUM_EDGES_GEV, Floats
 from calogan.validation.report import ValidationReport
 from calogan.validation.standard import Curve
 
-CELLS: Floats = np.arange(26) - 0.5
+CELLS: Floats = np.arange(26, dtype=np.float64) - 0.5
 EP_GEV: Floats = np.array([2, 10, 50, 200, 500.0])
 
 
@@ -60,7 +60,9 @@ def test_eight_candidates_differ_in_colour_marker_and_line() -> None:
     assert len({colour for colour, *_ in looks}) == len({marker for _, marker, _ in looks}) == 8
     assert plots.colours(8) == [colour.upper() for colour, *_ in looks]
     places = {
-        tuple(np.round(line.get_xdata(), 6)) for line in figure.axes[0].get_lines() if line.get_marker() != "None"
+        tuple(np.round(np.asarray(line.get_xdata(), np.float64), 6))
+        for line in figure.axes[0].get_lines()
+        if line.get_marker() != "None"
     }
     assert len(places) == 8  # beside each other, not on top of each other
 
@@ -70,8 +72,9 @@ def test_the_ratio_is_that_of_candidate_to_reference() -> None:
     markers = next(line for line in figure.axes[-1].get_lines() if line.get_marker() != "None")
     np.testing.assert_allclose(np.asarray(markers.get_ydata())[1:], 1.05)
     assert "ratio" in figure.axes[-1].get_ylabel()
-    outside = [points.get_offsets() for points in figure.axes[-1].collections if len(points.get_offsets())]
-    assert np.asarray(outside[0])[0, 1] == pytest.approx(figure.axes[-1].get_ylim()[0])  # the empty bin: an arrow
+    offsets = [np.asarray(points.get_offsets()) for points in figure.axes[-1].collections]
+    outside = next(places for places in offsets if len(places))
+    assert outside[0, 1] == pytest.approx(figure.axes[-1].get_ylim()[0])  # the empty bin: an arrow
 
 
 def test_what_may_be_negative_is_subtracted() -> None:

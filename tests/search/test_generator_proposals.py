@@ -42,11 +42,11 @@ def test_the_search_begins_with_the_configuration_as_it_stands_and_tries_nothing
 
 
 def test_a_search_ends_after_its_trials_whatever_came_out() -> None:
-    history = [
+    history: list[Candidate | Failure] = [
         Failure({"network.width": 32, "network.depth": 1}, "collapsed"),
         measured({"network.width": 64, "network.depth": 1}),
     ]
-    running = [{"network.width": 128, "network.depth": 2}]
+    running: list[Choices] = [{"network.width": 128, "network.depth": 2}]
     assert generator_proposals.propose(config(3), history, running) is None
     proposed = generator_proposals.propose(config(4), history, running)
     assert proposed is not None
@@ -54,7 +54,7 @@ def test_a_search_ends_after_its_trials_whatever_came_out() -> None:
 
 
 def test_the_start_is_left_out_where_it_cannot_be_chosen() -> None:
-    assert generator_proposals.propose(config(**{"network.width": (32, 64)}), [], []) in [
+    assert generator_proposals.propose(config(40, **{"network.width": (32, 64)}), [], []) in [
         {"network.width": 32},
         {"network.width": 64},
     ]

@@ -77,11 +77,12 @@ def near(values: NDArray[np.floating], expected: float, *, relative: float = 0) 
 
 
 def sampling_fraction(events: Events) -> NDArray[np.float64]:
-    return events.showers.sum(axis=(1, 2, 3), dtype=np.float64) / events.energy
+    return np.asarray(events.showers.sum(axis=(1, 2, 3), dtype=np.float64) / events.energy)
 
 
 def central_share(events: Events) -> NDArray[np.float64]:
-    return events.showers[:, 12, 12].sum(axis=1, dtype=np.float64) / events.showers.sum(axis=(1, 2, 3))
+    central = events.showers[:, 12, 12].sum(axis=1, dtype=np.float64)
+    return np.asarray(central / events.showers.sum(axis=(1, 2, 3)))
 
 
 def mean_index(events: Events, axis: int) -> NDArray[np.float64]:

@@ -17,23 +17,31 @@ from calogan.training.survey import survey
 
 def test_mape_of_known_numbers() -> None:
     # |2 - 1| / 2 and |4 - 5| / 4
-    assert float(adversarial.mape(np.float32([2, 4]), np.float32([1, 5]))) == pytest.approx(37.5, rel=1e-5)
+    assert float(adversarial.mape(np.array([2, 4], np.float32), np.array([1, 5], np.float32))) == pytest.approx(
+        37.5, rel=1e-5
+    )
 
 
 def test_binary_crossentropy_of_known_numbers() -> None:
-    found = float(adversarial.binary_crossentropy(np.float32([1, 0, 0.9]), np.float32([0.5, 0.25, 0.5])))
+    found = float(
+        adversarial.binary_crossentropy(np.array([1, 0, 0.9], np.float32), np.array([0.5, 0.25, 0.5], np.float32))
+    )
     assert found == pytest.approx((np.log(2) + np.log(4 / 3) + np.log(2)) / 3, rel=1e-5)
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
 def test_binary_crossentropy_of_certainty_is_finite(probability: float) -> None:
-    found = float(adversarial.binary_crossentropy(np.float32([1 - probability]), np.float32([probability])))
+    found = float(
+        adversarial.binary_crossentropy(np.array([1 - probability], np.float32), np.array([probability], np.float32))
+    )
     assert found == pytest.approx(-np.log(2e-7), rel=0.02)
 
 
 def test_the_published_loss_weighs_its_three_terms() -> None:
-    answer = (np.float32([[0.5]]), np.float32([[1.5]]), np.float32([[3.0]]))
-    loss = adversarial.published_loss(np.float32([1]), np.float32([100]), np.float32([4]), answer)
+    answer = (np.array([[0.5]], np.float32), np.array([[1.5]], np.float32), np.array([[3.0]], np.float32))
+    loss = adversarial.published_loss(
+        np.array([1], np.float32), np.array([100], np.float32), np.array([4], np.float32), answer
+    )
     assert float(loss) == pytest.approx(6 * np.log(2) + 0.2 * 50 + 0.1 * 25, rel=1e-5)
 
 

@@ -27,7 +27,11 @@ class Small(LatentNetwork):
 
 
 def test_energy_score_of_known_numbers() -> None:
-    real, first, second = (np.float32([[0, 0]]), np.float32([[3, 3]]), np.float32([[0, 4]]))
+    real, first, second = (
+        np.array([[0, 0]], np.float32),
+        np.array([[3, 3]], np.float32),
+        np.array([[0, 4]], np.float32),
+    )
     # Distances over sqrt(2): 3 to the first, 4 / sqrt(2) to the second, sqrt(10 / 2) between them.
     expected = 0.5 * (3 + 4 / np.sqrt(2) - np.sqrt(5))
     assert float(distance.energy_score(real, first, second)) == pytest.approx(expected, rel=1e-5)
@@ -62,7 +66,7 @@ def test_profiles_are_along_x_y_and_z(axis: int) -> None:
     shower = np.zeros((1, *CLIC.shape), np.float32)
     cell = (3, 12, 20)
     shower[(0, *cell)] = 1.0
-    profile = np.asarray(distance.views(shower, np.float32([10.0]))[1 + axis])
+    profile = np.asarray(distance.views(shower, np.array([10.0], np.float32))[1 + axis])
     assert profile[0].argmax() == cell[axis]
     assert profile[0].max() == pytest.approx(0.1)
 
@@ -70,8 +74,8 @@ def test_profiles_are_along_x_y_and_z(axis: int) -> None:
 @given(st.floats(2, 500))
 def test_views_that_are_shares_do_not_know_the_scale(energy: float) -> None:
     shower = np.full((1, *CLIC.shape), 1e-3, np.float32)
-    one = distance.views(shower, np.float32([1.0]))[:-1]
-    other = distance.views(shower * np.float32(energy), np.float32([energy]))[:-1]
+    one = distance.views(shower, np.array([1.0], np.float32))[:-1]
+    other = distance.views(shower * np.float32(energy), np.array([energy], np.float32))[:-1]
     for left, right in zip(one, other, strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-4)
 

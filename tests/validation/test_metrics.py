@@ -223,9 +223,8 @@ def test_wasserstein_leaves_out_what_is_not_defined(reference: Taken, scaled: Ta
     def holed(sample: Observables) -> Floats:
         return np.where(np.arange(len(sample)) < 500, np.nan, sample.sampling_fraction)
 
-    expected = metrics.wasserstein(
-        *(Sample(s.observables[500:], s.weight[500:], s.counts[500:]) for s in (r, c)), lambda s: s.sampling_fraction
-    )
+    rest = [Sample(s.observables[500:], s.weight[500:], s.counts[500:]) for s in (r, c)]
+    expected = metrics.wasserstein(rest[0], rest[1], lambda s: s.sampling_fraction)
     assert metrics.wasserstein(r, c, holed) == expected
 
 
