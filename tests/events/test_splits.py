@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from calogan.errors import EventsError
@@ -42,7 +42,10 @@ def test_parts_are_disjoint_and_complete(noise: Noise) -> None:
 def test_a_shower_falls_into_its_part_in_whatever_sample_it_is_met(noise: Noise, order: list[int], n: int) -> None:
     events = noise(40)
     whole = split_events(events, SHARES)
-    some = split_events(events[np.array(order[:n])], SHARES)
+    try:
+        some = split_events(events[np.array(order[:n])], SHARES)
+    except EventsError:  # of few showers a part may be empty, which is refused
+        reject()
     for name, part in some.items():
         assert set(part.energy.tolist()) <= set(whole[name].energy.tolist())
 
