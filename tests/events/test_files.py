@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from calogan.errors import EventsError
 from calogan.events import EventFiles, Events, EventSource, open_events, read_events, write_events
-from calogan.events.files import find_files, opened
+from calogan.events.files import find_files, open_hdf5
 
 Write = Callable[[str, Path, Events], Path]
 COUNTS = {"written clic": 5, "x50 wide": 3, "calochallenge": 7, "par04": 1, "clic energy": 4}
@@ -59,7 +59,7 @@ def test_chunks_are_the_sample_in_order(mixed: EventFiles, size: int) -> None:
 
 def test_showers_of_files_are_read_in_order_only(mixed: EventFiles) -> None:
     for step in (-1, 2):
-        with pytest.raises(ValueError, match="the step of a slice must be 1"):
+        with pytest.raises(ValueError, match="expected 1, because files are read in order"):
             mixed[::step]
 
 
@@ -98,11 +98,11 @@ def test_what_names_no_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty" / "notes.txt").write_text("text")
     for paths, message in (
         (tmp_path / "gone.h5", r"gone\.h5: no such file"),
-        (tmp_path / "empty", r"empty: the folder holds no HDF5 file \(\.h5, \.hdf5\)"),
+        (tmp_path / "empty", r"empty: the folder contains no HDF5 file \(\.h5, \.hdf5\)"),
         (f"{tmp_path}/*.h5", r"\*\.h5: the pattern matches no file"),
         (f"{tmp_path}/emp*", r"emp\*: the pattern matches no file"),
-        ([], "no file of showers is named; expected one or more HDF5 files"),
-        ("n" * 5000, r"nnn: cannot be looked up \(File name too long\)"),
+        ([], "no shower file given; expected one or more HDF5 files"),
+        ("n" * 5000, r"nnn: cannot be accessed \(File name too long\)"),
         ("a\0b.h5", "no such file"),
         (str(tmp_path / "empty" / "notes.txt" / "x.h5"), "no such file"),
     ):
@@ -115,7 +115,7 @@ def test_a_file_that_is_named_twice_is_told(plain: Events, tmp_path: Path, monke
     (tmp_path / "link.h5").symlink_to(path)
     monkeypatch.chdir(tmp_path)
     for paths in ([path, path], [path, tmp_path / "link.h5"], ["a.h5", path], [path, f"{tmp_path}/a*"], [tmp_path]):
-        with pytest.raises(EventsError, match="named more than once; its showers would count twice"):
+        with pytest.raises(EventsError, match="given more than once, so its showers would count twice"):
             open_events(paths)
 
 
@@ -139,12 +139,12 @@ def test_a_folder_or_a_pipe_among_the_files_of_a_folder_is_told(tmp_path: Path) 
 
 def test_a_file_is_closed_whatever_happens(plain: Events, tmp_path: Path) -> None:
     path = write_events(tmp_path / "a.h5", plain, header={})
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         assert set(file) == {"ECAL", "target"}
     assert not file
     with (
-        pytest.raises(EventsError, match=r"a\.h5: is damaged \(worn out\); make or fetch it anew"),
-        opened(path) as file,
+        pytest.raises(EventsError, match=r"a\.h5: is damaged \(worn out\); create or download it again"),
+        open_hdf5(path) as file,
     ):
         raise OSError("worn out")
     assert not file

@@ -82,7 +82,7 @@ def test_a_damaged_shard_of_a_finished_production_is_made_again(
     path = tmp_path / "p" / "showers-00001.h5"
     path.write_bytes(damage(path.read_bytes()))
     assert productions.check_manifest(tmp_path / "p") == [
-        "showers-00001.h5 is not what was written: its checksum differs"
+        "showers-00001.h5 has changed: its checksum differs from the manifest"
     ]
     assert [shard.file for shard in produce(tmp_path / "p")] == ["showers-00001.h5"]
     assert checksums(tmp_path / "p") == before
@@ -109,13 +109,13 @@ def test_files_of_something_else_are_not_mixed_with(tmp_path: Path) -> None:
     with pytest.raises(EventsError, match=r"holds files, but no production.json"):
         productions.begin(tmp_path, PLAN_OF_TEN)
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(EventsError, match="cannot be made"):
+    with pytest.raises(EventsError, match="cannot be created"):
         productions.begin(tmp_path / "file", PLAN_OF_TEN)
 
 
 def test_a_production_is_not_finished_without_all_shards(tmp_path: Path) -> None:
     productions.begin(tmp_path / "p", PLAN_OF_TEN)
-    with pytest.raises(EventsError, match=r"3 shards are not there, showers-00000\.h5 first; run the job again"):
+    with pytest.raises(EventsError, match=r"3 shards are missing, the first is showers-00000\.h5; run the job again"):
         productions.finish(tmp_path / "p", PLAN_OF_TEN)
     assert [path.name for path in (tmp_path / "p").iterdir()] == [PLAN]
 

@@ -101,7 +101,7 @@ def test_an_energy_is_read(text: str, expected: EnergyRange) -> None:
 
 @pytest.mark.parametrize("text", ["", "GeV", "2:", ":500", "2:500:7", "2-500", "200 GeV"])
 def test_a_text_that_is_no_energy_is_refused(text: str) -> None:
-    with pytest.raises(RequestError, match="is not understood; give GeV as 200, or as 2:500"):
+    with pytest.raises(RequestError, match="is neither a number nor a range; expected GeV, such as 200, or 2:500"):
         parse_energy(text)
 
 
@@ -109,7 +109,7 @@ def test_a_text_that_is_no_energy_is_refused(text: str) -> None:
     "text", ["0", "-5", "500:2", "-2:500", "nan", "inf", "2:inf", "nan:500", "1e999", "1e39", "2:1e39", "1e-46"]
 )
 def test_an_impossible_energy_is_refused(text: str) -> None:
-    with pytest.raises(RequestError, match="must be positive, finite and rising"):
+    with pytest.raises(RequestError, match="must be positive, finite and ascending"):
         parse_energy(text)
 
 

@@ -190,10 +190,10 @@ def test_a_disk_that_is_full_is_told(plain: Events, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "prepare", "message"),
     [
-        ("gone/showers.h5", Path.absolute, r"gone: no such folder; make it first"),
+        ("gone/showers.h5", Path.absolute, r"gone: no such folder; create it first"),
         ("folder.h5", Path.mkdir, r"folder\.h5: cannot be written \("),
         ("n" * 250, Path.absolute, r"nnn: cannot be written \(.*[Ff]ile name too long"),
-        ("file/showers.h5", lambda path: path.parent.write_text("text"), r"file: no such folder; make it first"),
+        ("file/showers.h5", lambda path: path.parent.write_text("text"), r"file: no such folder; create it first"),
     ],
 )
 def test_a_place_that_cannot_be_written_to_is_told(
@@ -214,6 +214,6 @@ def test_a_folder_without_permission_is_told(plain: Events, tmp_path: Path) -> N
 
 
 def test_a_format_that_is_only_read_is_refused(plain: Events, tmp_path: Path) -> None:
-    message = "format 'par04' is not written; give one of clic, calochallenge"
+    message = "format 'par04' cannot be written; expected one of clic, calochallenge"
     with pytest.raises(EventsError, match=re.escape(message)):
         write_events(tmp_path / "showers.h5", plain, format="par04")
