@@ -89,8 +89,8 @@ def test_equal_functions_give_equal_bytes() -> None:
         (tf.sin, "operation Sin"),
         (lambda x: tf.pad(x, tf.cast(x[0, 0, :4, :2], tf.int32)), "where a constant was expected"),
         (lambda x: x[..., 1], "ellipsis"),
-        (lambda x: tf.gather(x, tf.zeros((2, 3), tf.int32), axis=1, batch_dims=1), "gathers by batch"),
-        (lambda x: tf.matmul(x[0, 0], x[0, 0], transpose_b=True), "turned matrices"),
+        (lambda x: tf.gather(x, tf.zeros((2, 3), tf.int32), axis=1, batch_dims=1), "batched gather"),
+        (lambda x: tf.matmul(x[0, 0], x[0, 0], transpose_b=True), "transposed matrices"),
         (lambda x: tf.nn.conv2d_transpose(x, TURNED, (2, 15, 12, 3), 2, "VALID"), "transposed convolution"),
     ],
 )

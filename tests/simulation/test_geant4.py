@@ -256,7 +256,7 @@ def test_a_variable_that_points_elsewhere_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
 ) -> None:
     monkeypatch.setenv(variable, str(tmp_path))
-    with pytest.raises(SimulationError, match=rf"{variable} is set, but .* does not hold .* G4EMLOW8\.8; point it"):
+    with pytest.raises(SimulationError, match=rf"{variable} is set, but .* does not hold .* G4EMLOW8\.8; set it"):
         geant4.data_origin()
 
 
@@ -284,13 +284,13 @@ def test_fatal_error_shows_the_last_lines(monkeypatch: pytest.MonkeyPatch, tmp_p
     (tmp_path / "brem_SB").mkdir()
     (tmp_path / "epics2017" / "phot").mkdir(parents=True)
     monkeypatch.setenv("G4LEDATA", str(tmp_path))
-    with pytest.raises(SimulationError, match=r"(?s)Geant4 died with .*; its last lines:.*(brem_SB|Exception)"):
+    with pytest.raises(SimulationError, match=r"(?s)Geant4 ended with .*; its last lines:.*(brem_SB|Exception)"):
         fixed(1, 1)
 
 
 @needs_geant4
 def test_a_killed_simulation_is_told() -> None:
-    with pytest.raises(SimulationError, match="Geant4 died with SIGKILL"):
+    with pytest.raises(SimulationError, match="Geant4 ended with SIGKILL"):
         fixed(2, 1000, progress=lambda _: children()[0].kill())
     assert not children()
 
@@ -358,9 +358,9 @@ def test_no_energies_give_no_showers() -> None:
         ({"energy": [[1.0]]}, r"shape \(1, 1\); expected \(n,\)"),
         ({"seed": -1}, "seed -1 is negative"),
         ({"first": -1}, "first -1 is negative"),
-        ({"field_tesla": 21.0}, r"field 21\.0 T is not possible"),
-        ({"field_tesla": float("nan")}, "field nan T is not possible"),
-        ({"cut_mm": 0.0}, r"cut 0\.0 mm is not possible"),
+        ({"field_tesla": 21.0}, r"field 21\.0 T is out of range"),
+        ({"field_tesla": float("nan")}, "field nan T is out of range"),
+        ({"cut_mm": 0.0}, r"cut 0\.0 mm is out of range"),
     ],
 )
 def test_impossible_requests_are_refused(settings: dict[str, object], message: str) -> None:
