@@ -102,7 +102,7 @@ def test_tables_survive_being_written_and_have_one_spelling(model: lean.Lean, tm
 def test_a_file_without_tables_is_an_error(damage: Callable[[Path], object], model: lean.Lean, tmp_path: Path) -> None:
     cell_sampling.write(tmp_path / "cells.npz", cell_sampling.tables(model))
     damage(tmp_path / "cells.npz")
-    with pytest.raises(ModelError, match="holds no tables of cells"):
+    with pytest.raises(ModelError, match="contains no tables of cells"):
         cell_sampling.read(tmp_path / "cells.npz")
 
 

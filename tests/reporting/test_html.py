@@ -123,7 +123,7 @@ def test_the_verdict_is_in_words_and_explained(page: Page) -> None:
     assert plain.count("1 of 3 gates failed: number of hits, shift; 1 undecided.") == len(NAMES)
     for explanation in ("beyond the limit by more than two", "use more showers", "within the limit", "do not allow"):
         assert explanation in plain
-    assert "This version of the report has no definition of it in words." in plain
+    assert "This version of the report has no definition of this metric." in plain
 
 
 def test_nothing_is_fetched_from_elsewhere(text: str, page: Page) -> None:

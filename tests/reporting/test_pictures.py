@@ -51,7 +51,7 @@ def test_the_front_view_has_x_to_the_right() -> None:
 
 
 def test_pyplot_is_never_loaded() -> None:
-    code = "import sys, calogan.pictures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, calogan.reporting.pictures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -54,7 +54,7 @@ def test_other_numbers_of_layers_and_cells(tmp_path: Path) -> None:
         ("W = 0.93", "W = 0.5", r"the fractions add up to 0\.57; expected 1"),
         ("density = 17.8", "density = 0.0", "materials.tungsten_alloy.density"),
         ('absorber = "tungsten_alloy"', 'absorber = "lead"', "no material lead under materials"),
-        ('absorber = "tungsten_alloy"', 'absorber = "silicon"', "silicon is the material of the read-out"),
+        ('absorber = "tungsten_alloy"', 'absorber = "silicon"', "silicon is the built-in read-out material"),
         ('material = "silicon"', 'material = "air"', "exactly one slice of silicon"),
         ('name = "clic"', "name = clic", "is not TOML"),
     ],

@@ -339,7 +339,7 @@ def test_worker_cannot_be_imported_by_mistake() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
     assert answer.returncode == 1
-    assert "the process that geant4.simulate starts" in answer.stderr
+    assert "call geant4.simulate" in answer.stderr
     assert "download the missing ones" not in answer.stdout
 
 

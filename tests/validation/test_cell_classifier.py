@@ -34,6 +34,6 @@ def test_a_shower_without_primary_energy_is_refused(events: Events) -> None:
 
 
 def test_the_import_does_not_load_tensorflow() -> None:
-    code = "import sys, calogan.cell_classifier; print(*({'tensorflow', 'keras'} & set(sys.modules)))"
+    code = "import sys, calogan.validation.cell_classifier; print(*({'tensorflow', 'keras'} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert not answer.stdout.strip()

@@ -262,7 +262,7 @@ def test_the_classifier_takes_a_bounded_number_of_showers(
 
 def test_training_draws_showers_by_their_weight() -> None:
     weights = np.array([1.0, 0.0, 2.0, 0.5, 0.5, 1.0])
-    drawn = metrics._drawn_by_weight(weights, np.array([True] * 5 + [False]))
+    drawn = metrics._repeat_by_weight(weights, np.array([True] * 5 + [False]))
     assert np.bincount(drawn, minlength=6).tolist() in ([1, 0, 2, 1, 0, 0], [1, 0, 2, 0, 1, 0])
 
 
