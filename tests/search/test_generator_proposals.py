@@ -94,9 +94,9 @@ def test_choices_are_made_in_the_configuration() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("network.wdith", 64, "'network.wdith' is nothing that can be chosen"),
-        ("data.train", 0.1, "'data.train' is nothing that can be chosen"),
-        ("width", 64, "'width' is nothing that can be chosen"),
+        ("network.wdith", 64, "'network.wdith' is not a setting"),
+        ("data.train", 0.1, "'data.train' is not a setting"),
+        ("width", 64, "'width' is not a setting"),
         ("network.width", 10, "multiple of 4"),
         ("network.kernel", 2, "1, 3 or 5"),
     ],

@@ -138,7 +138,7 @@ def test_batches_hold_every_row_and_are_whole() -> None:
 
 
 def test_what_cannot_be_loaded_is_an_error(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match="no comparator 'int8'; there are tflite-float16"):
+    with pytest.raises(ModelError, match="no comparator 'int8'; expected one of tflite-float16"):
         loading.load(tiny_model, "int8")
     monkeypatch.setitem(loading._PACKAGES, "tflite-int8", ("no_such_package",))
     with pytest.raises(ModelError, match=r"needs no_such_package.*calogan\[peers\]"):
