@@ -161,19 +161,19 @@ def simulate(
     }
     if not len(energy):
         return Events(showers, energy)
-    done = 0
+    count = 0
     with tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
         environment = _environment(Path(scratch))
         with _python(["-m", "calogan.simulation.geant4_worker"], environment, json.dumps(job)) as output:
             for shower in showers:
                 if output.readinto(shower.data) < shower.nbytes:
                     break
-                done += 1
+                count += 1
                 if progress is not None:
                     progress(1)
-    if done < len(energy):
+    if count < len(energy):
         raise SimulationError(
-            f"Geant4 stopped after {done} of {len(energy)} showers without an error message; try again"
+            f"Geant4 stopped after {count} of {len(energy)} showers without an error message; try again"
         )
     return Events(showers, energy)
 

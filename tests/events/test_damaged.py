@@ -16,7 +16,7 @@ Put = Callable[[h5py.File, str], object]
 
 
 def file_of(**defaults: Any) -> Callable[..., Make]:
-    """Makes makers of files that are good but for the datasets given; None leaves one out."""
+    """Returns factories of files that are valid except for some datasets; None leaves a dataset out."""
 
     def but(**changes: Any) -> Make:
         def make(path: Path) -> None:
@@ -33,7 +33,7 @@ def file_of(**defaults: Any) -> Callable[..., Make]:
 
 
 def column(*shape: int, cell: float, one: float = 0, core: float | None = None) -> np.ndarray:
-    """Showers that are a column of equal cells; `one` changes a cell of shower 1 at the edge, `core` one in the column."""
+    """Showers that are a column of equal cells; `one` sets a cell of shower 1 at the edge, `core` one in the column."""
     cells = np.zeros((3, *shape), np.float32)
     x, y = shape[0] // 2, shape[1] // 2
     cells[:, x, y, 3:20] = cell
@@ -70,7 +70,7 @@ def claiming(n: int, *inner: int) -> Put:
 
 
 def far_behind(shower: int, value: float, scale: float = 1) -> Put:
-    """300 compressed showers, one of them with a bad cell, further than is looked at to recognise the format."""
+    """300 compressed showers, one of them with a bad cell, beyond those read to detect the format."""
 
     def put(file: h5py.File, name: str) -> None:
         cells = np.repeat(column(*GRID, cell=0.12 * scale)[:1], 300, axis=0)
@@ -287,15 +287,15 @@ DAMAGES: list[tuple[str, Make, str]] = [
 
 @pytest.mark.parametrize(("make", "message"), [row[1:] for row in DAMAGES], ids=[row[0] for row in DAMAGES])
 @pytest.mark.timeout(20)
-def test_a_damaged_file_is_told_what_is_wrong(make: Make, message: str, tmp_path: Path) -> None:
+def test_damage_to_a_file_is_reported(make: Make, message: str, tmp_path: Path) -> None:
     path = tmp_path / "ein Schauer ½ {x} %s.h5"
     make(path)
     with pytest.raises(EventsError) as caught:
         read_events(path)
-    told = str(caught.value)
-    assert told.startswith(f"{path}: {message}")
-    assert len(told) < 1500
-    told.encode()
+    text = str(caught.value)
+    assert text.startswith(f"{path}: {message}")
+    assert len(text) < 1500
+    text.encode()
 
 
 @pytest.mark.parametrize("make", GOOD.values(), ids=GOOD)
@@ -325,14 +325,14 @@ FORCED: list[tuple[Make, str, str]] = [
 
 
 @pytest.mark.parametrize(("make", "format", "message"), FORCED)
-def test_a_format_that_does_not_fit_is_told(make: Make, format: str, message: str, tmp_path: Path) -> None:
+def test_a_format_that_does_not_fit_is_reported(make: Make, format: str, message: str, tmp_path: Path) -> None:
     make(tmp_path / "showers.h5")
     with pytest.raises(EventsError) as caught:
         open_events(tmp_path / "showers.h5", format=format)
     assert str(caught.value).startswith(f"{tmp_path / 'showers.h5'}: {message}")
 
 
-def test_a_format_that_does_not_exist_is_told(tmp_path: Path) -> None:
+def test_a_format_that_does_not_exist_is_reported(tmp_path: Path) -> None:
     clic()(tmp_path / "showers.h5")
     with pytest.raises(
         EventsError, match="unknown format 'root'; expected one of clic, clic-x50, calochallenge, par04"
@@ -341,7 +341,7 @@ def test_a_format_that_does_not_exist_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
+def test_a_file_without_permission_is_reported(tmp_path: Path) -> None:
     clic()(tmp_path / "showers.h5")
     (tmp_path / "showers.h5").chmod(0)
     with pytest.raises(EventsError, match="is not a readable HDF5 file"):

@@ -63,7 +63,7 @@ def test_showers_of_files_are_read_in_order_only(mixed: EventFiles) -> None:
             mixed[::step]
 
 
-def test_a_bad_shower_is_told_by_its_file_and_its_number_there(geant4: Events, write_as: Write, tmp_path: Path) -> None:
+def test_a_bad_shower_is_reported_with_its_file_and_index(geant4: Events, write_as: Write, tmp_path: Path) -> None:
     bad = Events(geant4.showers[:5].copy(), geant4.energy[:5])
     bad.showers[3, 0, 0, 0] = np.nan
     files = open_events([write_as("clic", tmp_path / f"{i}.h5", some) for i, some in enumerate([geant4[:4], bad])])
@@ -93,7 +93,7 @@ def test_files_are_found_by_name_folder_and_pattern(plain: Events, tmp_path: Pat
     assert len(open_events(tmp_path)) == 15
 
 
-def test_what_names_no_file_is_told(tmp_path: Path) -> None:
+def test_a_name_without_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("text")
     for paths, message in (
@@ -110,7 +110,7 @@ def test_what_names_no_file_is_told(tmp_path: Path) -> None:
             open_events(paths)
 
 
-def test_a_file_that_is_named_twice_is_told(plain: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_given_twice_is_reported(plain: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_events(tmp_path / "a.h5", plain, header={})
     (tmp_path / "link.h5").symlink_to(path)
     monkeypatch.chdir(tmp_path)
@@ -119,7 +119,7 @@ def test_a_file_that_is_named_twice_is_told(plain: Events, tmp_path: Path, monke
             open_events(paths)
 
 
-def test_files_of_two_detectors_are_told(plain: Events, tmp_path: Path) -> None:
+def test_files_of_two_detectors_are_reported(plain: Events, tmp_path: Path) -> None:
     small = Events(plain.showers[:, :5, :6, :7].copy(), plain.energy)
     for name, events in (("a.h5", plain), ("b.h5", small)):
         write_events(tmp_path / name, events, header={})
@@ -127,7 +127,7 @@ def test_files_of_two_detectors_are_told(plain: Events, tmp_path: Path) -> None:
         open_events(tmp_path, shape=None)
 
 
-def test_a_folder_or_a_pipe_among_the_files_of_a_folder_is_told(tmp_path: Path) -> None:
+def test_a_folder_or_a_pipe_among_the_files_of_a_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.h5").mkdir()
     with pytest.raises(EventsError, match=r"a\.h5: is a folder; name an HDF5 file"):
         open_events(tmp_path)
@@ -137,7 +137,7 @@ def test_a_folder_or_a_pipe_among_the_files_of_a_folder_is_told(tmp_path: Path) 
         open_events(tmp_path)
 
 
-def test_a_file_is_closed_whatever_happens(plain: Events, tmp_path: Path) -> None:
+def test_a_file_is_closed_even_after_an_error(plain: Events, tmp_path: Path) -> None:
     path = write_events(tmp_path / "a.h5", plain, header={})
     with open_hdf5(path) as file:
         assert set(file) == {"ECAL", "target"}

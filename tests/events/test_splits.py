@@ -13,7 +13,7 @@ Noise = Callable[..., Events]
 
 
 class Watched:
-    """Showers of which one can only read slices; remembers how many at a time were read."""
+    """Showers that can be read in slices only; records the sizes of the slices."""
 
     def __init__(self, events: Events) -> None:
         self.events = events
@@ -39,7 +39,7 @@ def test_parts_are_disjoint_and_complete(noise: Noise) -> None:
 
 @given(st.permutations(range(40)), st.integers(20, 40))
 @settings(max_examples=25, deadline=None)
-def test_a_shower_falls_into_its_part_in_whatever_sample_it_is_met(noise: Noise, order: list[int], n: int) -> None:
+def test_the_part_of_a_shower_does_not_depend_on_its_sample(noise: Noise, order: list[int], n: int) -> None:
     events = noise(40)
     whole = split_events(events, SHARES)
     some = split_events(events[np.array(order[:n])], SHARES)
@@ -67,14 +67,14 @@ def test_showers_of_one_energy_and_showers_of_one_pattern_are_told_apart(noise: 
 @given(st.integers(1, 70), st.integers(0, 3))
 @settings(max_examples=15, deadline=None)
 def test_a_source_is_divided_as_a_sample_in_memory(noise: Noise, chunk: int, seed: int) -> None:
-    events, told = noise(60), []
+    events, sizes = noise(60), []
     source = Watched(events)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splits, "_CHUNK", chunk)
-        parts = split_source(source, SHARES, seed=seed, progress=told.append)
-        assert told == source.read
-        assert sum(told) == 60
-        assert max(told) <= chunk
+        parts = split_source(source, SHARES, seed=seed, progress=sizes.append)
+        assert sizes == source.read
+        assert sum(sizes) == 60
+        assert max(sizes) <= chunk
         for name, expected in split_events(events, SHARES, seed=seed).items():
             np.testing.assert_array_equal(parts[name].energy, expected.energy)
             np.testing.assert_array_equal(parts[name][:].showers, expected.showers)

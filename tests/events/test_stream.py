@@ -17,7 +17,7 @@ Write = Callable[[str, Path, Events], Path]
 
 
 class OnDisk:
-    """Showers that are made when they are read; the energy of shower k is k + 1, and so is each of its cells."""
+    """Showers made on demand; the energy of shower k is k + 1, and so is each of its cells."""
 
     def __init__(self, n: int, shape: tuple[int, int, int] = (1, 1, 1)) -> None:
         self.energy = np.arange(1, n + 1, dtype=np.float32)

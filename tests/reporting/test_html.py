@@ -221,9 +221,9 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 
 def test_all_reports_fit_into_one_json(reports: dict[str, ValidationReport]) -> None:
-    found = json.loads(html.to_json(reports, reference_name="Geant4"))
-    assert found["reference"] == "Geant4"
-    assert list(found["candidates"]) == list(NAMES)
-    metrics = found["candidates"]["INC int8"]["metrics"]
+    content = json.loads(html.to_json(reports, reference_name="Geant4"))
+    assert content["reference"] == "Geant4"
+    assert list(content["candidates"]) == list(NAMES)
+    metrics = content["candidates"]["INC int8"]["metrics"]
     assert metrics["physics/hits_shift"]["value"] == 0.5
     assert metrics["physics/auc_high_level"]["value"] is None

@@ -1,4 +1,4 @@
-"""Descriptions of detectors: the packaged one, others, and what is refused."""
+"""Descriptions of detectors: the packaged one, others, and invalid ones."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Geant4 showers: physics against published and measured numbers, reproducibility, data, and processes that die."""
+"""Geant4 showers: physics against published and measured numbers, reproducibility, data, and crashing processes."""
 
 import importlib.util
 import signal
@@ -71,7 +71,7 @@ def reference() -> Events:
 
 
 def near(values: NDArray[np.floating], expected: float, *, relative: float = 0) -> bool:
-    """Whether the mean is within four of its standard errors, and a tolerance for what is expected."""
+    """Whether the mean is within four standard errors plus the tolerance of the expected value."""
     error = values.std() / np.sqrt(len(values))
     return bool(abs(values.mean() - expected) < 4 * error + relative * abs(expected))
 
@@ -252,7 +252,7 @@ def test_data_downloaded_earlier_are_found(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.parametrize("variable", ["G4LEDATA", "GEANT4_DATA_DIR"])
-def test_a_variable_that_points_elsewhere_is_told(
+def test_a_variable_that_points_elsewhere_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
 ) -> None:
     monkeypatch.setenv(variable, str(tmp_path))
@@ -261,7 +261,7 @@ def test_a_variable_that_points_elsewhere_is_told(
 
 
 @needs_geant4
-def test_header_says_how_showers_were_made() -> None:
+def test_the_header_describes_the_simulation() -> None:
     header = geant4.header(field_tesla=0, cut_mm=1.5)
     assert header["geant4_version"] == "11.4.1"
     assert header["physics_list"] == "G4EmStandardPhysics"
@@ -275,7 +275,7 @@ def test_header_says_how_showers_were_made() -> None:
 
 
 def children() -> list[psutil.Process]:
-    """Simulations of this process that are running."""
+    """Running simulations started by this process."""
     return [child for child in psutil.Process().children() if "calogan.simulation.geant4_worker" in child.cmdline()]
 
 
@@ -289,7 +289,7 @@ def test_fatal_error_shows_the_last_lines(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @needs_geant4
-def test_a_killed_simulation_is_told() -> None:
+def test_a_killed_simulation_is_reported() -> None:
     with pytest.raises(SimulationError, match="Geant4 ended with SIGKILL"):
         fixed(2, 1000, progress=lambda _: children()[0].kill())
     assert not children()
@@ -333,7 +333,7 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_worker_cannot_be_imported_by_mistake() -> None:
-    """It would make geant4-pybind ask whether to download."""
+    """The import would make geant4-pybind offer a download."""
     code = "import calogan.simulation.geant4_worker"
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
@@ -372,7 +372,7 @@ def test_impossible_requests_are_refused(settings: dict[str, object], message: s
 @pytest.mark.slow
 @needs_geant4
 def test_the_last_layer_is_that_of_the_packaged_showers() -> None:
-    """Nothing is behind it that the field could bend electrons back from; that would be a third more hits."""
+    """The world ends behind the last layer: the field would bend electrons back from a gap, with a third more hits."""
     packaged = read_events(packaged_sample())
     chosen = packaged[np.flatnonzero((packaged.energy > 80) & (packaged.energy < 150))]
     simulated = geant4.simulate(chosen.energy[:40], seed=6)
