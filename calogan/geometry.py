@@ -1,4 +1,4 @@
-"""The read-out grid of the calorimeter: which cell is where, behind how much absorber."""
+"""The read-out grid of the calorimeter: positions of the cells and absorber in front of them."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ class Grid:
     Attributes:
         shape: number of cells along (x, y, z); z is the depth, so shape[2] is the number of layers.
         cell_mm: side of a cell in x and y, mm.
-        absorber_mm: thickness of the tungsten before each layer, mm, one number per layer.
-        gap_mm: thickness of what follows each plate (silicon, air, boards), mm.
-        entry_cell: (x, y) index of the cell whose centre the primary particle enters.
+        absorber_mm: thickness of the tungsten in front of each layer, mm, one number per layer.
+        gap_mm: total thickness of silicon, air and boards behind each plate, mm.
+        entry_cell: (x, y) index of the cell that the primary particle enters at its centre.
         threshold_gev: read-out threshold; a cell below it counts as empty, GeV.
     """
 

@@ -1,7 +1,7 @@
-"""How fast and how large a model is in each precision: all of them interleaved in one run on one core.
+"""Speed and size of a model in each precision, measured interleaved in one run on one core.
 
-Machines are noisy and differ from each other, so what is worth quoting is the ratio of two precisions in one
-report. Every round times each precision once, in turn, on the same energies and seed.
+Machines are noisy and differ from each other, so only the ratio of two precisions in one report is meaningful.
+Every round times each precision once, in turn, on the same energies and seed.
 """
 
 import json
@@ -37,10 +37,10 @@ class Network:
     """The part of a model that is quantized, in some runtime, on one thread.
 
     Attributes:
-        run: computes outputs, shape (n, 25, 25, 25), of features, shape (n, k).
-        sha256: hash of the model in the runtime's own format.
-        size_mb: size of it, 10^6 bytes.
-        operations: what the runtime computes in which arithmetic.
+        run: computes outputs, shape (n, 25, 25, 25), from features, shape (n, k).
+        sha256: hash of the model in the format of the runtime.
+        size_mb: size of the model in that format, 10^6 bytes.
+        operations: number of operations in integer and floating-point arithmetic.
     """
 
     run: Callable[[NDArray[np.float32]], Any]
@@ -51,17 +51,17 @@ class Network:
 
 @dataclass(frozen=True)
 class Timing:
-    """One precision of one model.
+    """Timing of one precision of one model.
 
     Attributes:
-        ms_per_shower: a whole `sample` call, random numbers to Events in memory, core-ms; median of the rounds.
-        ms_per_shower_error: half the range that holds two thirds of the rounds, core-ms.
-        network_ms_per_shower: the quantized part alone, core-ms; median of the rounds.
-        showers_per_s: per core.
-        speedup: how many times faster than float32, median over rounds of the ratio within a round.
-        network_speedup: the same for the quantized part alone.
+        ms_per_shower: time of a whole `sample` call, from random numbers to Events in memory, core-ms; median of rounds.
+        ms_per_shower_error: half the range that contains two thirds of the rounds, core-ms.
+        network_ms_per_shower: time of the quantized part alone, core-ms; median of rounds.
+        showers_per_s: showers per second and core.
+        speedup: speed relative to float32, median over rounds of the ratio within a round.
+        network_speedup: speed of the quantized part alone, likewise.
         size_mb: size of the frozen network, 10^6 bytes.
-        operations: what the network computes in which arithmetic.
+        operations: number of operations in integer and floating-point arithmetic.
     """
 
     ms_per_shower: float
@@ -76,7 +76,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class BenchmarkReport:
-    """Timings of one model by precision, with the machine they hold for."""
+    """Timings of one model by precision, with a description of the machine."""
 
     model: str
     timings: Mapping[str, Timing]
@@ -85,7 +85,7 @@ class BenchmarkReport:
     header: Mapping[str, str]
 
     def metrics(self, precision: str) -> dict[str, float]:
-        """Numbers of one precision under the names every precision shares."""
+        """Metrics of one precision, under the same names for every precision."""
         timing = self.timings[precision]
         return {
             "perf/ms_per_shower": timing.ms_per_shower,
@@ -111,11 +111,11 @@ def benchmark(
     *,
     progress: Callable[[], None] = lambda: None,
 ) -> BenchmarkReport:
-    """Time a model in several precisions, float32 always among them.
+    """Time a model in several precisions, always including float32.
 
     Args:
         model: packaged name or folder.
-        precisions: which; float32 is added, as it is what the others are compared with.
+        precisions: the precisions; float32, the baseline, is added.
         config: batch size and number of rounds.
         progress: called after every round.
 
@@ -146,10 +146,10 @@ def interleave(
     """Time generators and their networks in turn on one core, round after round.
 
     Args:
-        samplers: by name, the first is what the others are compared with; each on one thread.
+        samplers: generators by name, each on one thread; the first is the baseline.
         networks: the quantized part of each, under the same names.
-        features: what the networks are given, shape (n, k).
-        rounds: how many; one more warms up caches and compiled kernels.
+        features: inputs of the networks, shape (n, k).
+        rounds: number of rounds; one more warms up caches and compiled kernels.
         progress: called after every round.
     """
     first = next(iter(samplers))
@@ -178,7 +178,7 @@ def interleave(
 
 
 def tensorflow_network(folder: Path, description: Bundle, precision: str) -> Network:
-    """The network of a precision of a model, as TensorFlow computes it on one thread.
+    """The network of a model in one precision, run by TensorFlow on one thread.
 
     Raises:
         ModelError: the model does not have the precision.
@@ -187,21 +187,21 @@ def tensorflow_network(folder: Path, description: Bundle, precision: str) -> Net
     model_folder.check_files(folder, description, precision)
     file = description.network_files[precision]
     definition = read_graph(folder / file)
-    counted = count_operations(definition)
-    if precision == "int8" and not counted.integer_convolutions + counted.integer_products:
+    operations = count_operations(definition)
+    if precision == "int8" and not operations.integer_convolutions + operations.integer_products:
         raise QuantizationError(
             f"{folder}: the network called int8 has no int8 convolution or product; quantize the model again"
         )
     with tf.Graph().as_default() as graph:
         features, outputs = tf.import_graph_def(definition, return_elements=["features:0", "out_outputs:0"], name="")
         session = tf.compat.v1.Session(graph=graph, config=session_config(1))
-        # Fetching the operation, not its tensor, leaves the copy to numpy out of the time.
+        # Fetching the operation instead of its tensor excludes the copy to NumPy from the time.
         run = session.make_callable(undequantized(outputs).op, feed_list=[features])
-    return Network(run, description.sha256[file], (folder / file).stat().st_size / 1e6, counted)
+    return Network(run, description.sha256[file], (folder / file).stat().st_size / 1e6, operations)
 
 
 def network_features(folder: Path, description: Bundle, n: int) -> NDArray[np.float32]:
-    """What the network of a model is given for n energies over the whole range, shape (n, k)."""
+    """Inputs of a model's network for n energies over the whole range, shape (n, k)."""
     model = freezing.load_generator_network(folder, description)
     energy = np.linspace(*description.energy_range, n, dtype=np.float32)
     features, _ = model.prepare(energy, latent_numbers(n, seed=_SEED, model=description))

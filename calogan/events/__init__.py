@@ -1,4 +1,4 @@
-"""Showers and the energies that made them: in memory, in files, streamed, divided into samples."""
+"""Showers and their primary energies: in memory, in files, as a stream, split into samples."""
 
 from pathlib import Path
 

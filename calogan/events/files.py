@@ -1,4 +1,4 @@
-"""Showers in files, read when they are asked for: one file, several, a folder or a pattern, in any known format."""
+"""Showers in files, read on demand: one file, several files, a folder or a pattern, in any supported format."""
 
 import contextlib
 import glob
@@ -17,18 +17,18 @@ from calogan.events.records import Events, checked_events
 from calogan.geometry import CLIC
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-# What h5py raises in a damaged file, between its opening and its last chunk; it has no exception of its own.
+# What h5py raises for a damaged file, on opening or on reading any chunk; it has no exception of its own.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 _SUFFIXES = (".h5", ".hdf5", ".hdf")
 
 
 @dataclass(frozen=True, eq=False)
 class EventFiles:
-    """Showers of files, in the order of the files; a slice reads its showers from disk.
+    """Showers in files, in the order of the files; a slice reads its showers from disk.
 
     Attributes:
         paths: the files.
-        layouts: how each stores its showers.
+        layouts: how each file stores its showers.
         energy: energy of the primary particle of every shower, shape (n,), GeV.
     """
 
@@ -40,14 +40,14 @@ class EventFiles:
         return len(self.energy)
 
     def __getitem__(self, which: slice, /) -> Events:
-        """Read and check showers.
+        """Read and check a slice of the showers.
 
         Raises:
-            EventsError: a file is damaged there, or a shower cannot be one.
+            EventsError: a file is damaged there, or a shower is not physically possible.
         """
         start, stop, step = which.indices(len(self))
         if step != 1:
-            raise ValueError("showers of files are read in order: the step of a slice must be 1")
+            raise ValueError(f"the step of the slice is {step}; expected 1, because files are read in order")
         showers = np.empty((max(0, stop - start), *self.layouts[0].shape), dtype=np.float32)
         filled, first = 0, 0
         for path, layout in zip(self.paths, self.layouts, strict=True):
@@ -71,73 +71,74 @@ class EventFiles:
 def open_events(
     paths: Paths, *, format: str | None = None, shape: tuple[int, int, int] | None = CLIC.shape
 ) -> EventFiles:
-    """Open files of showers without reading the showers.
+    """Open shower files without reading the showers.
 
     Args:
         paths: an HDF5 file, a folder of them, a pattern such as `showers-*.h5`, or a list of any of these.
-        format: one of `formats.FORMATS` to insist on; None recognises the format of each file.
-        shape: cells along (x, y, z) that are expected; None for those of any detector.
+        format: one of `formats.FORMATS` to require; None detects the format of each file.
+        shape: expected number of cells along (x, y, z); None accepts any detector.
 
     Raises:
-        EventsError: nothing is there, or a file is not HDF5, truncated, or holds something else than showers.
+        EventsError: no file exists, or a file is not HDF5, is truncated, or contains something other than showers.
     """
-    found = find_files(paths)
+    files = find_files(paths)
     layouts: list[Layout] = []
     energies: list[NDArray[np.float32]] = []
-    for path in found:
-        with opened(path) as file:
+    for path in files:
+        with open_hdf5(path) as file:
             layout, energy = recognise(path, file, format=format, shape=shape)
         if layouts and layout.shape != layouts[0].shape:
             raise EventsError(
-                f"{path}: showers of {layout.shape} cells, but {found[0]} has {layouts[0].shape}; give files of one detector"
+                f"{path}: showers of {layout.shape} cells, but {files[0]} has {layouts[0].shape}; "
+                "give files of one detector"
             )
         layouts.append(layout)
         energies.append(energy)
-    return EventFiles(tuple(found), tuple(layouts), np.concatenate(energies))
+    return EventFiles(tuple(files), tuple(layouts), np.concatenate(energies))
 
 
 def read_events(paths: Paths, *, format: str | None = None, shape: tuple[int, int, int] | None = CLIC.shape) -> Events:
-    """Read all showers of files into memory, 62.5 kB each; see `open_events`.
+    """Read all showers of the files into memory, 62.5 kB each; see `open_events`.
 
     Raises:
-        EventsError: nothing is there, or a file is not HDF5, truncated, or holds something else than showers.
+        EventsError: no file exists, or a file is not HDF5, is truncated, or contains something other than showers.
     """
     return open_events(paths, format=format, shape=shape)[:]
 
 
 def find_files(paths: Paths) -> list[Path]:
-    """List the files that are meant by names, folders and patterns, in order of name within each.
+    """List the files that names, folders and patterns stand for, sorted by name within each folder or pattern.
 
     Raises:
-        EventsError: one of them names no file.
+        EventsError: one of them matches no file, or a file is listed twice.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    if not given or not all(os.fspath(item) for item in given):
-        raise EventsError("no file of showers is named; expected one or more HDF5 files")
-    found: list[Path] = []
-    for text in (os.fspath(item) for item in given):
+    names = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not names or not all(os.fspath(name) for name in names):
+        raise EventsError("no shower file given; expected one or more HDF5 files")
+    files: list[Path] = []
+    for text in (os.fspath(name) for name in names):
         try:
             members, problem = _members(text)
         except OSError as error:
-            raise EventsError(f"{text}: cannot be looked up ({error.strerror})") from error
+            raise EventsError(f"{text}: cannot be accessed ({error.strerror})") from error
         if not members:
             raise EventsError(f"{text}: {problem}")
-        found += members
-    known: set[str] = set()
-    for path in found:
-        real = os.path.realpath(path)
-        if real in known:
-            raise EventsError(f"{path}: named more than once; its showers would count twice")
-        known.add(real)
-    return found
+        files += members
+    targets: set[str] = set()
+    for path in files:
+        target = os.path.realpath(path)
+        if target in targets:
+            raise EventsError(f"{path}: given more than once, so its showers would count twice; name each file once")
+        targets.add(target)
+    return files
 
 
 def _members(text: str) -> tuple[list[Path], str]:
-    """Files that one name stands for, and what to say if there are none."""
+    """Files that one name stands for, and the error message if there are none."""
     path = Path(text)
     if path.is_dir():
         members = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and not p.name.startswith("."))
-        return members, "the folder holds no HDF5 file (.h5, .hdf5)"
+        return members, "the folder contains no HDF5 file (.h5, .hdf5)"
     if glob.has_magic(text) and not path.exists():
         names = glob.glob(text, recursive=True)  # noqa: PTH207 - absolute patterns
         return sorted(Path(name) for name in names if Path(name).is_file()), "the pattern matches no file"
@@ -145,15 +146,15 @@ def _members(text: str) -> tuple[list[Path], str]:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file to read; what HDF5 finds wrong with it, then or later, becomes an error that says so.
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading and translate the errors of HDF5, also those raised while the file is open.
 
     Raises:
         EventsError: the file is missing, not HDF5, truncated or damaged.
     """
     if not path.exists():
         raise EventsError(f"{path}: no such file")
-    if not path.is_file():  # opening a pipe would wait for its writer
+    if not path.is_file():  # opening a pipe would block until something writes to it
         raise EventsError(f"{path}: is a {'folder' if path.is_dir() else 'device or pipe'}; name an HDF5 file")
     try:
         file = h5py.File(path, "r")
@@ -165,12 +166,12 @@ def opened(path: Path) -> Iterator[h5py.File]:
             yield file
         except _DAMAGE as error:
             raise EventsError(
-                f"{path}: is damaged ({str(error) or type(error).__name__}); make or fetch it anew"
+                f"{path}: is damaged ({str(error) or type(error).__name__}); create or download it again"
             ) from error
 
 
 def _read_into(part: NDArray[np.float32], path: Path, layout: Layout, low: int, high: int) -> None:
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         plain = layout.axes == "xyz" and layout.stored == layout.shape and layout.gev_per_unit == 1
         if plain and file[layout.showers].dtype == np.float32:
             file[layout.showers].read_direct(part, np.s_[low:high])

@@ -1,4 +1,4 @@
-"""The layouts of HDF5 files of showers: recognised by what a file holds, read and written.
+"""The layouts of HDF5 shower files: detected from the contents of a file, read and written.
 
 | format | cells | energies |
 |---|---|---|
@@ -7,8 +7,8 @@
 | `calochallenge` | `showers` (n, 15625), MeV | `incident_energies` (n, 1), MeV |
 | `par04` | `showers` (n, 15625) or (n, 25, 25, 25), MeV | `incident_energy` (n,), MeV |
 
-Both flavours of the CLIC files call themselves the same and differ in the unit of the cells, and the voxels of a flat
-shower come in one of two orders: what the showers look like decides.
+Both kinds of CLIC files use the same dataset names and differ in the unit of the cells, and the voxels of a flattened
+shower come in one of two orders. The showers themselves decide which it is.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from calogan.geometry import CLIC
 
 FORMATS = ("clic", "clic-x50", "calochallenge", "par04")
 WRITTEN_FORMATS = ("clic", "calochallenge")
-CELL_UNIT = "cell_unit"  # attribute of the files written here: says the unit, so that nothing has to be guessed
+CELL_UNIT = "cell_unit"  # attribute of the files written here, so that their unit need not be guessed
 AXES = "axes"
 _NAMES = {
     "clic": ("ECAL", "target"),
@@ -35,8 +35,8 @@ _NAMES = {
 _X50 = 50.0
 _GEV_PER_MEV = 1e-3
 _WIDE = (51, 51, 25)
-_LOOKED_AT = 256  # showers that decide about unit, window and order
-# Median of sum / Ep. Silicon between tungsten sees 0.018 to 0.022 of Ep; a factor of five either way is another unit.
+_PROBE_SHOWERS = 256  # showers read to decide about unit, window and order
+# Median of ECAL / Ep. Silicon between tungsten absorbs 0.018 to 0.022 of Ep; a factor of five off is another unit.
 _AS_GEV, _AS_X50 = (0.004, 0.1), (0.2, 5.0)
 
 
@@ -48,11 +48,11 @@ class Layout:
         format: one of `FORMATS`.
         count: number of showers.
         showers: name of the dataset of the cells.
-        gev_per_unit: what a cell has to be multiplied by.
-        stored: shape of one shower as it is stored.
+        gev_per_unit: factor that converts a cell to GeV.
+        stored: shape of one shower in the file.
         axes: order of the axes of the cells, `xyz`, or `zxy` for layer after layer.
-        window: first x and y cell kept of a wider shower.
-        shape: cells along (x, y, z) of a shower as it is read.
+        window: first x and y cell to read from a wider shower.
+        shape: number of cells along (x, y, z) of a shower after reading.
     """
 
     format: str
@@ -66,7 +66,7 @@ class Layout:
 
     @property
     def description(self) -> str:
-        """The layout in a few words, for the screen."""
+        """The layout in a few words, for display."""
         unit = {1.0: "GeV", 1 / _X50: "GeV x 50", _GEV_PER_MEV: "MeV"}[self.gev_per_unit]
         cells = "x".join(map(str, self.stored))
         x, y = self.window
@@ -75,26 +75,26 @@ class Layout:
         return f"{self.format}: {cells} cells in {unit}{order}{cut}"
 
 
-@np.errstate(over="ignore", invalid="ignore")  # a number that cannot be one is told when it is read
+@np.errstate(over="ignore", invalid="ignore")  # numbers that are not finite are reported later, when they are read
 def recognise(
     path: Path, file: h5py.File, *, format: str | None = None, shape: tuple[int, int, int] | None = CLIC.shape
 ) -> tuple[Layout, NDArray[np.float32]]:
-    """Find out how a file stores its showers, and read the energies of the primary particles.
+    """Detect how a file stores its showers, and read the energies of the primary particles.
 
     Args:
-        path: name of the file, for messages.
+        path: path of the file, for error messages.
         file: the open file.
-        format: one of `FORMATS` to insist on; None to recognise it.
-        shape: cells along (x, y, z) that are expected; None for any, which only files written here may have.
+        format: one of `FORMATS` to require; None to detect it.
+        shape: expected number of cells along (x, y, z); None for any, which only files written here may have.
 
     Returns:
         The layout, and the energies, shape (n,), GeV.
 
     Raises:
-        EventsError: no format fits, or the file does not hold what its format says.
+        EventsError: no format fits, or the contents of the file do not match its format.
     """
     if format is not None and format not in FORMATS:
-        raise EventsError(f"format {format!r} is not known; give one of {', '.join(FORMATS)}")
+        raise EventsError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
     name = format or _by_names(path, file)
     cells = _dataset(path, file, _NAMES[name][0])
     stored = _stored_shape(path, cells, name, shape)
@@ -110,7 +110,7 @@ def recognise(
 
 @np.errstate(over="ignore", invalid="ignore")
 def read_showers(file: h5py.File, layout: Layout, rows: slice) -> NDArray[np.float32]:
-    """Read some showers of a recognised file, shape (n, 25, 25, 25), axes (x, y, z), GeV."""
+    """Read some showers of a file of known layout, shape (n, 25, 25, 25), axes (x, y, z), GeV."""
     (x, y), (nx, ny, nz) = layout.window, layout.shape
     dataset = file[layout.showers]
     if len(layout.stored) == 1:
@@ -129,67 +129,67 @@ def read_showers(file: h5py.File, layout: Layout, rows: slice) -> NDArray[np.flo
 
 
 def _by_names(path: Path, file: h5py.File) -> str:
-    held = set(file)
-    if "ECAL" in held and held & {"target", "energy"}:
+    names = set(file)
+    if "ECAL" in names and names & {"target", "energy"}:
         return "clic"
     for name in ("calochallenge", "par04"):
-        if set(_NAMES[name]) <= held:
+        if set(_NAMES[name]) <= names:
             return name
-    known = (
-        "ECAL with target or energy (CLIC), showers with incident_energies (CaloChallenge) or incident_energy (Par04)"
+    raise EventsError(
+        f"{path}: unknown format, it contains {_contents(file)}; expected the datasets ECAL with target or energy "
+        "(CLIC), or showers with incident_energies (CaloChallenge) or incident_energy (Par04)"
     )
-    raise EventsError(f"{path}: is in no known format: it has {_held(file)}; expected datasets {known}")
 
 
-def _held(file: h5py.File) -> str:
-    # A name that is not UTF-8 comes as bytes.
+def _contents(file: h5py.File) -> str:
+    # h5py returns a name that is not UTF-8 as bytes.
     names = [name if name.isprintable() else repr(name) for name in sorted(map(str, file))]
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return (", ".join(names[:10]) or "nothing") + more
 
 
 def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
-        raise EventsError(f"{path}: has no dataset {name!r} (it has: {_held(file)})")
-    number = np.issubdtype(found.dtype, np.floating) or np.issubdtype(found.dtype, np.integer)
-    if not number or h5py.check_enum_dtype(found.dtype):
-        raise EventsError(f"{path}: dataset {name!r} holds {found.dtype}; expected numbers")
-    packing = found.id.get_create_plist()
-    for code in (packing.get_filter(i)[0] for i in range(packing.get_nfilters())):
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise EventsError(f"{path}: has no dataset {name!r}; it contains {_contents(file)}")
+    numeric = np.issubdtype(dataset.dtype, np.floating) or np.issubdtype(dataset.dtype, np.integer)
+    if not numeric or h5py.check_enum_dtype(dataset.dtype):
+        raise EventsError(f"{path}: dataset {name!r} has type {dataset.dtype}; expected numbers")
+    properties = dataset.id.get_create_plist()
+    for code in (properties.get_filter(i)[0] for i in range(properties.get_nfilters())):
         if not h5py.h5z.filter_avail(code):
             raise EventsError(
-                f"{path}: dataset {name!r} is packed by a filter ({code}) that is not installed here; "
-                "name its folder in HDF5_PLUGIN_PATH, or pack the file anew with gzip"
+                f"{path}: dataset {name!r} is compressed with an HDF5 filter ({code}) that is not installed; "
+                "set HDF5_PLUGIN_PATH to its folder, or compress the file again with gzip"
             )
-    if not found.shape:
+    if not dataset.shape:
         raise EventsError(f"{path}: dataset {name!r} is a single number or empty; expected one row for each shower")
-    return found
+    return dataset
 
 
 def _energies(path: Path, file: h5py.File, name: str, count: int) -> NDArray[np.float32]:
     clic = name.startswith("clic")
-    dataset = ("target" if "target" in file or "energy" not in file else "energy") if clic else _NAMES[name][1]
-    found = _dataset(path, file, dataset)
-    if len(found) != count:
-        raise EventsError(f"{path}: {count} showers but {len(found)} energies; expected one energy for each")
+    column = ("target" if "target" in file or "energy" not in file else "energy") if clic else _NAMES[name][1]
+    dataset = _dataset(path, file, column)
+    if len(dataset) != count:
+        raise EventsError(f"{path}: {count} showers but {len(dataset)} energies; expected one energy for each shower")
     if count == 0:
         raise EventsError(f"{path}: no showers; expected at least one")
-    if dataset == "target":
-        if found.ndim != 2 or found.shape[1] < 2:
+    if column == "target":
+        if dataset.ndim != 2 or dataset.shape[1] < 2:
             raise EventsError(
-                f"{path}: target has shape {found.shape}; expected (n, 2 or more) with column 1 = energy in GeV"
+                f"{path}: target has shape {dataset.shape}; expected (n, 2 or more) with column 1 = energy in GeV"
             )
-        values = found[:, 1]
+        values = dataset[:, 1]
     else:
-        if found.ndim > 2 or (found.ndim == 2 and found.shape[1] != 1):
-            raise EventsError(f"{path}: {dataset} has shape {found.shape}; expected (n,) or (n, 1)")
-        values = found[()].reshape(-1)
+        if dataset.ndim > 2 or (dataset.ndim == 2 and dataset.shape[1] != 1):
+            raise EventsError(f"{path}: {column} has shape {dataset.shape}; expected (n,) or (n, 1)")
+        values = dataset[()].reshape(-1)
     energy = np.asarray(np.asarray(values, dtype=np.float64) * (1.0 if clic else _GEV_PER_MEV), dtype=np.float32)
     for bad, problem in ((~np.isfinite(energy), "is not a finite number"), (energy <= 0, "is not above 0")):
         if bad.any():
             which = int(np.argmax(bad))
-            raise EventsError(f"{path}: the energy of shower {which} {problem} ({values[which]}); expected Ep")
+            raise EventsError(f"{path}: the energy of shower {which} {problem} ({values[which]}); expected Ep in GeV")
     return energy
 
 
@@ -200,20 +200,20 @@ def _stored_shape(path: Path, cells: h5py.Dataset, name: str, shape: tuple[int, 
         allowed = {shape, _WIDE} if shape == CLIC.shape else {shape}
         fits = stored in allowed if shape is not None else len(stored) == 3 and min(stored) > 0
         inner = ", ".join(map(str, shape)) if shape else "x, y, z"
-        wanted = "(n, 25, 25, 25) or (n, 51, 51, 25)" if shape == CLIC.shape else f"(n, {inner})"
+        expected = "(n, 25, 25, 25) or (n, 51, 51, 25)" if shape == CLIC.shape else f"(n, {inner})"
     else:
         fits = stored in (flat, CLIC.shape) and shape in (None, CLIC.shape)
-        wanted = f"(n, {flat[0]}) or (n, 25, 25, 25): cells of 5.1 mm in 25 layers"
+        expected = f"(n, {flat[0]}) or (n, 25, 25, 25): cells of 5.1 mm in 25 layers"
     if not fits:
-        raise EventsError(f"{path}: {cells.name[1:]} has shape {cells.shape}; expected {wanted}")
+        raise EventsError(f"{path}: {cells.name[1:]} has shape {cells.shape}; expected {expected}")
     return stored
 
 
-def _look(cells: h5py.Dataset) -> NDArray[np.float64]:
-    """Read the showers that decide; what cannot be an energy counts as none here."""
-    looked_at = np.asarray(cells[:_LOOKED_AT], dtype=np.float64)
-    looked_at[~((looked_at > 0) & (looked_at < np.finfo(np.float32).max))] = 0
-    return looked_at
+def _probe(cells: h5py.Dataset) -> NDArray[np.float64]:
+    """Read the first showers; values that cannot be energies are set to 0 here."""
+    probe = np.asarray(cells[:_PROBE_SHOWERS], dtype=np.float64)
+    probe[~((probe > 0) & (probe < np.finfo(np.float32).max))] = 0
+    return probe
 
 
 def _cell_unit(
@@ -221,14 +221,14 @@ def _cell_unit(
 ) -> float:
     if format == "clic-x50":
         return 1 / _X50
-    if format == "clic" or _told(file, CELL_UNIT) == "GeV":
+    if format == "clic" or _attribute(file, CELL_UNIT) == "GeV":
         return 1.0
-    total = _look(cells).sum(axis=(1, 2, 3))
+    total = _probe(cells).sum(axis=(1, 2, 3))
     filled = total > 0
     if not filled.any():
         raise EventsError(
-            f"{path}: the first {len(total)} showers hold no energy, so that the unit of the cells cannot be told; "
-            "say it with the format: clic (GeV) or clic-x50"
+            f"{path}: the first {len(total)} showers hold no energy, so the unit of the cells is unclear; "
+            "name the format: clic (GeV) or clic-x50"
         )
     median = float(np.median((total / energy[: len(total)])[filled]))
     for (low, high), unit in ((_AS_GEV, 1.0), (_AS_X50, 1 / _X50)):
@@ -236,7 +236,7 @@ def _cell_unit(
             return unit
     raise EventsError(
         f"{path}: the sum of the cells is {median:.3g} of Ep; expected about 0.02 (GeV) or 1 (GeV x 50). "
-        "Are the cells in MeV? If the showers are meant so, say the format: clic or clic-x50"
+        "Are the cells in MeV? If this is intended, name the format: clic or clic-x50"
     )
 
 
@@ -245,57 +245,58 @@ def _clic_layout(path: Path, cells: h5py.Dataset, unit: float, stored: tuple[int
     if stored != _WIDE:
         x, y, z = stored
         return Layout(name, len(cells), "ECAL", unit, stored, "xyz", (0, 0), (x, y, z))
-    looked_at = _look(cells)
+    probe = _probe(cells)
     starts = []
     for axis, entry in ((1, CLIC.entry_cell[0]), (2, CLIC.entry_cell[1])):
         others = tuple(i for i in range(4) if i != axis)
-        profile = looked_at.sum(axis=others)
+        profile = probe.sum(axis=others)
         total = profile.sum()
         centre = profile @ np.arange(len(profile)) / total if total > 0 else len(profile) // 2
         start = round(float(centre)) - entry
         if not 0 <= start <= _WIDE[axis - 1] - CLIC.shape[axis - 1]:
             raise EventsError(
-                f"{path}: the showers lie around cell {centre:.1f} along {'xy'[axis - 1]}, too close to the edge to cut "
-                "25 cells around them; expected the middle of the window, cell 25"
+                f"{path}: the showers are centred on cell {centre:.1f} along {'xy'[axis - 1]}, too close to the edge to "
+                "cut out 25 cells; expected the middle of the window, cell 25"
             )
         starts.append(start)
     return Layout(name, len(cells), "ECAL", unit, stored, "xyz", (starts[0], starts[1]), CLIC.shape)
 
 
 def _axes(path: Path, file: h5py.File, cells: h5py.Dataset, stored: tuple[int, ...]) -> str:
-    """Find the order of the axes: the showers are narrow along x and y and long along z."""
-    told = _told(file, AXES)
-    if told in ("xyz", "zxy"):
-        return told
-    looked_at = _look(cells)
-    mean = looked_at.sum(axis=0).reshape(CLIC.shape)
+    """Detect the order of the axes: showers are narrow along x and y and long along z."""
+    attribute = _attribute(file, AXES)
+    if attribute in ("xyz", "zxy"):
+        return attribute
+    probe = _probe(cells)
+    mean = probe.sum(axis=0).reshape(CLIC.shape)
     index = np.arange(CLIC.layers)
     spreads = []
     for axis in range(3):
         profile = mean.sum(axis=tuple(i for i in range(3) if i != axis))
         if not profile.sum() > 0:
             raise EventsError(
-                f"{path}: the first {len(looked_at)} showers hold no energy; the order of the cells is unknown"
+                f"{path}: the first {len(probe)} showers hold no energy, so the order of the cells is unclear; "
+                "put showers with energy first"
             )
         centre = profile @ index / profile.sum()
         spreads.append(float(profile @ (index - centre) ** 2 / profile.sum()))
     longest = int(np.argmax(spreads))
     if longest == 1:
         raise EventsError(
-            f"{path}: showers of shape {stored} are longest along their middle axis; expected cells ordered (x, y, z) "
-            "or (z, x, y), z being the depth"
+            f"{path}: showers of shape {stored} are longest along their middle axis; expected the order (x, y, z) or "
+            "(z, x, y), where z is the depth"
         )
     return "xyz" if longest == 2 else "zxy"
 
 
 def attributes(format: str, header: Mapping[str, str]) -> dict[str, str | np.bytes_]:
-    """Attributes of a file that is written: the header, and what a reader would else have to guess."""
-    told = {"clic": {CELL_UNIT: "GeV", AXES: "xyz"}, "calochallenge": {CELL_UNIT: "MeV", AXES: "zxy"}}[format]
-    return {**header, **{name: np.bytes_(value) for name, value in told.items()}}
+    """Attributes of a new file: the header, and the unit and order that a reader would otherwise have to guess."""
+    layout = {"clic": {CELL_UNIT: "GeV", AXES: "xyz"}, "calochallenge": {CELL_UNIT: "MeV", AXES: "zxy"}}[format]
+    return {**header, **{name: np.bytes_(value) for name, value in layout.items()}}
 
 
-def _told(file: h5py.File, name: str) -> str:
-    # Only of fixed length: a string of variable length is kept in a heap, and HDF5 crashes in one that is damaged.
+def _attribute(file: h5py.File, name: str) -> str:
+    # Strings of fixed length only: those of variable length are stored in a heap, and HDF5 crashes on a damaged heap.
     if name not in file.attrs or file.attrs.get_id(name).dtype.kind != "S" or file.attrs.get_id(name).shape != ():
         return ""
     return bytes(file.attrs[name]).decode("ascii", "replace")

@@ -1,4 +1,4 @@
-"""What is in files of showers, and what is wrong with them: read once, a stretch at a time."""
+"""Contents and defects of shower files, from a single pass over them in chunks."""
 
 import dataclasses
 import os
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from calogan.errors import EventsError
 from calogan.events import Events, open_events, productions
-from calogan.events.files import EventFiles, Paths, opened
+from calogan.events.files import EventFiles, Paths, open_hdf5
 from calogan.geometry import CLIC
 
 HISTOGRAM_BINS = 20
 _CHUNK = 1024
-_SAMPLING_FRACTION = (0.012, 0.03)  # of the CLIC stack; Geant4 has 0.017 to 0.022 from 2 to 500 GeV
+_SAMPLING_FRACTION = (0.012, 0.03)  # of the CLIC stack; Geant4 gives 0.017 to 0.022 from 2 to 500 GeV
 _OFF_CENTRE = 1.0  # cells; the field moves the centre by a tenth of one
-_MOST_TOLD = 20  # problems of one kind are alike
+_MAX_PROBLEMS = 20  # reading errors to list; more of them say nothing new
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class FileSummary:
     """One file.
 
     Attributes:
-        path: its name.
+        path: path of the file.
         layout: its format in words.
-        showers: how many it holds.
-        origin: attributes that say where it comes from, if it has any.
+        showers: number of showers in it.
+        origin: attributes that say where it comes from, if there are any.
     """
 
     path: Path
@@ -41,16 +41,16 @@ class FileSummary:
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """What was found in files of showers.
+    """Contents and problems of shower files.
 
     Attributes:
-        files: each file.
+        files: the files, in order.
         energy: energy of every primary particle, shape (n,), GeV.
-        sampling_fraction: ECAL/Ep of every shower that could be read, else NaN, shape (n,).
-        hits: cells with energy of every shower, shape (n,).
+        sampling_fraction: ECAL/Ep of every shower; NaN where it could not be read, shape (n,).
+        hits: number of cells with energy of every shower, shape (n,).
         mean_shower: mean energy of each cell, shape (x, y, z), GeV.
         histogram_edges, histogram: showers in equal bins of Ep, shape (21,), GeV, and (20,).
-        problems: what is wrong, a line each; empty if nothing is.
+        problems: one line for each problem; empty if there is none.
     """
 
     files: tuple[FileSummary, ...]
@@ -63,7 +63,7 @@ class Inspection:
     problems: tuple[str, ...]
 
     def by_energy(self) -> list[dict[str, float]]:
-        """Sampling fraction of the showers in each bin of Ep that has any: low, high, showers, mean, spread, error."""
+        """Sampling fraction in each bin of Ep that is not empty: low, high, showers, mean, spread, error."""
         rows = []
         readable = np.isfinite(self.sampling_fraction)
         which = np.clip(np.digitize(self.energy, self.histogram_edges) - 1, 0, HISTOGRAM_BINS - 1)
@@ -85,7 +85,7 @@ class Inspection:
         return rows
 
     def to_dict(self) -> dict[str, Any]:
-        """The inspection as what JSON can hold."""
+        """The inspection as JSON-compatible values."""
         readable = self.sampling_fraction[np.isfinite(self.sampling_fraction)]
         return {
             "files": [{**dataclasses.asdict(file), "path": str(file.path)} for file in self.files],
@@ -99,24 +99,24 @@ class Inspection:
 
 
 def inspect(paths: Paths, *, format: str | None = None, progress: Callable[[int], None] | None = None) -> Inspection:
-    """Read files of showers of any detector and look for what is wrong; a damaged stretch does not end the search.
+    """Read shower files of any detector and look for problems; a damaged chunk does not end the search.
 
     Args:
         paths: a file, a folder, a pattern, or a list of these.
-        format: format to insist on, see `calogan.events`; None to recognise it.
-        progress: called with the number of showers of each stretch.
+        format: format to require, see `calogan.events`; None to detect it.
+        progress: called with the number of showers in each chunk.
 
     Raises:
-        EventsError: nothing is there, or a file cannot be opened at all.
+        EventsError: no file exists, or a file cannot be opened at all.
     """
     source = open_events(paths, format=format, shape=None)
     n = len(source)
     fraction, hits = np.full(n, np.nan), np.zeros(n, dtype=np.int64)
     total = np.zeros(source.layouts[0].shape)
     problems: list[str] = []
-    seen: set[int] = set()
-    repeated, empty, above = 0, 0, 0
-    for start, events in _stretches(source, problems):
+    hashes: set[int] = set()
+    duplicates, empty, above = 0, 0, 0
+    for start, events in _chunks(source, problems):
         if events is not None:
             rows = slice(start, start + len(events))
             ecal = events.showers.sum(axis=(1, 2, 3), dtype=np.float64)
@@ -124,19 +124,19 @@ def inspect(paths: Paths, *, format: str | None = None, progress: Callable[[int]
             hits[rows] = (events.showers > 0).sum(axis=(1, 2, 3))
             total += events.showers.sum(axis=0, dtype=np.float64)
             keys = [hash((e.tobytes(), s.tobytes())) for s, e in zip(events.showers, events.energy, strict=True)]
-            before = len(seen)
-            seen.update(keys)
-            repeated += len(keys) - (len(seen) - before)
+            before = len(hashes)
+            hashes.update(keys)
+            duplicates += len(keys) - (len(hashes) - before)
             empty += int((ecal == 0).sum())
             above += int((ecal > events.energy).sum())
         if progress is not None:
             progress(min(_CHUNK, n - start))
-    counted = (
-        (empty, "showers hold no energy; training and validation leave such showers out or count them"),
-        (repeated, "showers are in the files more than once; statistical errors would come out too small"),
+    counts = (
+        (empty, "showers hold no energy; training leaves them out, validation counts them"),
+        (duplicates, "showers are in the files more than once; statistical errors would come out too small"),
         (above, "showers have more energy in the cells than their primary particle; are the units right?"),
     )
-    problems += [f"{count} of {n} {text}" for count, text in counted if count]
+    problems += [f"{count} of {n} {text}" for count, text in counts if count]
     problems += _wrong_on_average(source, fraction, total) + _wrong_in_file(source)
     problems += _wrong_production(paths)
     histogram, edges = np.histogram(source.energy.astype(np.float64), HISTOGRAM_BINS)
@@ -148,20 +148,20 @@ def inspect(paths: Paths, *, format: str | None = None, progress: Callable[[int]
         energy=source.energy,
         sampling_fraction=fraction,
         hits=hits,
-        mean_shower=total / max(1, len(seen) + repeated),
+        mean_shower=total / max(1, len(hashes) + duplicates),
         histogram_edges=edges,
         histogram=histogram,
         problems=tuple(problems),
     )
 
 
-def _stretches(source: EventFiles, problems: list[str]) -> Iterator[tuple[int, Events | None]]:
-    """Read in order; a stretch that cannot be read is noted and given as None."""
+def _chunks(source: EventFiles, problems: list[str]) -> Iterator[tuple[int, Events | None]]:
+    """Read in order; a chunk that cannot be read adds to the problems and is yielded as None."""
     for start in range(0, len(source), _CHUNK):
         try:
             yield start, source[start : start + _CHUNK]
         except EventsError as error:
-            if len(problems) < _MOST_TOLD:
+            if len(problems) < _MAX_PROBLEMS:
                 problems.append(str(error))
             yield start, None
 
@@ -178,7 +178,9 @@ def _wrong_on_average(source: EventFiles, fraction: NDArray[np.float64], total: 
         profile = total.sum(axis=tuple(i for i in range(3) if i != axis))
         centre = float(profile @ np.arange(len(profile)) / profile.sum())
         if abs(centre - CLIC.entry_cell[axis]) > _OFF_CENTRE:
-            problems.append(f"the showers lie around cell {centre:.1f} along {name}; expected {CLIC.entry_cell[axis]}")
+            problems.append(
+                f"the showers are centred on cell {centre:.1f} along {name}; expected {CLIC.entry_cell[axis]}"
+            )
     if (
         len(np.unique(source.energy)) > 1
         and np.corrcoef(source.energy[fraction > 0], filled * source.energy[fraction > 0])[0, 1] < 0.5
@@ -188,14 +190,14 @@ def _wrong_on_average(source: EventFiles, fraction: NDArray[np.float64], total: 
 
 
 def _wrong_in_file(source: EventFiles) -> list[str]:
-    """Incidence other than orthogonal, which the files of variable angle have."""
+    """Report oblique incidence, which some public files have."""
     problems = []
     for path in source.paths:
-        with opened(path) as file:
+        with open_hdf5(path) as file:
             theta = file.get("theta")
             if theta is not None and getattr(theta, "ndim", 0) == 1 and np.ptp(theta[()]) > np.deg2rad(1):
                 problems.append(
-                    f"{path}: showers of several angles (theta); the generators here know orthogonal incidence"
+                    f"{path}: showers of several angles (theta); the generators simulate normal incidence only"
                 )
     return problems
 
@@ -211,7 +213,7 @@ def _wrong_production(paths: Paths) -> list[str]:
 
 
 def _summary(path: Path, layout: str, showers: int) -> FileSummary:
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         origin = {str(name): _text(value) for name, value in file.attrs.items()}
     return FileSummary(path, layout, showers, origin)
 

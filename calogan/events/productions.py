@@ -1,8 +1,8 @@
-"""Productions: large ordered sets of showers, written as shards that a stopped job neither loses nor makes twice.
+"""Productions: large ordered sets of showers, written as shards; a job that stops loses no shard and repeats none.
 
-A production is described by `productions.json`, written before its first shard. Each shard is made from the description
-and its own number alone, and takes its name when it is whole; so whoever makes which shard, and however often the work
-is stopped, the bytes are the same. `manifest.json`, written last, lists all shards with their checksums.
+A production is described by `production.json`, written before its first shard. Each shard depends on the description
+and its own number only, and gets its final name once it is complete. So the bytes are the same whichever worker makes
+a shard and however often the job is interrupted. `manifest.json`, written last, lists all shards with their checksums.
 """
 
 import json
@@ -13,11 +13,11 @@ from pathlib import Path
 from calogan import provenance
 from calogan.errors import EventsError
 from calogan.events import EnergyRange, Events, open_events, write_events
-from calogan.events.files import opened
+from calogan.events.files import open_hdf5
 from calogan.events.writing import replaced_when_done
 
 PLAN, MANIFEST = "production.json", "manifest.json"
-DIGEST = "production_sha256"  # attribute of every shard: the description it was made from
+DIGEST = "production_sha256"  # attribute of every shard: hash of the description of its production
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Shard:
     Attributes:
         file: name of its file.
         first: number of its first shower in the production.
-        showers: how many it holds.
+        showers: number of showers in it.
     """
 
     file: str
@@ -41,11 +41,11 @@ class Production:
 
     Attributes:
         generator: what makes the showers, such as `parametric simulation`.
-        showers: how many.
-        shard_showers: showers in a shard; the last one holds what is left.
-        energy: range Ep is drawn from.
+        showers: number of showers.
+        shard_showers: showers in a shard; the last one holds the remainder.
+        energy: range that Ep is drawn from.
         seed: seed of energies and showers.
-        settings: whatever else decides about the showers.
+        settings: everything else that the showers depend on.
         format: format of the files, see `calogan.events`.
     """
 
@@ -74,37 +74,37 @@ class Production:
 
 
 def begin(folder: Path, production: Production) -> tuple[Shard, ...]:
-    """Start or take up a production; returns the shards that are not there yet.
+    """Start or resume a production; returns the shards still to be made.
 
     Raises:
-        EventsError: the folder cannot be made, or holds another production or files of something else.
+        EventsError: the folder cannot be created, or holds another production or unrelated files.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EventsError(f"{folder}: cannot be made ({error})") from error
+        raise EventsError(f"{folder}: cannot be created ({error})") from error
     plan = folder / PLAN
     if plan.exists():
         if plan.read_text(encoding="utf-8") != production.text:
             raise EventsError(
-                f"{folder} holds another production (see {PLAN} there); give the same settings to go on with it, or "
+                f"{folder} holds another production (see {PLAN} there); give the same settings to resume it, or choose "
                 "another folder"
             )
     else:
         if any(folder.glob("*.h5")):
-            raise EventsError(f"{folder} holds files, but no {PLAN}; name an empty or a new folder")
+            raise EventsError(f"{folder} holds files, but no {PLAN}; choose an empty or a new folder")
         with replaced_when_done(plan) as temporary:
             temporary.write_text(production.text, encoding="utf-8")
     changed = _changed(folder) if (folder / MANIFEST).exists() else set()
     return tuple(
         shard
         for shard in production.shards
-        if shard.file in changed or not _is_whole(folder / shard.file, production, shard)
+        if shard.file in changed or not _is_complete(folder / shard.file, production, shard)
     )
 
 
 def header(production: Production, *, first: int = 0) -> dict[str, str]:
-    """Say of a file where its showers come from, see `provenance.header`."""
+    """Attributes that say where the showers of a file come from, see `provenance.header`."""
     origin = {"generator": production.generator, "first": str(first)}
     return {
         **provenance.header(seed=production.seed),
@@ -123,9 +123,9 @@ def write_shard(
     """Make one shard.
 
     Args:
-        folder: of the production.
-        production: its description.
-        shard: which one.
+        folder: folder of the production.
+        production: description of the production.
+        shard: the shard to make.
         events: its showers, in parts.
 
     Raises:
@@ -137,14 +137,14 @@ def write_shard(
 
 
 def finish(folder: Path, production: Production) -> Path:
-    """Check that all shards are there and write the manifest; returns its path.
+    """Check that all shards exist and write the manifest; returns its path.
 
     Raises:
         EventsError: a shard is missing or damaged.
     """
-    missing = [shard.file for shard in production.shards if not _is_whole(folder / shard.file, production, shard)]
-    if missing:
-        raise EventsError(f"{folder}: {len(missing)} shards are not there, {missing[0]} first; run the job again")
+    gaps = [shard.file for shard in production.shards if not _is_complete(folder / shard.file, production, shard)]
+    if gaps:
+        raise EventsError(f"{folder}: {len(gaps)} shards are missing, the first is {gaps[0]}; run the job again")
     for leftover in folder.glob(".*.part"):  # of writers that were killed
         leftover.unlink(missing_ok=True)
     shards = [{**vars(shard), "sha256": provenance.sha256(folder / shard.file)} for shard in production.shards]
@@ -155,17 +155,19 @@ def finish(folder: Path, production: Production) -> Path:
 
 
 def check_manifest(folder: Path) -> list[str]:
-    """Compare the files of a finished production with its manifest; returns what is wrong, a line for each file.
+    """Compare the files of a finished production with its manifest; returns one line for each file that differs.
 
     Raises:
         EventsError: there is no manifest, or it cannot be read.
     """
-    listed = _read_manifest(folder)
-    problems = [f"{name} is missing" for name in listed if not (folder / name).is_file()]
+    checksums = _read_manifest(folder)
+    problems = [f"{name} is missing" for name in checksums if not (folder / name).is_file()]
     problems += [
-        f"{path.name} is not in the manifest" for path in sorted(folder.glob("*.h5")) if path.name not in listed
+        f"{path.name} is not in the manifest" for path in sorted(folder.glob("*.h5")) if path.name not in checksums
     ]
-    return problems + [f"{name} is not what was written: its checksum differs" for name in sorted(_changed(folder))]
+    return problems + [
+        f"{name} has changed: its checksum differs from the manifest" for name in sorted(_changed(folder))
+    ]
 
 
 def _read_manifest(folder: Path) -> dict[str, str]:
@@ -178,23 +180,22 @@ def _read_manifest(folder: Path) -> dict[str, str]:
 
 
 def _changed(folder: Path) -> set[str]:
-    """Names of files whose bytes are not those the manifest knows."""
-    listed = _read_manifest(folder)
+    """Names of the files whose checksum differs from the manifest."""
     return {
         name
-        for name, checksum in listed.items()
+        for name, checksum in _read_manifest(folder).items()
         if (folder / name).is_file() and provenance.sha256(folder / name) != checksum
     }
 
 
-def _is_whole(path: Path, production: Production, shard: Shard) -> bool:
-    """Whether a shard is there as it was written; one that is damaged is made anew."""
+def _is_complete(path: Path, production: Production, shard: Shard) -> bool:
+    """Whether a shard exists and can be read; a damaged one is made again."""
     if not path.exists():
         return False
     try:
-        with opened(path) as file:
-            made_of = file.attrs.get(DIGEST)
-        found = open_events(path, shape=None)
+        with open_hdf5(path) as file:
+            digest = file.attrs.get(DIGEST)
+        events = open_events(path, shape=None)
     except EventsError:
         return False
-    return made_of == provenance.digest(production.text) and len(found) == shard.showers
+    return digest == provenance.digest(production.text) and len(events) == shard.showers

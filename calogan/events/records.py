@@ -1,4 +1,4 @@
-"""Showers and the energies that made them, in memory."""
+"""Showers and their primary energies, in memory."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,7 +32,7 @@ class Events:
 
 
 class EventSource(Protocol):
-    """Showers that can be read a stretch at a time: `Events` in memory, or files that hold more than memory does."""
+    """Showers that can be read in slices: `Events` in memory, or files larger than memory."""
 
     @property
     def energy(self) -> NDArray[np.float32]:
@@ -46,36 +46,36 @@ class EventSource(Protocol):
 
 @dataclass(frozen=True)
 class EnergyRange:
-    """Energies drawn flat in [low, high] GeV; low equals high for one fixed energy."""
+    """Energies drawn uniformly from [low, high] GeV; low equals high for one fixed energy."""
 
     low: float
     high: float
 
     def draw(self, n: int, seed: int, *, first: int = 0) -> NDArray[np.float32]:
-        """Draw n energies, shape (n,), GeV; number k, counted from `first`, depends on the seed and on k only."""
+        """Draw n energies, shape (n,), GeV; entry i depends on the seed and the index first + i only."""
         stream = np.random.Philox(key=seed)
-        # The counter goes up once for every four numbers.
+        # The counter of Philox advances once for every four numbers.
         stream.advance(first // 4)
-        skipped = first % 4
-        uniform = np.random.Generator(stream).random(skipped + n)[skipped:]
+        skip = first % 4
+        uniform = np.random.Generator(stream).random(skip + n)[skip:]
         return np.asarray(self.low + (self.high - self.low) * uniform, dtype=np.float32)
 
 
 def parse_energy(text: str) -> EnergyRange:
-    """Read `200` (every shower has that energy) or `2:500` (drawn flat between the two), in GeV.
+    """Parse `200` (one energy for all showers) or `2:500` (uniform between the two), in GeV.
 
     Raises:
-        RequestError: the text is not a positive number or two rising ones.
+        RequestError: the text is neither a positive number nor two in ascending order.
     """
     try:
         low, high = (float(part) for part in (text.split(":") if ":" in text else (text, text)))
     except ValueError:
         raise RequestError(
-            f"energy {text!r} is not understood; give GeV as 200, or as 2:500 for a flat range"
+            f"energy {text!r} is neither a number nor a range; expected GeV, such as 200, or 2:500 for a uniform range"
         ) from None
     smallest, largest = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
     if not (smallest <= low <= high <= largest):
-        raise RequestError(f"energy {text!r} must be positive, finite and rising, for example 200 or 2:500 (GeV)")
+        raise RequestError(f"energy {text!r} must be positive, finite and ascending, for example 200 or 2:500 (GeV)")
     return EnergyRange(low, high)
 
 
@@ -87,23 +87,23 @@ def checked_events(
     shape: tuple[int, int, int] | None = CLIC.shape,
     first: int = 0,
 ) -> Events:
-    """Make Events of two arrays, or say what is wrong with them.
+    """Check two arrays and make them into Events.
 
     Args:
         showers: deposited energy per cell, shape (n, 25, 25, 25), GeV.
         energy: energy of the primary particles, shape (n,), GeV.
-        origin: where the arrays come from, for the message.
-        shape: cells along (x, y, z) that are expected; None for any.
-        first: number of the first of these showers where they come from, for the message.
+        origin: where the arrays come from, for error messages.
+        shape: expected number of cells along (x, y, z); None for any.
+        first: index of the first of these showers at their origin, for error messages.
 
     Raises:
-        EventsError: wrong shape or length, no showers, a number that is not finite or is negative.
+        EventsError: wrong shape or length, no showers, or a number that is negative or not finite.
     """
-    with np.errstate(over="ignore"):  # what single precision cannot hold becomes infinite and is told as such
+    with np.errstate(over="ignore"):  # numbers too large for single precision become infinite and are reported as such
         x, e = np.asarray(showers, dtype=np.float32), np.asarray(energy, dtype=np.float32)
     if x.ndim != 4 or (shape is not None and x.shape[1:] != shape):
-        wanted = ", ".join(map(str, shape)) if shape else "x, y, z"
-        raise EventsError(f"{origin}: showers have shape {x.shape}; expected (n, {wanted})")
+        inner = ", ".join(map(str, shape)) if shape else "x, y, z"
+        raise EventsError(f"{origin}: showers have shape {x.shape}; expected (n, {inner})")
     if e.shape != (len(x),):
         raise EventsError(
             f"{origin}: {len(x)} showers but energies of shape {e.shape}; expected one energy for each shower"
@@ -114,8 +114,8 @@ def checked_events(
     if (e <= 0).any():
         which = _first(e <= 0)
         raise EventsError(f"{origin}: shower {first + which} has energy {e[which]} GeV; expected more than 0")
-    # The bits of a number that is finite and not negative, read as a whole number, are below those of infinity: one
-    # fast pass tells that all is well, which it is nearly always.
+    # The bits of a finite number that is not negative, read as an integer, are below those of infinity: one fast pass
+    # confirms the usual case, that all cells are valid.
     if np.ascontiguousarray(x).view(np.uint32).max() >= _INFINITY_BITS:
         _check_numbers(x, "a shower cell", origin, first)
         if x.min() < 0:

@@ -1,4 +1,4 @@
-"""Exact division of a sample into parts: by what each shower is, so that no shower is ever in two of them."""
+"""Exact split of a sample into parts by the contents of each shower, so that no shower is ever in two parts."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -15,11 +15,11 @@ _CHUNK = 1024  # showers read at a time
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Some showers of a larger source, read when they are asked for.
+    """Some showers of a larger source, read on demand.
 
     Attributes:
-        source: where they are.
-        rows: which they are, rising, shape (n,).
+        source: the larger source.
+        rows: indices of the showers in it, ascending, shape (n,).
     """
 
     source: EventSource
@@ -36,7 +36,7 @@ class Selection:
     def __getitem__(self, which: slice, /) -> Events:
         rows = self.rows[which]
         showers = np.empty((len(rows), *self.source[0:0].showers.shape[1:]), dtype=np.float32)
-        # Read a stretch of the source at a time: what lies between the rows may be more than memory holds.
+        # Read the source in chunks: the showers between the selected rows may not fit into memory.
         borders = np.flatnonzero(np.diff(rows // _CHUNK)) + 1
         filled = 0
         for near in np.split(rows, borders) if len(rows) else ():
@@ -47,7 +47,7 @@ class Selection:
 
 
 def split_events(events: Events, fractions: Mapping[str, float], *, seed: int = 0) -> dict[str, Events]:
-    """Divide a sample in memory by what each shower is, not by where it stands; see `split_source`.
+    """Split a sample in memory by the contents of each shower, not by its position; see `split_source`.
 
     Raises:
         EventsError: a part would be empty.
@@ -63,18 +63,17 @@ def split_source(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Selection]:
-    """Divide showers by what each is, not by where it stands, reading them once, a stretch at a time.
+    """Split showers by the contents of each, not by its position, in a single pass over the source.
 
-    A shower falls into the same part whatever file, order or larger sample it is found in, so that no
-    shower used to train or to tune is ever met again when a model is judged. What counts are its bits: the
-    same shower in another format, whose unit is another, is another shower. Showers without any energy,
-    which some public files hold, are in no part.
+    A shower falls into the same part whatever the file, the order or the sample around it, so that no shower used
+    for training or tuning is used again for validation. The hash is that of its bits: the same shower in a format of
+    another unit is another shower. Showers without any energy, which some public files hold, are in no part.
 
     Args:
         source: the sample.
-        fractions: name of each part and its share; the shares must add up to 1.
-        seed: another seed gives another division.
-        progress: called with the number of showers of each stretch that was read.
+        fractions: name and share of each part; the shares must add up to 1.
+        seed: another seed gives another split.
+        progress: called with the number of showers in each chunk.
 
     Raises:
         EventsError: a part would be empty.
@@ -101,13 +100,14 @@ def _rows_of_parts(identity: NDArray[np.float64], fractions: Mapping[str, float]
     for name, part in parts.items():
         if len(part) == 0:
             raise EventsError(
-                f"{len(identity)} showers are too few: the part {name!r} ({fractions[name]:.0%}) would be empty"
+                f"{len(identity)} showers are too few: the part {name!r} ({fractions[name]:.0%}) would be empty; "
+                "give more showers"
             )
     return parts
 
 
 def _identity(events: Events, seed: int) -> NDArray[np.float64]:
-    """A number in [0, 1) made of the bytes of each shower, shape (n,); NaN for a shower without any energy."""
+    """Hash the bytes of each shower to a number in [0, 1), shape (n,); NaN for a shower without any energy."""
     salt = seed.to_bytes(8, "little", signed=True)
     digests = (
         hashlib.blake2b(energy.tobytes() + shower.tobytes(), digest_size=8, salt=salt).digest()

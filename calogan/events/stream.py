@@ -1,4 +1,4 @@
-"""Showers in random order, whether they fit into memory or not."""
+"""Batches of showers in random order, from memory or from disk."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -10,37 +10,37 @@ from numpy.typing import NDArray
 from calogan.events.records import Events, EventSource
 
 BUFFER_SHOWERS = 16_384  # 1 GB; a smaller sample is kept in memory and shuffled exactly
-_STRETCH = 64  # showers read together: one chunk of the files written here
-_AHEAD = 4  # stretches that are read while batches are used
+_STRETCH = 64  # consecutive showers read together: one chunk of the files written here
+_AHEAD = 4  # stretches read in advance while batches are used
 
 
 def held(source: EventSource, *, buffer: int = BUFFER_SHOWERS) -> EventSource:
-    """Return a source that is read into memory if it fits into a buffer, else as it is."""
+    """Return the source read into memory if it fits into the buffer, otherwise unchanged."""
     return source[:] if len(source) <= buffer else source
 
 
 def batches(
     source: EventSource, size: int, rng: np.random.Generator, *, buffer: int = BUFFER_SHOWERS
 ) -> Iterator[Events]:
-    """Yield every shower once, in random order, as batches of one size; the rest that fills no batch is left out.
+    """Yield every shower once, in random order, in batches of equal size; a last, smaller batch is dropped.
 
-    A sample in memory is shuffled exactly. Of one on disk, stretches of neighbouring showers are read in random
-    order across all files into a buffer; when it is full, batches drawn at random make room for the next stretch, so
-    that a batch mixes most of the stretches it could and memory stays bounded. A thread reads ahead meanwhile. Equal
-    generators give equal batches.
+    A sample in memory is shuffled exactly. From disk, stretches of consecutive showers are read in random order
+    across all files into a buffer. When the buffer is full, batches drawn from it at random make room for the next
+    stretch, so a batch mixes many stretches and memory stays bounded. A thread reads ahead meanwhile. Random
+    generators in the same state give the same batches.
 
     Args:
         source: the sample.
         size: showers in a batch.
         rng: random generator of the order.
-        buffer: showers held in memory, at least twice `size` and twice 64.
+        buffer: showers kept in memory, at least twice `size` and twice 64.
     """
     if isinstance(source, Events):
         yield from _cut(source, rng.permutation(len(source)), size)
         return
     least = 2 * max(size, _STRETCH)
     if buffer < least:
-        raise ValueError(f"a buffer of {buffer} showers cannot mix batches of {size}; give at least {least}")
+        raise ValueError(f"a buffer of {buffer} showers is too small to mix batches of {size}; give at least {least}")
     rows = min(buffer, len(source))
     pool = Events(np.empty((rows, *source[0:0].showers.shape[1:]), np.float32), np.empty(rows, np.float32))
     waiting, free = np.empty(0, np.intp), np.arange(rows)
@@ -57,7 +57,7 @@ def batches(
 
 
 def _read_ahead(source: EventSource, starts: Iterable[int]) -> Iterator[Events]:
-    """Read stretches in this order, some of them in a thread before they are asked for."""
+    """Read stretches in this order; a thread reads some of them in advance."""
     reading: deque[Future[Events]] = deque()
     reader = ThreadPoolExecutor(1, thread_name_prefix="calogan-read")
     try:

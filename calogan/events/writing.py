@@ -1,4 +1,4 @@
-"""Files of showers written whole or not at all, in bounded memory, with where they come from."""
+"""Atomic writing of shower files, in bounded memory, with their provenance."""
 
 import contextlib
 import os
@@ -15,10 +15,10 @@ from calogan.events.formats import WRITTEN_FORMATS, attributes
 from calogan.events.records import Events
 
 ELECTRON_PDG = 11
-# Nine cells of ten are empty. gzip finds that out by itself: the byte shuffle, made for dense numbers, costs
-# size and time. zstd would read twice as fast, but only where its HDF5 plugin is installed. Measured: docs/files.md.
+# Nine cells of ten are empty, which suits plain gzip: the byte shuffle, meant for dense numbers, costs size and time.
+# zstd would read twice as fast, but only where its HDF5 plugin is installed. Measurements: docs/files.md.
 _COMPRESSION = {"compression": "gzip", "compression_opts": 1}
-_CHUNK = 64  # showers, 4 MB dense: read whole by a pass in order, and small enough to shuffle by
+_CHUNK = 64  # showers, 4 MB dense: large enough for reading in order, small enough for shuffling
 
 
 def write_events(
@@ -28,11 +28,11 @@ def write_events(
     header: Mapping[str, str] | None = None,
     format: str = "clic",
 ) -> Path:
-    """Write showers to an HDF5 file: under a temporary name first, so that nothing half-written is ever seen.
+    """Write showers to an HDF5 file atomically: under a temporary name first, then renamed.
 
     Args:
-        path: the file to write; one that is there is replaced.
-        events: the showers, or parts of them, which are never in memory together.
+        path: the file to write; an existing file is replaced.
+        events: the showers, or an iterable of parts, which are never in memory together.
         header: attributes of the file, see `provenance.header`.
         format: `clic` or `calochallenge`, see `formats`.
 
@@ -41,7 +41,7 @@ def write_events(
     """
     path = Path(path)
     if format not in WRITTEN_FORMATS:
-        raise EventsError(f"format {format!r} is not written; give one of {', '.join(WRITTEN_FORMATS)}")
+        raise EventsError(f"format {format!r} cannot be written; expected one of {', '.join(WRITTEN_FORMATS)}")
     with replaced_when_done(path) as temporary, _new_file(temporary) as file:
         fill_file(file, events, header=header, format=format)
     return path
@@ -54,7 +54,7 @@ def fill_file(
     header: Mapping[str, str] | None = None,
     format: str = "clic",
 ) -> None:
-    """Put showers into an open, empty HDF5 file; equal showers and header give equal bytes, however divided.
+    """Write showers into an open, empty HDF5 file; equal showers and header give equal bytes, however divided.
 
     Raises:
         EventsError: there are no showers.
@@ -69,13 +69,13 @@ def fill_file(
 
 @contextlib.contextmanager
 def replaced_when_done(path: Path) -> Iterator[Path]:
-    """Do as `atomic_files.written`, with an error of this package.
+    """Like `atomic_files.written`, but raises the errors of this package.
 
     Raises:
         EventsError: the folder is missing or cannot be written to.
     """
     if not path.parent.is_dir():
-        raise EventsError(f"{path.parent}: no such folder; make it first")
+        raise EventsError(f"{path.parent}: no such folder; create it first")
     try:
         with written(path) as temporary:
             yield temporary
@@ -91,28 +91,28 @@ def _new_file(path: Path) -> Iterator[h5py.File]:
     finally:
         try:
             file.close()
-        except RuntimeError as error:  # a full disk, told when the rest is written out
+        except RuntimeError as error:  # a full disk, reported when the rest is flushed
             raise OSError(str(error)) from error
 
 
 def _whole_chunks(parts: Iterable[Events]) -> Iterator[Events]:
-    # A chunk that is written twice grows, and HDF5 leaves a hole where it was.
+    # A chunk written twice grows and moves, and HDF5 leaves a hole in its old place.
     waiting: list[Events] = []
-    missing = _CHUNK
+    space = _CHUNK
     for part in parts:
         start = 0
         while start < len(part):
-            waiting.append(part[start : start + missing])
+            waiting.append(part[start : start + space])
             start += len(waiting[-1])
-            missing -= len(waiting[-1])
-            if not missing:
-                yield _joined(waiting)
-                waiting, missing = [], _CHUNK
+            space -= len(waiting[-1])
+            if not space:
+                yield _join(waiting)
+                waiting, space = [], _CHUNK
     if waiting:
-        yield _joined(waiting)
+        yield _join(waiting)
 
 
-def _joined(parts: list[Events]) -> Events:
+def _join(parts: list[Events]) -> Events:
     return Events(np.concatenate([part.showers for part in parts]), np.concatenate([part.energy for part in parts]))
 
 

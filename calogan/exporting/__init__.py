@@ -1,1 +1,1 @@
-"""Models for programs without this package: SavedModel and ONNX."""
+"""Exports of models for programs without this package: SavedModel and ONNX."""

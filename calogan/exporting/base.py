@@ -1,4 +1,4 @@
-"""What is exported: one precision of a model, in the parts it is computed in, and what is to be known about it."""
+"""Common parts of the exports: one precision of a model, its inputs, its graph and its description."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,10 @@ class Source:
     """One precision of a model.
 
     Attributes:
-        description: what is to be known about the model.
-        precision: which precision.
-        generator: what is before and behind the network, in float32.
-        network: the network of that precision, features -> out_outputs.
+        description: contents of the model's model.json.
+        precision: name of the precision.
+        generator: the steps before and after the network, in float32.
+        network: the network in that precision, features -> out_outputs.
     """
 
     description: Bundle
@@ -41,13 +41,13 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Model and precision, as a message calls them."""
+        """Model and precision, for messages."""
         return f"{self.description.name} in {self.precision}"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What showers are computed from.
+    """Inputs of the showers.
 
     Attributes:
         energy: primary energies, shape (n,), GeV.
@@ -60,28 +60,28 @@ class Inputs:
     noise: Floats | None
 
     def arrays(self) -> dict[str, Floats]:
-        """The inputs a family has, by name."""
-        named = {"energy": self.energy, "latent": self.latent, "noise": self.noise}
-        return {name: array for name, array in named.items() if array is not None}
+        """The inputs that the family of the model has, by name."""
+        arrays = {"energy": self.energy, "latent": self.latent, "noise": self.noise}
+        return {name: array for name, array in arrays.items() if array is not None}
 
 
 def open_source(folder: Path, precision: str) -> Source:
     """Open one precision of a model.
 
     Raises:
-        ModelError: the model does not have it, or a file is missing or altered.
+        ModelError: the model does not have this precision, or a file is missing or altered.
     """
     description = model_folder.read(folder)
     model_folder.check_files(folder, description, precision)
     network = read_graph(folder / description.network_files[precision])
-    for node in network.node:  # a function, unlike a session, does not take attributes without a value
+    for node in network.node:  # a function, unlike a session, does not accept attributes without a value
         for name in [name for name, value in node.attr.items() if value.WhichOneof("value") is None]:
             del node.attr[name]
     return Source(description, precision, freezing.load_generator_network(folder, description), network)
 
 
 def draw_inputs(description: Bundle, n: int, seed: int) -> Inputs:
-    """Draw energies spread over the range of a model and random numbers to try it with."""
+    """Inputs to test an export with: energies spread over the range of the model, and random numbers."""
     energy = np.geomspace(*description.energy_range, n, dtype=np.float32)
     latent = latent_numbers(n, seed=seed, model=description)
     rng = np.random.Generator(np.random.Philox(key=seed))
@@ -90,9 +90,10 @@ def draw_inputs(description: Bundle, n: int, seed: int) -> Inputs:
 
 
 def freeze(source: Source) -> tf.compat.v1.GraphDef:
-    """The whole generator as one graph of operations and constants: energy, latent and, for some, noise -> showers.
+    """The whole generator as one graph of operations and constants: energy, latent and (some families) noise -> showers.
 
-    Inputs are named, but left out: placeholders would stay behind, unused and in any order, where `splice` puts others.
+    The graph refers to its inputs by name, but has no placeholders for them: `splice` connects others, and these would
+    remain, unused and in arbitrary order.
     """
     shapes = {"energy": (), "latent": (source.description.latent_size,)}
     if source.description.cell_noise:
@@ -113,7 +114,7 @@ def freeze(source: Source) -> tf.compat.v1.GraphDef:
 
 
 def run_network(definition: tf.compat.v1.GraphDef, features: tf.Tensor) -> tf.Tensor:
-    """Outputs of a frozen network, in the graph or function that is being built."""
+    """Add a frozen network to the current graph or function; returns its outputs."""
     (outputs,) = tf.import_graph_def(
         definition, input_map={"features:0": features}, return_elements=["out_outputs:0"], name="network"
     )
@@ -121,27 +122,27 @@ def run_network(definition: tf.compat.v1.GraphDef, features: tf.Tensor) -> tf.Te
 
 
 def splice(frozen: tf.compat.v1.GraphDef, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-    """Showers of what `freeze` gave, in the graph that is being built."""
+    """Add the result of `freeze` to the current graph; returns its showers."""
     (showers,) = tf.import_graph_def(frozen, input_map=inputs, return_elements=["showers:0"], name="")
     return showers
 
 
 def compute_showers(source: Source, inputs: Inputs) -> Floats:
-    """Showers of the three parts one after the other, shape (n, 25, 25, 25), GeV: what an export is compared with.
+    """Compute the reference for an export by running the three parts in sequence, shape (n, 25, 25, 25), GeV.
 
-    The network runs as it is written: TensorFlow's rewriting of graphs, which has its faults, is off.
+    TensorFlow's graph rewriting is switched off, because it has faults: the network runs exactly as written.
     """
     features, context = source.generator.prepare(inputs.energy, inputs.latent)
     config = tf.compat.v1.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
-        given = tf.compat.v1.placeholder(tf.float32, features.shape)
-        outputs = session.run(run_network(source.network, given), {given: np.asarray(features)})
+        placeholder = tf.compat.v1.placeholder(tf.float32, features.shape)
+        outputs = session.run(run_network(source.network, placeholder), {placeholder: np.asarray(features)})
     return np.asarray(source.generator.finish(outputs, context, inputs.noise))
 
 
 def describe(source: Source) -> dict[str, Any]:
-    """What a program that uses an export has to know, as what JSON can hold."""
+    """Describe a model for the programs that use an export, as JSON-compatible values."""
     model = source.description
     return {
         "name": model.name,

@@ -1,7 +1,7 @@
-"""Export one precision of a model, whole, for programs without this package: a TensorFlow SavedModel, or ONNX.
+"""Export one precision of a model for programs without this package, as a TensorFlow SavedModel or ONNX.
 
-An export goes from energies and random numbers to showers in GeV. It is compared with the model before it gets its
-name, so that there is no export that computes something else.
+An export turns energies and random numbers into showers in GeV. It is compared with the model before it gets its
+final name, so an export that computes different showers never appears.
 """
 
 import importlib.util
@@ -21,21 +21,21 @@ from calogan.geometry import CLIC
 
 FORMATS = ("savedmodel", "onnx")
 _ONNX_PACKAGES = ("onnx", "onnxruntime")
-_SHOWERS, _SEED = 16, 0  # an export is tried with
-# How much of a shower's energy may lie in other cells, on average. In int8, rounding differs by a step here and there,
-# which the layers behind multiply; int8 itself moves about as much.
+_SHOWERS, _SEED = 16, 0  # of the comparison with the model
+# Average share of a shower's energy that may lie in other cells. In int8, rounding differs by a step here and there,
+# which later layers amplify; int8 itself moves about as much.
 _LIMITS = {"float32": 1e-4, "float16": 1e-4, "bfloat16": 1e-2, "int8": 1e-2}
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """A finished export.
 
     Attributes:
         path: folder of a SavedModel, or ONNX file.
         moved: sum over the cells of the absolute difference from the model, as a share of the shower's energy, for
-            each shower it was tried with.
-        limit: what its mean may be.
+            each shower of the comparison, shape (n,).
+        limit: largest allowed mean of `moved`.
     """
 
     path: Path
@@ -44,58 +44,59 @@ class Export:
 
 
 def export(model: str | os.PathLike[str], precision: str, format: str, target: Path, *, batch: int = 1) -> Export:
-    """Write one precision of a model in another format; nothing is left if that fails.
+    """Write one precision of a model in another format; a failure leaves no files behind.
 
     Args:
-        model: packaged name or folder; it must hold its weights.
-        precision: one the model has; for ONNX float32 or int8.
+        model: packaged name or folder; it must include its weights.
+        precision: a precision of the model; for ONNX float32 or int8.
         format: one of `FORMATS`.
-        target: folder of the SavedModel, which must not be there yet, or ONNX file.
+        target: folder of the SavedModel, which must not exist, or ONNX file.
         batch: showers in each call of an ONNX file; a SavedModel takes any number.
 
     Raises:
         ModelError: there is no such model or precision, a package is not installed, a part of the model cannot be
-            written, or what was written computes other showers.
+            exported, or the export computes different showers.
         RequestError: there is no such format, or the target cannot be written.
     """
     if format not in FORMATS:
-        raise RequestError(f"no format {format!r}; there are {', '.join(FORMATS)}")
-    missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None] if format == "onnx" else []
-    if missing:
-        raise ModelError(f"ONNX needs {', '.join(missing)}, not installed here; pip install 'calogan[peers]'")
+        raise RequestError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
+    gaps = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None] if format == "onnx" else []
+    if gaps:
+        raise ModelError(f"ONNX export needs {', '.join(gaps)}, not installed here; pip install 'calogan[peers]'")
     if target.is_dir() or (format == "savedmodel" and target.exists()):
-        raise RequestError(f"{target}: is there already; name another place or remove it first")
+        raise RequestError(f"{target}: already exists; choose another path or remove it first")
     source = open_source(model_folder.find(model), precision)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-            written = Path(scratch) / "export"
-            moved = _write(source, format, written, batch)
+            path = Path(scratch) / "export"
+            moved = _write(source, format, path, batch)
             limit = _LIMITS[precision]
-            if not moved.mean() <= limit:  # so that what is no number is refused too
+            if not moved.mean() <= limit:  # not `>`, which would accept NaN
                 raise ModelError(
                     f"{source.name} as {format} computes other showers than the model: {100 * moved.mean():.2g} % of "
-                    f"their energy lies in other cells, where {100 * limit:g} % may; export another precision or format"
+                    f"their energy lies in other cells, at most {100 * limit:g} % allowed; "
+                    "export another precision or format"
                 )
-            written.replace(target)
+            path.replace(target)
     except OSError as error:
         raise RequestError(f"{target}: cannot be written ({error})") from error
     return Export(target, moved, limit)
 
 
 def _write(source: Source, format: str, path: Path, batch: int) -> NDArray[np.float64]:
-    """Write an export and compare it with the model; returns what moved in each shower, in the worst of ways to run it."""
+    """Write an export and compare it with the model; returns `Export.moved`, the worst over all ways to run it."""
     inputs = draw_inputs(source.description, -(-_SHOWERS // batch) * batch, _SEED)
     expected = compute_showers(source, inputs)
     if format == "savedmodel":
         saved_model.write(source, path)
-        found = [saved_model.run(path, inputs)]
+        results = [saved_model.run(path, inputs)]
     else:
-        # Imported here: the packages may not be there.
+        # Imported here: the packages may not be installed.
         from calogan.exporting import onnx_model  # noqa: PLC0415
 
         onnx_model.write(source, path, batch=batch)
-        found = [onnx_model.run(path, inputs, optimised=optimised) for optimised in (False, True)]
+        results = [onnx_model.run(path, inputs, optimised=optimised) for optimised in (False, True)]
     energy = np.maximum(expected.sum(axis=(1, 2, 3), dtype=np.float64), CLIC.threshold_gev)
-    moved = [np.abs(showers - expected).sum(axis=(1, 2, 3), dtype=np.float64) / energy for showers in found]
+    moved = [np.abs(showers - expected).sum(axis=(1, 2, 3), dtype=np.float64) / energy for showers in results]
     worst: NDArray[np.float64] = np.max(moved, axis=0)
     return worst

@@ -1,11 +1,11 @@
 """An int8 network of Intel Neural Compressor as ONNX: the same integers and the same ranges, operation by operation.
 
-It is written with operators that compute on integers as they stand (QLinearConv, MatMulInteger), not with pairs of
-QuantizeLinear and DequantizeLinear around float32 ones: so a runtime computes in int8 without optimising the graph.
+It uses operators that compute directly on integers (QLinearConv, MatMulInteger), not pairs of QuantizeLinear and
+DequantizeLinear around float32 operators. So a runtime computes in int8 without optimising the graph.
 
-Ranges become scales by the rules of TensorFlow's oneDNN kernels (tensorflow/core/kernels/mkl), which are not the same
-for every operation: `QuantizeV2` spreads a range over 127.5 steps, a convolution over 127, and `Dequantize` over 128
-where the lower end is the farther one.
+Ranges become scales by the rules of TensorFlow's oneDNN kernels (tensorflow/core/kernels/mkl), which differ between
+operations: `QuantizeV2` divides a range into 127.5 steps, a convolution into 127, and `Dequantize` into 128 where the
+lower end has the larger magnitude.
 """
 
 import numpy as np
@@ -15,8 +15,8 @@ from onnx import TensorProto
 from calogan.errors import ModelError
 from calogan.exporting.graphs import Array, Builder, Translations, channels_first_kernel, window
 
-# Steps of a range, by type. ONNX Runtime has no convolution from int8 to uint8 or back, so that all activations are
-# written as uint8: int8 moved up by 128.
+# Steps of a range, by type. ONNX Runtime has no convolution from int8 to uint8 or back, so all activations are
+# exported as uint8: int8 shifted by 128.
 _STEPS = {tf.quint8: 255, tf.qint8: 127}
 _ZERO_POINTS = {tf.quint8: np.uint8(0), tf.qint8: np.uint8(128)}
 
@@ -25,9 +25,9 @@ def _quantize(to: Builder, tensor: tf.Tensor) -> str:
     low, high = _result_limits(to, tensor.op)
     first = tensor.op.get_attr("mode") == b"MIN_FIRST"  # the lowest number becomes 0, and 0 need not be a step
     factor = 255 / (high - low) if first else (127.5 if tensor.dtype == tf.qint8 else 255) / high
-    # Multiplied first, as TensorFlow does: halves, which are frequent between two scales, are then rounded alike.
+    # Multiplied first, as TensorFlow does, so that halves, which are frequent between two scales, round the same way.
     x = to.add("Mul", to.value(tensor.op.inputs[0]), factor)
-    return _rounded(to, to.add("Sub", x, low * factor) if first else x, tensor.dtype)
+    return _round(to, to.add("Sub", x, low * factor) if first else x, tensor.dtype)
 
 
 def _dequantize(to: Builder, tensor: tf.Tensor) -> str:
@@ -43,7 +43,7 @@ def _convolution(to: Builder, tensor: tf.Tensor) -> str:
     source, kernel, bias, *_ = tensor.op.inputs
     if bias.dtype != tf.float32 or tensor.op.get_attr("padding_list"):
         raise ModelError(
-            f"the int8 network has a convolution of another kind ({tensor.name}); quantize the model again"
+            f"the int8 network has a convolution that cannot be exported ({tensor.name}); quantize the model again"
         )
     scale, weight_scale = _operand_scales(to, tensor.op)
     result = to.add(
@@ -60,50 +60,52 @@ def _convolution(to: Builder, tensor: tf.Tensor) -> str:
 def _product(to: Builder, tensor: tf.Tensor) -> str:
     source, weights, bias, *_ = tensor.op.inputs
     if bias.dtype != tf.qint32 or tensor.op.get_attr("transpose_a") or tensor.op.get_attr("transpose_b"):
-        raise ModelError(f"the int8 network has a product of another kind ({tensor.name}); quantize the model again")
+        raise ModelError(
+            f"the int8 network has a matrix product that cannot be exported ({tensor.name}); quantize the model again"
+        )
     scale, weight_scale = _operand_scales(to, tensor.op)
     total = to.add("MatMulInteger", to.value(source), to.constant(weights))
-    # The bias holds what the lowest number of the source, which became 0, adds to each sum.
+    # The bias includes the contribution of the lowest number of the source, which became 0, to each sum.
     total = to.add("Cast", to.add("Add", total, to.constant(bias)), to=TensorProto.FLOAT)
     if tensor.dtype == tf.float32:
         return to.add("Mul", total, scale * weight_scale)
     step = _scale(tensor.dtype, *_result_limits(to, tensor.op))
-    return _rounded(to, to.add("Mul", total, scale * weight_scale / step), tensor.dtype)
+    return _round(to, to.add("Mul", total, scale * weight_scale / step), tensor.dtype)
 
 
-def _rounded(to: Builder, x: str, kind: tf.DType) -> str:
-    """Round to whole numbers, halves to even, and keep them in the range of a type."""
+def _round(to: Builder, x: str, kind: tf.DType) -> str:
+    """Round to whole numbers, halves to even, and clip to the range of a type."""
     return to.add("QuantizeLinear", x, np.float32(1), _ZERO_POINTS[kind])
 
 
 def _operand_scales(to: Builder, operation: tf.Operation) -> tuple[np.float32, Array]:
-    """Steps of the source and, one for each channel or one in all, of the weights of a convolution or product."""
+    """Scales of the source and of the weights, per channel or one for all, of a convolution or product."""
     low, high, *weight_limits = operation.inputs[3:7]
     widest = np.maximum(*(np.abs(to.constant(limit)) for limit in weight_limits))
     return _scale(operation.inputs[0].dtype, _limit(to, low), _limit(to, high)), np.asarray(widest / np.float32(127))
 
 
 def _scale(kind: tf.DType, low: np.float32, high: np.float32) -> np.float32:
-    """Width of a step of what goes into or comes out of a convolution or product."""
+    """Width of a quantization step of an input or output of a convolution or product."""
     return np.float32((high - low if kind == tf.quint8 else max(abs(low), abs(high))) / _STEPS[kind])
 
 
 def _limit(to: Builder, limit: tf.Tensor) -> np.float32:
-    """An end of a range: a constant, or told by the operation that made the numbers, behind them."""
+    """One end of a range: a constant, or an additional output of the operation that computed the numbers."""
     if limit.value_index > 0:
         return _result_limits(to, limit.op)[limit.value_index - 1]
     return np.float32(to.constant(limit))
 
 
 def _result_limits(to: Builder, operation: tf.Operation) -> tuple[np.float32, np.float32]:
-    """The range of what an operation makes."""
+    """The range of the output of an operation."""
     if operation.type != "QuantizeV2":
         low, high = (_limit(to, limit) for limit in operation.inputs[-2:])
         return low, high
-    given = [_limit(to, limit) for limit in operation.inputs[1:3]]
-    low = min(given[0], np.float32(0))
-    least = max(np.float32(1), *np.abs(given)) * operation.get_attr("ensure_minimum_range")
-    high = max(given[1], low + np.float32(least), np.float32(0))
+    limits = [_limit(to, limit) for limit in operation.inputs[1:3]]
+    low = min(limits[0], np.float32(0))
+    least = max(np.float32(1), *np.abs(limits)) * operation.get_attr("ensure_minimum_range")
+    high = max(limits[1], low + np.float32(least), np.float32(0))
     if operation.get_attr("mode") == b"MIN_FIRST":
         return low, high
     widest = max(-low, high)
@@ -114,7 +116,7 @@ INTEGER: Translations = {
     "QuantizeV2": _quantize,
     "Dequantize": _dequantize,
     "QuantizedConv2DWithBiasAndRequantize": _convolution,
-    "QuantizedConv2DWithBiasAndReluAndRequantize": _convolution,  # steps below 0 there are none
+    "QuantizedConv2DWithBiasAndReluAndRequantize": _convolution,  # the output type has no steps below 0
     "QuantizedMatMulWithBiasAndRequantize": _product,
     "QuantizedMatMulWithBiasAndReluAndRequantize": _product,
     "QuantizedMatMulWithBiasAndDequantize": _product,

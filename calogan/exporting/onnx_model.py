@@ -27,10 +27,10 @@ PRECISIONS = ("float32", "int8")
 
 
 def write(source: Source, path: Path, *, batch: int) -> None:
-    """Write an ONNX file each call of which computes `batch` showers.
+    """Write an ONNX file that computes `batch` showers per call.
 
     Raises:
-        ModelError: ONNX Runtime has no arithmetic for the precision, or an operation cannot be written.
+        ModelError: ONNX Runtime has no arithmetic for the precision, or an operation cannot be exported.
     """
     if source.precision not in PRECISIONS:
         raise ModelError(
@@ -42,14 +42,14 @@ def write(source: Source, path: Path, *, batch: int) -> None:
     frozen = freeze(source)
     with tf.Graph().as_default():
         rows = tf.compat.v1.placeholder(tf.float32, (batch, ends[-1]), "input")
-        fed = {"energy": rows[:, 0], "latent": rows[:, 1 : ends[1]]}
+        inputs = {"energy": rows[:, 0], "latent": rows[:, 1 : ends[1]]}
         if description.cell_noise:
-            fed["noise"] = tf.reshape(rows[:, ends[1] :], (batch, *CLIC.shape))
-        cells = tf.reshape(splice(frozen, fed), (batch, CELLS))
+            inputs["noise"] = tf.reshape(rows[:, ends[1] :], (batch, *CLIC.shape))
+        cells = tf.reshape(splice(frozen, inputs), (batch, CELLS))
         model = Builder(rows, "input", {**FLOAT, **INTEGER}).model(cells, "cells")
     model.producer_name, model.producer_version, model.doc_string = "calogan", __version__, __doc__ or ""
-    told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in describe(source).items()}
-    helper.set_model_props(model, told)
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in describe(source).items()}
+    helper.set_model_props(model, texts)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
@@ -64,7 +64,7 @@ def run(path: Path, inputs: Inputs, *, optimised: bool = False) -> Floats:
 
 
 def start(path: Path, *, optimised: bool) -> onnxruntime.InferenceSession:
-    """Load a file in ONNX Runtime on one thread, with its optimisation of graphs off, as in Geant4's example, or on."""
+    """Load a file into ONNX Runtime on one thread, with graph optimisation on, or off as in Geant4's example."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors

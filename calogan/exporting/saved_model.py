@@ -1,7 +1,7 @@
-"""A model as a TensorFlow SavedModel: operations and constants only, nothing but TensorFlow to load it.
+"""A model as a TensorFlow SavedModel: operations and constants only, so TensorFlow alone can load it.
 
-One graph. Its signature `generate`, also the default, draws latent numbers and cell noise inside, from a seed, with
-TensorFlow's counter-based generator (Philox); whoever has random numbers feeds them to `from_latent` instead.
+The file has one graph. Its signature `generate`, also the default, draws latent numbers and cell noise from a seed, with
+TensorFlow's counter-based generator (Philox). The signature `from_latent` takes random numbers from the caller.
 """
 
 import json
@@ -16,12 +16,12 @@ from calogan.exporting.base import DESCRIPTION, Floats, Inputs, Source, describe
 from calogan.geometry import CLIC
 
 DEFAULT, GENERATE, FROM_LATENT = "serving_default", "generate", "from_latent"
-_EXTRA = "assets.extra"  # where the format keeps what only people and other programs read
-_LATENT_STREAM, _NOISE_STREAM = 0, 1  # second half of the key of the random numbers; the seed is the first
+_EXTRA = "assets.extra"  # the folder of the format for files that TensorFlow itself does not read
+_LATENT_STREAM, _NOISE_STREAM = 0, 1  # second half of the key of the random numbers; the first half is the seed
 
 
 def write(source: Source, folder: Path) -> None:
-    """Write a SavedModel into a folder that is not there."""
+    """Write a SavedModel into a new folder."""
     frozen = freeze(source)
     with tf.Graph().as_default() as graph:
         energy = tf.compat.v1.placeholder(tf.float32, (None,), "energy")
@@ -29,15 +29,15 @@ def write(source: Source, folder: Path) -> None:
         shapes: dict[str, tuple[int, tuple[int, ...]]] = {"latent": (_LATENT_STREAM, (source.description.latent_size,))}
         if source.description.cell_noise:
             shapes["noise"] = (_NOISE_STREAM, CLIC.shape)
-        fed = {"energy": energy}
+        tensors = {"energy": energy}
         for name, (stream, shape) in shapes.items():
-            drawn = _normal(seed, stream, (tf.size(energy), *shape))
-            fed[name] = tf.compat.v1.placeholder_with_default(drawn, (None, *shape), name)
-        showers = splice(frozen, fed)
+            numbers = _normal(seed, stream, (tf.size(energy), *shape))
+            tensors[name] = tf.compat.v1.placeholder_with_default(numbers, (None, *shape), name)
+        showers = splice(frozen, tensors)
         meta = tf.compat.v1.train.export_meta_graph(graph=graph, clear_devices=True)
     meta.meta_info_def.tags.append("serve")
-    seeded = {"energy": energy, "seed": seed}
-    for name, inputs in {DEFAULT: seeded, GENERATE: seeded, FROM_LATENT: fed}.items():
+    from_seed = {"energy": energy, "seed": seed}
+    for name, inputs in {DEFAULT: from_seed, GENERATE: from_seed, FROM_LATENT: tensors}.items():
         _sign(meta.signature_def[name], inputs, {"showers": showers})
     folder.mkdir()
     whole = SavedModel(saved_model_schema_version=1, meta_graphs=[meta])
@@ -47,21 +47,21 @@ def write(source: Source, folder: Path) -> None:
 
 
 def run(folder: Path, inputs: Inputs) -> Floats:
-    """Load what was written and compute showers, shape (n, 25, 25, 25), GeV."""
-    loaded = tf.saved_model.load(str(folder))
-    fed = {name: tf.constant(array) for name, array in inputs.arrays().items()}
-    return np.asarray(loaded.signatures[FROM_LATENT](**fed)["showers"])
+    """Load a SavedModel and compute showers, shape (n, 25, 25, 25), GeV."""
+    model = tf.saved_model.load(str(folder))
+    tensors = {name: tf.constant(array) for name, array in inputs.arrays().items()}
+    return np.asarray(model.signatures[FROM_LATENT](**tensors)["showers"])
 
 
 def _sign(signature: SignatureDef, inputs: dict[str, tf.Tensor], outputs: dict[str, tf.Tensor]) -> None:
     signature.method_name = "tensorflow/serving/predict"
-    for told, tensors in ((signature.inputs, inputs), (signature.outputs, outputs)):
+    for side, tensors in ((signature.inputs, inputs), (signature.outputs, outputs)):
         for name, tensor in tensors.items():
             kind, shape = tensor.dtype.as_datatype_enum, tensor.shape.as_proto()
-            told[name].CopyFrom(TensorInfo(name=tensor.name, dtype=kind, tensor_shape=shape))
+            side[name].CopyFrom(TensorInfo(name=tensor.name, dtype=kind, tensor_shape=shape))
 
 
 def _normal(seed: tf.Tensor, stream: int, shape: tuple[tf.Tensor | int, ...]) -> tf.Tensor:
-    # Row after row is taken from one sequence of counters: row i is the same however many follow.
+    # Rows take consecutive counters of one sequence, so row i does not depend on the number of rows.
     key = tf.stack([seed, stream])
     return tf.random.stateless_normal(shape, key, alg="philox")

@@ -1,4 +1,4 @@
-"""The cells of a shower of `lean`, drawn around what the network expects of them: compiled, in one pass per shower.
+"""The cells of `lean` showers, drawn around their expected energies by compiled code, in one pass per shower.
 
 `networks.lean.Lean.finish` is the same calculation in Keras, differentiable and for every cell. Here only the cells
 that are hit, one in ten, are drawn, and a shower stays in the cache of the core from its logits to its energies.
@@ -29,12 +29,12 @@ _CELLS, _LAYERS = CLIC.shape[0] * CLIC.shape[1] * CLIC.shape[2], CLIC.layers
 _COLUMNS = _CELLS // _LAYERS
 _ROW = CLIC.shape[1] * _LAYERS  # cells of equal x
 _CENTRE = (CLIC.entry_cell[0] * CLIC.shape[1] + CLIC.entry_cell[1]) * _LAYERS
-_STRIPE = 16 * _LAYERS  # a whole number of layers and of vector registers
+_STRIPE = 16 * _LAYERS  # a multiple of both the number of layers and the width of a vector register
 _GROUP = 8  # cells whose flags fit into one 64-bit word
-NORMAL_BITS = 12  # of a random number decide about a cell: their normal deviates stay in the fastest cache
-_DROPPED = 16 - NORMAL_BITS
+NORMAL_BITS = 12  # bits of a random number used for a cell: the table of their normal deviates fits into the L1 cache
+_UNUSED_BITS = 16 - NORMAL_BITS
 
-# The compiler takes module constants for what they are: float32, so that nothing is widened to float64.
+# The compiler keeps the type of module constants: float32 here, so that no calculation is widened to float64.
 _f = np.float32
 _LOGIT_MIN, _LOGIT_MAX, _RATE_MIN = _f(-87), _f(lean.LOGIT_MAX), _f(lean.RATE_MIN)
 _RATE_LOW, _RATE_HIGH = _f(law.RATES[0]), _f(law.RATES[-1])
@@ -48,8 +48,8 @@ _THRESHOLD = _f(CLIC.threshold_gev)
 _PER_LN2, _LN2_HIGH, _LN2_LOW = _f(1 / math.log(2)), _f(0.693359375), _f(math.log(2) - 0.693359375)
 _MANTISSA, _MANTISSA_SLACK = _f(2.0**-23), _f(127 - 0.087)
 
-# A cell of normal deviate z is hit above the rate -log(Phi(z)). This cubic in z is below the binary logarithm of that
-# for |z| < 7, by 0.1 on average where it matters: found by linear programming.
+# A cell with normal deviate z is hit if its rate is above -log(Phi(z)). This cubic in z is a lower bound of the binary
+# logarithm of that rate for |z| < 7, low by 0.1 on average where it matters; fitted by linear programming.
 HIT_BOUND = (-0.531, -1.67508, -0.354912, -0.0319824)
 _B0, _B1, _B2, _B3 = (_f(number) for number in HIT_BOUND)
 
@@ -63,12 +63,13 @@ _SHAPES = {
 
 @dataclass(frozen=True, eq=False)
 class CellTables:
-    """What is to be known of the cells, in the order of (x, y, z).
+    """Constants of the cells, in the order of (x, y, z), z running fastest.
 
     Attributes:
         template: logarithm of each cell's mean share of its layer, shape (15625,).
         quantum: mean deposit of one crossing, shape (15625,), GeV.
-        place: where each 25 outputs of the network, the layers of a column, begin in a shower, shape (625,).
+        place: index of the first cell, in a shower, of each run of 25 outputs of the network, which are the layers of
+            one column, shape (625,).
         quantiles: see `compound_poisson.Law`.
     """
 
@@ -90,43 +91,41 @@ def tables(model: lean.Lean) -> CellTables:
     )
 
 
-def write(path: Path, found: CellTables) -> None:
+def write(path: Path, arrays: CellTables) -> None:
     """Write tables as a file of plain arrays; the same tables give the same bytes."""
-    np.savez(path, **vars(found))
+    np.savez(path, **vars(arrays))
 
 
 def read(path: Path) -> CellTables:
     """Read tables.
 
     Raises:
-        ModelError: the file does not hold them, or another version wrote them.
+        ModelError: the file does not contain such tables, or another version of calogan wrote it.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = CellTables(**arrays)
+            cells = CellTables(**arrays)
     except (OSError, EOFError, ValueError, TypeError, BadZipFile) as error:
-        raise ModelError(f"{path}: holds no tables of cells ({error}); make the model again") from error
-    shapes = {name: array.shape for name, array in vars(found).items()}
-    if shapes != _SHAPES:  # compiled code would read beyond their ends
+        raise ModelError(f"{path}: contains no tables of cells ({error}); make the model again") from error
+    shapes = {name: array.shape for name, array in vars(cells).items()}
+    if shapes != _SHAPES:  # compiled code would read beyond the ends of the arrays
         raise ModelError(f"{path}: was written by another version of calogan; make the model again")
-    return found
+    return cells
 
 
 def normals() -> Floats:
-    """The standard normal deviate of each value of `NORMAL_BITS` random bits."""
+    """The standard normal deviate of each value of `NORMAL_BITS` random bits, shape (2^NORMAL_BITS,)."""
     return np.asarray(special.ndtri((np.arange(2**NORMAL_BITS) + 0.5) / 2**NORMAL_BITS), np.float32)
 
 
-def drawer(found: CellTables) -> Draw:
+def drawer(cells: CellTables) -> Draw:
     """Make the function that draws cells.
 
     Returns:
-        draw(logits, step, layer_energies, bits, first, showers): logits, float32 or int8, shape (n, 15625), in the order
-        of the network, and what to multiply them by; energies of the layers, shape (n, 25), GeV; random numbers, 0 to
-        65535, shape (n, k), of which those from column `first` on are used, in the order of (x, y, z); showers, shape
-        (n, 15625), GeV, are written. It holds no lock of the interpreter.
+        draw(logits, step, layer_energies, bits, first, showers), with the arguments of `_draw`; it writes the showers
+        and releases the lock of the interpreter (GIL).
     """
-    constants = (found.template, found.quantum, 1 / found.quantum, found.place, found.quantiles, normals())
+    constants = (cells.template, cells.quantum, 1 / cells.quantum, cells.place, cells.quantiles, normals())
 
     def draw(
         logits: NDArray[Any], step: float, layer_energies: Floats, bits: NDArray[np.uint16], first: int, showers: Floats
@@ -140,13 +139,13 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     compiler = functools.partial(numba.njit, nogil=True, error_model="numpy")
     try:
         return compiler(function, cache=True)
-    except RuntimeError:  # there is no folder it may keep compiled code in
+    except RuntimeError:  # no folder to cache compiled code in can be written to
         return compiler(function)
 
 
 @_compiled
 def _exp(x: Any) -> Any:
-    """exp(x) to float32 rounding: 2^n times the Taylor series of the rest, which is within +-log(2)/2."""
+    """exp(x) to float32 rounding: 2^n times the Taylor series of the remainder, which is within +-log(2)/2."""
     n = np.floor(x * _PER_LN2 + _f(0.5))
     r = (x - n * _LN2_HIGH) - n * _LN2_LOW
     series = _f(1 / 720)
@@ -157,7 +156,7 @@ def _exp(x: Any) -> Any:
 
 @_compiled
 def _weigh(logits: Any, step: Any, place: Any, template: Any, weights: Any, sums: Any, stripe: Any) -> None:
-    """Weights of the cells, before they are normalised, and their sum in each layer."""
+    """Write the weights exp(logit + template) of the cells, shape (15625,), and their sum in each layer, shape (25,)."""
     for column in range(_COLUMNS):
         start, here = column * _LAYERS, place[column]
         for k in range(_LAYERS):
@@ -175,9 +174,9 @@ def _weigh(logits: Any, step: Any, place: Any, template: Any, weights: Any, sums
 
 @_compiled
 def _couple(bits: Any, normal_of: Any, padded: Any, normal: Any) -> None:
-    """Normal deviates of the cells from their random numbers, see `Lean.couple`."""
+    """Write the correlated normal deviates of the cells, shape (15625,), see `Lean.couple`."""
     for i in range(_CELLS):
-        padded[_ROW + i] = normal_of[bits[i] >> _DROPPED]
+        padded[_ROW + i] = normal_of[bits[i] >> _UNUSED_BITS]
     for i in range(_ROW):
         padded[i] = padded[_CELLS + i]
         padded[_ROW + _CELLS + i] = padded[_ROW + i]
@@ -198,26 +197,26 @@ def _scale(rates: Any, factors: Any, stripe: Any) -> None:
 
 @_compiled
 def _select(rates: Any, normal: Any, flags: Any, hit: Any) -> int:
-    """List the cells that may be hit: a few more than will be; returns how many."""
+    """List the cells that may be hit, which includes a few that are not; returns the length of the list."""
     binary = rates.view(np.int32)
     for i in range(_CELLS):
         z = normal[i]
-        # What the bits of a float say of its binary logarithm, which is too low by 0.086 at most.
+        # The bits of a float approximate its binary logarithm, low by 0.086 at most.
         logarithm = _f(binary[i]) * _MANTISSA - _MANTISSA_SLACK
         flags[i] = logarithm > ((_B3 * z + _B2) * z + _B1) * z + _B0
-    found = 0
+    count = 0
     groups = flags.view(np.uint64)
     for group in range(len(groups)):
         if groups[group]:
             for i in range(_GROUP * group, _GROUP * (group + 1)):
-                hit[found] = i
-                found += flags[i]
-    return found
+                hit[count] = i
+                count += flags[i]
+    return count
 
 
 @_compiled
 def _fluctuate(rates: Any, hit: Any, normal: Any, quantum: Any, quantiles: Any, out: Any, sums: Any) -> None:
-    """Energies of the listed cells, read from the quantiles of the compound Poisson law, and their sum in each layer."""
+    """Write the energies of the listed cells, quantiles of the compound Poisson law, and their sum in each layer."""
     sums[:] = 0
     binary = rates.view(np.int32)
     for j in range(len(hit)):
@@ -240,35 +239,62 @@ def _draw(
     template: Any, quantum: Any, per_quantum: Any, place: Any, quantiles: Any,
     normal_of: Any,
 ) -> None:  # fmt: skip
+    """Draw showers from the output of the network; the hottest function of the package.
+
+    For each shower:
+
+    1. Random bits become normal deviates, correlated between neighbouring cells (`_couple`).
+    2. A softmax within each layer turns the logits into expected energies, which divided by the quantum are the rates,
+       the expected numbers of crossings (`_weigh`, `_scale`).
+    3. The cells that may be hit are listed (`_select`), and their energies drawn (`_fluctuate`).
+    4. The rates of a layer with too much or too little energy are corrected, and step 3 is repeated, as in
+       `Lean.finish`.
+    5. Each layer is scaled to its energy; if no cell of it is hit, the central cell gets the energy. Cells below the
+       read-out threshold stay 0.
+
+    Args:
+        logits: output of the network, float32 or int8, shape (n, 15625), in the order of `lean.to_blocks`.
+        step: factor on the logits: the width of a quantization step for int8, 1 for float32.
+        layer_energies: energy of each layer, float32, shape (n, 25), GeV.
+        bits: uniform random numbers, uint16, shape (n, k) with k >= first + 15625.
+        first: column of `bits` with the number of the first cell; the others follow in the order of (x, y, z).
+        showers: the result, float32, shape (n, 15625), GeV, in the order of (x, y, z); overwritten.
+        template: see `CellTables`.
+        quantum: see `CellTables`.
+        per_quantum: 1 / quantum, shape (15625,), 1/GeV.
+        place: see `CellTables`.
+        quantiles: see `compound_poisson.Law`.
+        normal_of: see `normals`.
+    """
     rates, stripe = np.empty(_CELLS, np.float32), np.empty(_STRIPE, np.float32)
     padded, normal = np.empty(_CELLS + 2 * _ROW, np.float32), np.empty(_CELLS, np.float32)
     sums, factors = np.empty(_LAYERS, np.float32), np.empty(_LAYERS, np.float32)
     flags = np.zeros(-(-_CELLS // _GROUP) * _GROUP, np.uint8)
     hit, energy = np.empty(len(flags) + 1, np.int32), np.empty(_CELLS, np.float32)
     for s in range(len(showers)):
-        shower, wanted = showers[s], layer_energies[s]
+        shower, target = showers[s], layer_energies[s]
         _couple(bits[s, first : first + _CELLS], normal_of, padded, normal)
         _weigh(logits[s], step, place, template, rates, sums, stripe)
         for layer in range(_LAYERS):
-            factors[layer] = wanted[layer] / sums[layer]
+            factors[layer] = target[layer] / sums[layer]
         _scale(rates, factors, stripe)
         for i in range(_CELLS):
             rates[i] = rates[i] * per_quantum[i] + _RATE_MIN
-        found = _select(rates, normal, flags, hit)
-        _fluctuate(rates, hit[:found], normal, quantum, quantiles, energy, sums)
-        # What a layer has too much or too little is put right as in `Lean.finish`.
+        count = _select(rates, normal, flags, hit)
+        _fluctuate(rates, hit[:count], normal, quantum, quantiles, energy, sums)
+        # Correct the rates of layers with too much or too little energy, as in `Lean.finish`.
         for layer in range(_LAYERS):
-            excess = sums[layer] / max(wanted[layer], _f(1e-9)) - _f(1)
+            excess = sums[layer] / max(target[layer], _f(1e-9)) - _f(1)
             factors[layer] = max(_f(1) - _BY_CROSSINGS * excess, _FACTOR_MIN)
         _scale(rates, factors, stripe)
-        found = _select(rates, normal, flags, hit)
-        _fluctuate(rates, hit[:found], normal, quantum, quantiles, energy, sums)
+        count = _select(rates, normal, flags, hit)
+        _fluctuate(rates, hit[:count], normal, quantum, quantiles, energy, sums)
         shower[:] = 0
         for layer in range(_LAYERS):
-            factors[layer] = wanted[layer] / sums[layer] if sums[layer] > 0 else _f(0)
-            if sums[layer] <= 0 and wanted[layer] >= _THRESHOLD:
-                shower[_CENTRE + layer] = wanted[layer]  # no cell was hit: the central one has it all
-        for j in range(found):
+            factors[layer] = target[layer] / sums[layer] if sums[layer] > 0 else _f(0)
+            if sums[layer] <= 0 and target[layer] >= _THRESHOLD:
+                shower[_CENTRE + layer] = target[layer]  # no cell is hit: the central one gets all the energy
+        for j in range(count):
             value = energy[j] * factors[hit[j] % _LAYERS]
             if value >= _THRESHOLD:
                 shower[hit[j]] = value

@@ -1,16 +1,16 @@
 """The sampling fluctuation of one cell: a compound Poisson law.
 
-A silicon cell is crossed by a Poisson number of particles, `rate` on average, and each leaves an energy with the mean
-`quantum` and the law g of `deposits`. So one number per cell, its expected energy rate * quantum, fixes how often it is
-empty, P(E = 0) = exp(-rate), and how much it fluctuates, by rate * quantum^2 * (1 + v) with v the relative variance of g.
+A silicon cell is crossed by a Poisson number of particles, `rate` on average, and each deposits an energy with the mean
+`quantum` and the law g of `deposits`. So one number per cell, its expected energy rate * quantum, fixes the probability
+that it is empty, P(E = 0) = exp(-rate), and its variance, rate * quantum^2 * (1 + v) with v the relative variance of g.
 
-For an exponential g (v = 1) the density is known,
+For an exponential g (v = 1) the density has a closed form,
 
     f(E) = exp(-rate - x) sqrt(rate / x) I1(2 sqrt(rate x)) / quantum,    x = E / quantum > 0,
 
-the Tweedie law of power 3/2 (Jorgensen, The Theory of Dispersion Models, 1997, section 4.2). For any other g it is found by
-Fourier transformation and kept as a table of its logarithm, relative to that of the Tweedie law with the same mean and
-variance, to which it tends for high rates.
+the Tweedie law of power 3/2 (Jorgensen, The Theory of Dispersion Models, 1997, section 4.2). For any other g the density
+is computed by a Fourier transform and stored as a table of its logarithm, relative to the Tweedie law with the same mean
+and variance, which is its limit for high rates.
 """
 
 import functools
@@ -26,7 +26,7 @@ from calogan.networks import deposits
 from calogan.networks.base import Tensor
 
 # Tables: rate by standard normal deviate, or by log of the energy in quanta. The rates are evenly spaced between powers of
-# two, so that the bits of a float say where in a table it is.
+# two, so that the bits of a float give its row in a table.
 PER_OCTAVE = 4
 _OCTAVE_MIN, _OCTAVE_MAX = -20, 12
 RATES = np.concatenate(
@@ -35,9 +35,9 @@ RATES = np.concatenate(
 NORMAL_MAX, NORMAL_STEPS = 4.4, 89
 _LOG_X_MIN, _LOG_X_MAX, _LOG_X_STEPS = math.log(1e-3), math.log(200.0), 245
 
-_MANY = 60.0  # crossings: above, the law is close to the Tweedie law, and a coarser grid suffices
-_FEW_STEP, _MANY_STEP = 0.02, 0.1  # of the grids of energies, quanta
-_SURE = 1e-12  # densities below are rounding errors of the transformation
+_MANY = 60.0  # crossings; above, the law is close to the Tweedie law, and a coarser grid suffices
+_FEW_STEP, _MANY_STEP = 0.02, 0.1  # steps of the grids of energies, quanta
+_NOISE = 1e-12  # densities below are rounding errors of the transform
 
 # Coefficients of I1 (Abramowitz and Stegun, Handbook of Mathematical Functions, 9.8.3 and 9.8.4).
 _I1_BELOW = (0.5, 0.87890594, 0.51498869, 0.15084934, 0.02658733, 0.00301532, 0.00032411)
@@ -51,14 +51,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Law:
-    """A law of single deposits and the tables made of it.
+    """A law of single deposits and the tables computed from it.
 
     Attributes:
         quantiles: E / quantum divided by (1 + rate), shape (128, NORMAL_STEPS). Row: rate, see RATES. Column: standard
-            normal deviate, evenly spaced. Below the deviate at which a cell becomes empty the table goes on with a
-            slope, so that linear interpolation followed by max(0, .) keeps the probability of an empty cell.
+            normal deviate, evenly spaced. Below the deviate at which a cell becomes empty the table continues with a
+            constant slope, so that linear interpolation followed by max(0, .) keeps the probability of an empty cell.
         corrections: logarithm of the density over that of the Tweedie law, shape (128, 245); 0 for high rates.
-        mean: of a deposit, GeV.
+        mean: mean of a deposit, GeV.
         variation: relative variance of a deposit; 1 for an exponential law.
     """
 
@@ -87,13 +87,16 @@ def _law(probability: bytes) -> Law:
 
 
 def log_likelihood(energy: Tensor, rate: Tensor, quantum: Tensor, law: Law) -> Tensor:
-    """Logarithm of the density of deposited energies (of the probability, where a cell is empty).
+    """Logarithm of the density of deposited energies; for an empty cell, of the probability.
 
     Args:
         energy: deposited energies, GeV, any shape; 0 for an empty cell.
         rate: expected numbers of crossings, same shape, > 0.
         quantum: mean deposits of one crossing, GeV, same shape or broadcastable.
-        law: of single deposits; of its mean, `quantum` takes the place.
+        law: law of single deposits; its mean is replaced by `quantum`.
+
+    Returns:
+        Log-likelihoods, of the shape of `energy`; densities per GeV.
     """
     hit = energy > 0
     x = ops.where(hit, energy / quantum, 1.0)
@@ -110,9 +113,8 @@ def log_likelihood(energy: Tensor, rate: Tensor, quantum: Tensor, law: Law) -> T
 def sample(rate: Tensor, normal: Tensor, quantiles: Tensor) -> Tensor:
     """Draw deposited energies in units of the quantum, as a differentiable function of the rate.
 
-    The quantile of the law is read from its table by linear interpolation. It rises from 0
-    without a jump, since the density of a lone deposit is finite at 0: so gradients with respect to the rate are those
-    of the sample path.
+    The quantile of the law is read from its table by linear interpolation. It rises from 0 without a jump, because the
+    density of a single deposit is finite at 0, so gradients with respect to the rate follow the sample path.
 
     Args:
         rate: expected numbers of crossings, any shape, > 0.
@@ -125,19 +127,19 @@ def sample(rate: Tensor, normal: Tensor, quantiles: Tensor) -> Tensor:
 
 
 def _row(rate: Tensor) -> Tensor:
-    """Where rates are in RATES."""
+    """Fractional row of rates in RATES."""
     inside = ops.clip(rate, RATES[0], RATES[-1])
     octave = ops.floor(ops.log2(inside))
     return PER_OCTAVE * (octave - _OCTAVE_MIN + inside / ops.power(2.0, octave) - 1)
 
 
 def _place(value: Tensor, low: float, high: float, steps: int) -> Tensor:
-    """Where values are in an evenly spaced table, counted in its steps."""
+    """Fractional position of values in an evenly spaced table, in steps."""
     return (ops.clip(value, low, high) - low) * ((steps - 1) / (high - low))
 
 
 def _interpolate(table: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """Read a table between its entries; its own gradient is not wanted."""
+    """Read a table by bilinear interpolation; the table itself gets no gradient."""
     rows, columns = table.shape
     flat = ops.reshape(ops.convert_to_tensor(table), (-1,))
     row0, column0 = ops.clip(ops.floor(row), 0, rows - 2), ops.clip(ops.floor(column), 0, columns - 2)
@@ -166,16 +168,16 @@ def _several(g: Floats, rate: float) -> Floats:
 
 
 def _corrections(g: Floats, rate: float, several: Floats, variation: float) -> Floats:
-    """Logarithm of the density over that of the Tweedie law; where it is not known, what it is at the end of what is known."""
+    """Logarithm of the density over that of the Tweedie law; constant beyond the range where the density is reliable."""
     log_x = np.linspace(_LOG_X_MIN, _LOG_X_MAX, _LOG_X_STEPS)
     if rate > _MANY:
         return np.zeros(_LOG_X_STEPS)
     step = _step(rate)
     one = rate * np.exp(-rate + deposits.log_density(g, log_x))
     density = one + np.interp(np.exp(log_x), np.arange(len(several)) * step, several / step)
-    known = density > _SURE
-    tweedie = _log_tweedie(np.exp(log_x[known]), rate, (1 + variation) / 2)
-    return np.asarray(np.interp(log_x, log_x[known], np.log(density[known]) - tweedie))
+    reliable = density > _NOISE
+    tweedie = _log_tweedie(np.exp(log_x[reliable]), rate, (1 + variation) / 2)
+    return np.asarray(np.interp(log_x, log_x[reliable], np.log(density[reliable]) - tweedie))
 
 
 def _log_tweedie(x: Floats, rate: float, dispersion: float) -> Floats:
@@ -193,16 +195,16 @@ def _quantiles(g: Floats, rate: float, several: Floats, deviates: Floats) -> Flo
     bounds = (np.arange(len(several)) - 0.5) * step
     above = rate * math.exp(-rate) * (1 - deposits.below(g, x)) + np.interp(x, bounds, tail)
     normal = -special.ndtri(np.clip(above, 1e-300, 1 - 1e-16))
-    # From the other end a cell is empty or not; what is between that and the first x is linear.
+    # Below this deviate the cell is empty; between it and the first x the quantile is linear.
     empty_below = float(special.ndtri(math.exp(-rate)))
-    known = normal > max(empty_below, -30.0)
-    normal = np.concatenate([[max(empty_below, -30.0)], np.maximum.accumulate(normal[known])])
-    x = np.concatenate([[0.0], x[known]])
+    positive = normal > max(empty_below, -30.0)
+    normal = np.concatenate([[max(empty_below, -30.0)], np.maximum.accumulate(normal[positive])])
+    x = np.concatenate([[0.0], x[positive]])
     normal, first = np.unique(normal, return_index=True)
     values = np.asarray(np.interp(deviates, normal, x[first]))
     below = deviates < empty_below
     if below.any() and not below.all():
-        end = int(np.argmin(below))  # the first deviate that hits the cell
+        end = int(np.argmin(below))  # the first deviate for which the cell is hit
         values[below] = (deviates[below] - empty_below) * values[end] / (deviates[end] - empty_below)
     return values
 

@@ -1,9 +1,9 @@
 """The energies of the 25 layers, drawn in float32: a conditional normalizing flow.
 
-Quantization never touches this part, so int8 cannot move the sampling fraction or the longitudinal
-profile. The layers' energies are written as the sampling fraction and, layer after layer, the share taken
-of what is left (stick breaking), centred and scaled as a function of Ep, and mapped to independent normal
-numbers by affine couplings (Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", 2017, eq. 7-8).
+Quantization never touches this part, so int8 cannot shift the sampling fraction or the longitudinal profile. The
+energies of the layers are expressed as the sampling fraction and, layer by layer, the share of the remaining energy
+(stick breaking), centred and scaled as a function of Ep, and mapped to independent normal numbers by affine couplings
+(Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", 2017, eq. 7-8).
 """
 
 import keras
@@ -15,7 +15,7 @@ from calogan.networks.base import Tensor
 
 SIZE = 25
 _SHARE_MIN = 1e-5
-_DEGREE = 4  # terms of the polynomial in log Ep that centres and scales
+_DEGREE = 4  # number of terms of the polynomials in log Ep for centre and scale
 _LOG_EP_CENTRE, _LOG_EP_WIDTH = float(np.log(100.0)), 1.5
 _SCALE_MAX = 1.5
 
@@ -26,19 +26,19 @@ def log_energy(energy: Tensor) -> Tensor:
 
 
 def to_sticks(layer_energies: NDArray[np.float32], energy: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Write layer energies as free numbers.
+    """Express layer energies as unconstrained numbers.
 
     Args:
         layer_energies: energy of each layer, shape (n, 25), GeV.
         energy: primary energies, shape (n,), GeV.
 
     Returns:
-        shape (n, 25): logit of the share of what is left for the layers 0 to 23, then log(ECAL / Ep).
+        Sticks, shape (n, 25): logit of the share of the remaining energy for layers 0 to 23, then log(ECAL / Ep).
     """
     e = np.asarray(layer_energies, dtype=np.float64)
-    left = np.cumsum(e[:, ::-1], axis=1)[:, ::-1]
-    share = np.clip(e[:, :-1] / np.maximum(left[:, :-1], 1e-12), _SHARE_MIN, 1 - _SHARE_MIN)
-    total = np.log(np.maximum(left[:, 0], 1e-9) / energy)
+    rest = np.cumsum(e[:, ::-1], axis=1)[:, ::-1]
+    share = np.clip(e[:, :-1] / np.maximum(rest[:, :-1], 1e-12), _SHARE_MIN, 1 - _SHARE_MIN)
+    total = np.log(np.maximum(rest[:, 0], 1e-9) / energy)
     return np.concatenate([np.log(share / (1 - share)), total[:, None]], axis=1)
 
 
@@ -46,11 +46,11 @@ class Couplings(keras.Model):  # type: ignore[misc]  # Keras has no types
     """Invertible map between `size` standard normal numbers and as many others, given a condition.
 
     Args:
-        size: how many numbers.
-        condition: how many numbers they depend on.
-        couplings: how often one half of them moves the other.
-        width: of the small networks that say how.
-        name: of the map.
+        size: number of the transformed numbers.
+        condition: number of conditions.
+        couplings: number of coupling layers; in each, one half of the numbers transforms the other.
+        width: width of the small networks in the coupling layers.
+        name: name of the map.
     """
 
     def __init__(self, size: int, condition: int, *, couplings: int, width: int, name: str) -> None:
@@ -74,7 +74,7 @@ class Couplings(keras.Model):  # type: ignore[misc]  # Keras has no types
         return log_det - 0.5 * ops.sum(ops.square(x), axis=1) - 0.5 * self.size * float(np.log(2 * np.pi))
 
     def call(self, normal: Tensor, condition: Tensor) -> Tensor:
-        """Draw numbers, shape (n, size), of standard normal numbers, shape (n, size)."""
+        """Transform standard normal numbers, shape (n, size), to numbers of the learnt distribution, same shape."""
         x = normal
         for order, block in zip(reversed(self.orders), reversed(self.blocks), strict=True):
             fixed, moved = x[:, : self.half], x[:, self.half :]
@@ -95,8 +95,8 @@ class LayerFlow(Couplings):
         self.unmix = self.add_weight(name="unmix", shape=(SIZE, SIZE), initializer="identity", trainable=False)
 
     def fit_scale(self, sticks: NDArray[np.float64], energy: NDArray[np.float32]) -> None:
-        """Fit centre and spread as polynomials of log Ep, and the axes without correlation, to `to_sticks` of a sample."""
-        centre, spread, scaled = _scaled_by_itself(sticks, energy)
+        """Fit centre and spread as polynomials of log Ep, and the uncorrelated axes, to `to_sticks` of a sample."""
+        centre, spread, scaled = _self_scaled(sticks, energy)
         variance, axes = np.linalg.eigh(np.cov(scaled, rowvar=False))
         width = np.sqrt(np.maximum(variance, 1e-4))
         self.centre.assign(centre)
@@ -105,8 +105,8 @@ class LayerFlow(Couplings):
         self.unmix.assign((axes * width).T)
 
     def normalise_alike(self, sticks: NDArray[np.float64], energy: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Centre and scale another sample by what it is itself, and turn it to the axes of `fit_scale`, shape (n, 25)."""
-        return np.asarray(_scaled_by_itself(sticks, energy)[2] @ np.asarray(self.mix), np.float32)
+        """Centre and scale another sample by its own fit, and rotate it to the axes of `fit_scale`, shape (n, 25)."""
+        return np.asarray(_self_scaled(sticks, energy)[2] @ np.asarray(self.mix), np.float32)
 
     def normalise(self, sticks: Tensor, condition: Tensor) -> Tensor:
         """Centre, scale and decorrelate sticks, shape (n, 25), for conditions of shape (n, 1)."""
@@ -114,14 +114,14 @@ class LayerFlow(Couplings):
         return ops.matmul((sticks - centre) / spread, self.mix)
 
     def layer_energies(self, scaled: Tensor, condition: Tensor, energy: Tensor) -> Tensor:
-        """Energies of the layers, shape (n, 25), GeV, of centred and scaled sticks."""
+        """Energies of the layers, shape (n, 25), GeV, from centred and scaled sticks."""
         centre, spread = self._scale(condition)
         sticks = ops.matmul(scaled, self.unmix) * spread + centre
         # log share = log sigmoid(s_l) + sum of log(1 - sigmoid(s_k)) over the layers before it
         logit = ops.clip(sticks[:, :-1], -11.5, 11.5)
-        left = ops.cumsum(ops.log_sigmoid(-logit), axis=1)
-        zero = ops.zeros_like(left[:, :1])
-        log_share = ops.concatenate([ops.log_sigmoid(logit), zero], axis=1) + ops.concatenate([zero, left], axis=1)
+        log_rest = ops.cumsum(ops.log_sigmoid(-logit), axis=1)
+        zero = ops.zeros_like(log_rest[:, :1])
+        log_share = ops.concatenate([ops.log_sigmoid(logit), zero], axis=1) + ops.concatenate([zero, log_rest], axis=1)
         return ops.exp(log_share + sticks[:, -1:]) * energy[:, None]
 
     def _scale(self, condition: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,10 +129,10 @@ class LayerFlow(Couplings):
         return ops.matmul(basis, self.centre), ops.exp(ops.matmul(basis, self.spread))
 
 
-def _scaled_by_itself(
+def _self_scaled(
     sticks: NDArray[np.float64], energy: NDArray[np.float32]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
-    """Polynomials of log Ep for centre and log spread of sticks, shape (4, 25) each, and the sticks scaled by them."""
+    """Polynomials in log Ep for centre and log spread of sticks, shape (4, 25) each, and the scaled sticks, (n, 25)."""
     basis = np.vander(np.asarray(log_energy(energy), np.float64)[:, 0], _DEGREE, increasing=True)
     centre = np.linalg.lstsq(basis, sticks, rcond=None)[0]
     residual = np.log(np.abs(sticks - basis @ centre) + 1e-3)

@@ -1,10 +1,10 @@
-"""`lean`: a generator made for integer arithmetic.
+"""`lean`: a generator designed for integer arithmetic.
 
-Three parts. Float32 flows draw the energies of the layers and the latent numbers of the shape (`flow`). A small convolutional network, the
-part that is quantized, gives the expected share of each cell in its layer. A float32 tail draws each
-cell around its expected energy with the fluctuation that sampling gives (`compound_poisson`) and scales
-every layer to the energy the flow has drawn. So quantization can change the shape inside a layer only:
-it cannot move the sampling fraction, the resolution or the longitudinal profile.
+It has three parts. Float32 flows draw the energies of the layers and the latent numbers of the shape (`flow`). A small
+convolutional network, the part that is quantized, computes the expected share of each cell in its layer. A float32 tail
+draws each cell around its expected energy with the sampling fluctuation (`compound_poisson`) and scales every layer to
+the energy drawn by the flow. So quantization can change the shape within a layer only: it cannot shift the sampling
+fraction, the resolution or the longitudinal profile.
 """
 
 import math
@@ -21,14 +21,14 @@ from calogan.networks.base import GeneratorNetwork, Tensor
 
 SHAPE_LATENT = 16
 _RINGS, _SIDES = 8, 3
-LOGIT_MAX = 30.0  # beyond any share; keeps the exponential finite
-BY_CROSSINGS = 0.5  # share of what a layer has too much or too little that is put right by the number of crossings
-FACTOR_MIN = 0.4  # of the rates of a layer, when too many crossings are drawn
+LOGIT_MAX = 30.0  # above any realistic share; keeps the exponential finite
+BY_CROSSINGS = 0.5  # share of a layer's excess or deficit that is corrected by the number of crossings
+FACTOR_MIN = 0.4  # smallest factor on the rates of a layer with too many crossings
 RATE_MIN = 1e-7  # keeps the logarithm of the rate of an empty layer finite
 _DEPOSIT_GEV = 3.5e-4
-NEIGHBOUR = 0.11  # weight of the random number of a neighbour, in units of the own one's
+NEIGHBOUR = 0.11  # weight of a neighbour's random number, relative to the cell's own
 OWN = 1 / math.sqrt(1 + 4 * NEIGHBOUR**2)
-_BLOCK = 5  # side of the square of cells that one position of the small image becomes, and of that image
+_BLOCK = 5  # side of the small image, and of the square of cells that each of its positions expands to
 _BLOCKS = _BLOCK * _BLOCK
 
 
@@ -37,7 +37,7 @@ class Lean(GeneratorNetwork):
 
     Attributes:
         flow: draws the energies of the layers.
-        prior: draws the numbers that the encoder of the training would have found in a shower with these energies.
+        prior: draws the latent numbers that the encoder of the training would assign to a shower with these energies.
         network: the quantized part: features, shape (n, 2 + 25 + 16) -> logits, shape (n, 5, 5, 625), see `to_blocks`.
         template: logarithm of each cell's mean share of its layer, shape (25, 25, 25).
         log_quantum: logarithm of the mean deposit of one crossing, GeV, by layer and region, see `_regions`.
@@ -58,7 +58,7 @@ class Lean(GeneratorNetwork):
             shape=(CLIC.layers, _RINGS * _SIDES),
             initializer="zeros",
         )
-        # What one crossing leaves, as quantiles of the cells; found in the training showers.
+        # Quantiles of the cells' energies; computed from the deposits in the training showers.
         self.quantiles = self.add_weight(
             name="quantiles",
             shape=(len(compound_poisson.RATES), compound_poisson.NORMAL_STEPS),
@@ -71,19 +71,19 @@ class Lean(GeneratorNetwork):
         self.central[:, *CLIC.entry_cell] = 1.0
 
     def set_law(self, law: compound_poisson.Law) -> None:
-        """Take over a law of single deposits; its mean becomes the quantum everywhere."""
+        """Set the law of single deposits; its mean becomes the quantum of all cells."""
         self.quantiles.assign(law.quantiles)
         self.log_quantum.assign(np.full(self.log_quantum.shape, np.log(law.mean), np.float32))
 
     def prepare(self, energy: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw what stays float32 before the network.
+        """Compute the float32 steps before the network.
 
         Args:
             energy: primary energies, shape (n,), GeV.
             latent: standard normal numbers, shape (n, latent_size).
 
         Returns:
-            the network's features, shape (n, 43), and the layers' energies, shape (n, 25), GeV.
+            Features of the network, shape (n, 43), and energies of the layers, shape (n, 25), GeV.
         """
         condition = flow.log_energy(energy)
         scaled = self.flow(latent[:, : flow.SIZE], condition)
@@ -92,22 +92,22 @@ class Lean(GeneratorNetwork):
         return features, self.flow.layer_energies(scaled, condition, energy)
 
     def features(self, condition: Tensor, scaled: Tensor, shape_latent: Tensor) -> Tensor:
-        """Join condition (n, 1), scaled sticks (n, 25) and shape latent (n, 16) to the network's input."""
+        """Concatenate condition (n, 1), scaled sticks (n, 25) and shape latent (n, 16) to the network's input."""
         inside = ops.clip(scaled, -4.0, 4.0)
         return ops.concatenate([condition, ops.square(condition), inside, shape_latent], axis=1)
 
     def rates(self, logits: Tensor, layer_energies: Tensor) -> tuple[Tensor, Tensor]:
-        """Expected crossings of each cell and the energy of one.
+        """Expected number of crossings of each cell, and the mean energy of one crossing.
 
         Args:
             logits: output of the network, shape (n, 5, 5, 625).
             layer_energies: shape (n, 25), GeV.
 
         Returns:
-            rates, shape (n, 25, 25, 25), and quanta, shape (25, 25, 25), GeV.
+            Rates, shape (n, 25, 25, 25), and quanta, shape (25, 25, 25), GeV.
         """
         quantum = self.quantum()
-        # A softmax over the cells of a layer; the logits are small, so their maximum need not be taken off.
+        # A softmax over the cells of a layer; the logits are small, so their maximum need not be subtracted.
         weight = ops.exp(ops.minimum(_from_blocks(logits) + self.template, LOGIT_MAX))
         factor = layer_energies / ops.sum(weight, axis=(1, 2))
         return weight * factor[:, None, None, :] * (1.0 / quantum) + RATE_MIN, quantum
@@ -117,16 +117,16 @@ class Lean(GeneratorNetwork):
         return ops.exp(ops.take(ops.transpose(self.log_quantum), self.region, axis=0))
 
     def couple(self, noise: Tensor) -> Tensor:
-        """Let neighbours in a layer fluctuate together: a track that runs along the silicon crosses both.
+        """Correlate neighbouring cells in a layer: a track along the silicon crosses both.
 
-        A Gaussian copula: every number stays standard normal, so no cell by itself changes.
+        A Gaussian copula: every number stays standard normal, so the distribution of each single cell does not change.
 
         Args:
             noise: independent standard normal numbers, shape (n, 25, 25, 25).
         """
         columns = ops.reshape(noise, (-1, CLIC.shape[0] * CLIC.shape[1], CLIC.layers))
-        # Cells at an edge, which are hardly ever hit, have some neighbours at the other one.
-        around = sum(_rolled(columns, shift) for shift in (1, -1, CLIC.shape[1], -CLIC.shape[1]))
+        # Cells at an edge, which are hardly ever hit, have neighbours at the opposite edge.
+        around = sum(_roll(columns, shift) for shift in (1, -1, CLIC.shape[1], -CLIC.shape[1]))
         return ops.reshape(OWN * columns + OWN * NEIGHBOUR * around, (-1, *CLIC.shape))
 
     def finish(self, logits: Tensor, layer_energies: Tensor, noise: Tensor) -> Tensor:
@@ -134,41 +134,44 @@ class Lean(GeneratorNetwork):
 
         Args:
             logits: output of the network, shape (n, 5, 5, 625).
-            layer_energies: shape (n, 25), GeV; every layer of the result sums to it.
+            layer_energies: shape (n, 25), GeV; every layer of the result sums to its energy.
             noise: standard normal numbers, shape (n, 25, 25, 25).
 
         Returns:
-            showers, shape (n, 25, 25, 25), GeV.
+            Showers, shape (n, 25, 25, 25), GeV.
         """
         rate, quantum = self.rates(logits, layer_energies)
         normal = self.couple(noise)
-        wanted = layer_energies[:, None, None, :]
+        target = layer_energies[:, None, None, :]
         cells = compound_poisson.sample(rate, normal, self.quantiles) * quantum
         total = ops.sum(cells, axis=(1, 2), keepdims=True)
-        # Half of what a layer lacks is made up for by more crossings, the other half by more energy of each.
-        # Linear, so that there are as many crossings as expected on average, also where these are few.
-        excess = total / ops.maximum(wanted, 1e-9) - 1.0
+        # Half of a layer's deficit is corrected by more crossings, the other half by more energy per crossing.
+        # The factor is linear, which keeps the mean number of crossings, even where it is small.
+        excess = total / ops.maximum(target, 1e-9) - 1.0
         rate = rate * ops.maximum(1.0 - BY_CROSSINGS * excess, FACTOR_MIN)
         cells = compound_poisson.sample(rate, normal, self.quantiles) * quantum
         total = ops.sum(cells, axis=(1, 2), keepdims=True)
-        # A layer in which no cell was hit has its energy in the central cell.
+        # If no cell of a layer is hit, the central cell gets its energy.
         cells = ops.where(total > 0, cells, self.central)
         total = ops.where(total > 0, total, 1.0)
-        showers = cells * (wanted / total)
+        showers = cells * (target / total)
         return ops.where(showers < CLIC.threshold_gev, 0.0, showers)
 
 
 def shape_network(width: int, *, depth: int, kernel: int) -> keras.Model:
     """The network of the family: Dense, convolutions over 5x5 positions, then the 625 cells of each position's block.
 
+    The last layer is a sub-pixel convolution (Shi et al. 2016) whose output stays in block order: the tail reads the
+    cells from there at no cost, while a transposition would take time. Every other layer is followed by ReLU, which
+    fuses into the integer operation; a transposed convolution would stay float32 in TensorFlow.
+
     Args:
         width: channels of the convolutions, a multiple of 4.
-        depth: how many there are.
+        depth: number of convolutions.
         kernel: side of their kernels, positions.
 
-    The last layer is a sub-pixel convolution (Shi et al. 2016), whose result is left in the order of the blocks: the tail
-    finds the cells there, which costs nothing, and transposing them would. Every other layer is followed by ReLU,
-    which fuses into the integer operation; a transposed convolution would stay float32 in TensorFlow.
+    Returns:
+        Features, shape (n, 43) -> logits, shape (n, 5, 5, 625).
     """
     x = features = keras.Input((2 + flow.SIZE + SHAPE_LATENT,), name="features")
     x = layers.Dense(128, activation="relu")(x)
@@ -182,13 +185,13 @@ def shape_network(width: int, *, depth: int, kernel: int) -> keras.Model:
 
 
 def to_blocks(cells: NDArray[Any]) -> NDArray[Any]:
-    """Order cells, shape (25, 25, 25), as the network does: 5x5 blocks of 5x5 cells of 25 layers, shape (5, 5, 625)."""
+    """Put cells, shape (25, 25, 25), into the network's order: 5x5 blocks of 5x5 cells in 25 layers, (5, 5, 625)."""
     split = cells.reshape(_BLOCK, _BLOCK, _BLOCK, _BLOCK, CLIC.layers)
     return split.transpose(0, 2, 1, 3, 4).reshape(_BLOCK, _BLOCK, -1)
 
 
-def _rolled(columns: Tensor, shift: int) -> Tensor:
-    """`numpy.roll` along axis 1, of slices, which any runtime has."""
+def _roll(columns: Tensor, shift: int) -> Tensor:
+    """`numpy.roll` along axis 1, built from slices, which every runtime supports."""
     return ops.concatenate([columns[:, -shift:], columns[:, :-shift]], axis=1)
 
 
@@ -198,16 +201,16 @@ def _from_blocks(outputs: Tensor) -> Tensor:
 
 
 def template(mean_shower: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Log of the share of each cell in its layer of the mean shower, both of shape (25, 25, 25), smoothed where it is rare."""
-    mirrored = 0.5 * (mean_shower + mean_shower[::-1])
-    share = mirrored / mirrored.sum(axis=(0, 1), keepdims=True)
+    """Log of each cell's share of its layer in the mean shower, both of shape (25, 25, 25), with a floor for rare cells."""
+    symmetric = 0.5 * (mean_shower + mean_shower[::-1])
+    share = symmetric / symmetric.sum(axis=(0, 1), keepdims=True)
     return np.asarray(np.log(share + 1e-6), dtype=np.float32)
 
 
 def _regions() -> NDArray[np.int32]:
-    """Number of the region of each (x, y), shape (25, 25): ring around the entry cell times side, left and right being one.
+    """Region of each (x, y), shape (25, 25): ring around the entry cell combined with the side.
 
-    The field bends low-energy electrons along y only, so that deposits above and below the axis are not alike.
+    The field bends low-energy electrons along y only, so deposits above and below the axis differ; left and right do not.
     """
     x, y = np.indices(CLIC.shape[:2]) - np.reshape(CLIC.entry_cell, (2, 1, 1))
     ring = np.minimum(np.round(np.hypot(x, y)), _RINGS - 1)

@@ -3,17 +3,17 @@
 TensorFlow has integer kernels for convolutions and matrix products, not for transposed convolutions and batch
 normalisation. `lower` returns a network that computes the same function, to float32 rounding, without them:
 
-- Normalisation behind a convolution is folded into it. Behind LeakyReLU or ReLU, f(c x) = c f(x) for c >= 0, so its
-  scale moves through the activation into the convolution before, its sign into the one behind. Its shift becomes a
-  bias of the convolution behind if that pads nothing; otherwise it stays as an addition, since zeros are padded
-  behind the shift.
+- Normalisation after a convolution is folded into it. After LeakyReLU or ReLU, f(c x) = c f(x) for c >= 0, so its
+  scale moves through the activation into the previous convolution, its sign into the next one. Its shift becomes a
+  bias of the next convolution if that has no padding; otherwise it stays as an addition, because the zeros are padded
+  after the shift.
 - A transposed convolution of stride s becomes s x s ordinary ones, each with the taps that meet input at one phase of
   the output, with their results interleaved (the sub-pixel form; Shi et al. 2016, arXiv 1609.07009): no
-  multiplication by zero, no weight more.
-- Dropout, idle after training, is left out.
+  multiplication by zero and no additional weights.
+- Dropout, inactive after training, is removed.
 
-LeakyReLU stays as it is: TensorFlow's integer convolution fuses ReLU only, so it is computed in float32 between two
-integer convolutions. Written as relu(x) - a relu(-x) it would fuse, for four times the multiplications of the chain.
+LeakyReLU is not changed: TensorFlow's integer convolution fuses ReLU only, so LeakyReLU is computed in float32 between
+two integer convolutions. Written as relu(x) - a relu(-x) it would fuse, at four times the multiplications.
 """
 
 import collections
@@ -42,7 +42,7 @@ class Convolution:
         bias: shape (channels out,).
         strides: rows and columns.
         padding: "same" or "valid".
-        transposed: whether the strides enlarge.
+        transposed: whether it is a transposed convolution, whose strides enlarge the image.
     """
 
     kernel: _Array
@@ -61,30 +61,30 @@ class Affine:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A layer that stays as it is."""
+class Unchanged:
+    """A layer that is not rewritten."""
 
     layer: keras.Layer
 
 
-Step: TypeAlias = Convolution | Affine | Kept
+Step: TypeAlias = Convolution | Affine | Unchanged
 _Steps: TypeAlias = tuple[Step, ...]
 
 
 def lower(network: keras.Model, *, integer: bool) -> keras.Model:
-    """Rewrite a network into one that computes the same in fewer operations.
+    """Rewrite a network into one that computes the same function with fewer operations.
 
     Args:
-        network: functional and of layers only, one input and one output, images of fixed size with channels last, no
-            layer used twice; it is not changed.
-        integer: whether transposed convolutions are taken apart too. Quantization needs that; in float32 they are
-            faster as they are.
+        network: functional model made of layers only, with one input and one output, images of fixed size with
+            channels last, and no layer used twice; it is not changed.
+        integer: whether to split transposed convolutions too. Quantization needs that; in float32 they are faster
+            unsplit.
     """
-    used = collections.Counter(id(tensor) for layer in network.layers for tensor in _sources(layer))
-    # Each tensor of the network by what it is made from and the steps that are still to be done.
+    uses = collections.Counter(id(tensor) for layer in network.layers for tensor in _sources(layer))
+    # For each tensor of the network: the tensor it starts from, and the steps still to be applied.
     chains: dict[int, tuple[Tensor, _Steps]] = {}
 
-    def built(tensor: Tensor) -> Tensor:
+    def build(tensor: Tensor) -> Tensor:
         start, steps = chains[id(tensor)]
         return apply(simplify(steps), start, integer=integer)
 
@@ -96,11 +96,11 @@ def lower(network: keras.Model, *, integer: bool) -> keras.Model:
                 start, steps = chains[id(source)]
                 chain = (start, steps + read(layer))
             case sources:
-                chain = (_copy(layer)([built(source) for source in sources]), ())
+                chain = (_copy(layer)([build(source) for source in sources]), ())
         chains[id(layer.output)] = chain
-        if used[id(layer.output)] > 1:
-            chains[id(layer.output)] = (built(layer.output), ())
-    return keras.Model(network.input, built(network.output), name=network.name)
+        if uses[id(layer.output)] > 1:
+            chains[id(layer.output)] = (build(layer.output), ())
+    return keras.Model(network.input, build(network.output), name=network.name)
 
 
 def read(layer: keras.Layer) -> _Steps:
@@ -111,39 +111,39 @@ def read(layer: keras.Layer) -> _Steps:
         return (_normalisation(layer),)
     plain = isinstance(layer, layers.Conv2D | layers.Conv2DTranspose) and layer.data_format == "channels_last"
     if not plain or layer.dilation_rate != (1, 1) or getattr(layer, "groups", 1) > 1:
-        return (Kept(layer),)
+        return (Unchanged(layer),)
     transposed = isinstance(layer, layers.Conv2DTranspose)
     kernel = np.asarray(layer.kernel, np.float64)
     bias = np.asarray(layer.bias, np.float64) if layer.use_bias else np.zeros(layer.filters)
     step = Convolution(kernel.swapaxes(2, 3) if transposed else kernel, bias, layer.strides, layer.padding, transposed)
     if layer.activation is keras.activations.linear:
         return (step,)
-    return step, Kept(layers.Activation(layer.activation))
+    return step, Unchanged(layers.Activation(layer.activation))
 
 
 def fold_backwards(steps: _Steps) -> _Steps | None:
-    """Convolution -> Affine becomes one convolution, whatever its padding."""
+    """Convolution -> Affine becomes one convolution, with any padding."""
     match steps:
         case Convolution() as convolution, Affine(scale, shift):
-            return (_scaled(convolution, scale, shift),)
+            return (_rescale(convolution, scale, shift),)
     return None
 
 
 def scale_backwards(steps: _Steps) -> _Steps | None:
     """Convolution -> LeakyReLU -> Affine: the absolute scale of the Affine moves into the convolution."""
     match steps:
-        case Convolution() as convolution, Kept(activation), Affine(scale, shift) if _is_homogeneous(activation):
+        case Convolution() as convolution, Unchanged(activation), Affine(scale, shift) if _is_homogeneous(activation):
             if not (np.abs(scale) == 1).all():
                 return (
-                    _scaled(convolution, np.abs(scale)),
-                    Kept(activation),
+                    _rescale(convolution, np.abs(scale)),
+                    Unchanged(activation),
                     Affine(np.where(scale < 0, -1.0, 1.0), shift),
                 )
     return None
 
 
 def fold_forwards(steps: _Steps) -> _Steps | None:
-    """Affine -> Convolution: all of it moves if nothing is padded, otherwise only the signs of the scale do."""
+    """Affine -> Convolution: the whole Affine moves if there is no padding, otherwise only the signs of its scale."""
     match steps:
         case Affine(scale, shift), Convolution(kernel, bias) as convolution:
             scaled = dataclasses.replace(convolution, kernel=kernel * scale[:, None])
@@ -154,7 +154,7 @@ def fold_forwards(steps: _Steps) -> _Steps | None:
     return None
 
 
-# What each rule takes in a row.
+# Each rule with the number of consecutive steps that it takes.
 _RULES: tuple[tuple[Callable[[_Steps], _Steps | None], int], ...] = (
     (fold_backwards, 2),
     (scale_backwards, 3),
@@ -163,30 +163,30 @@ _RULES: tuple[tuple[Callable[[_Steps], _Steps | None], int], ...] = (
 
 
 def simplify(steps: _Steps) -> _Steps:
-    """Rewrite steps by all the rules."""
+    """Apply all the rules to steps."""
     for rule, length in _RULES:
         at = 0
         while at + length <= len(steps):
-            replaced = rule(steps[at : at + length])
-            if replaced is None:
+            replacement = rule(steps[at : at + length])
+            if replacement is None:
                 at += 1
             else:
-                steps = steps[:at] + replaced + steps[at + length :]
+                steps = steps[:at] + replacement + steps[at + length :]
     return steps
 
 
 def apply(steps: _Steps, x: Tensor, *, integer: bool) -> Tensor:
-    """Build the layers of steps behind a tensor, with transposed convolutions taken apart or not."""
+    """Build the layers of steps on top of a tensor; `integer` splits transposed convolutions."""
     for step in steps:
-        if isinstance(step, Kept):
+        if isinstance(step, Unchanged):
             x = _copy(step.layer)(x)
         elif isinstance(step, Affine):
             x = x if (step.scale == 1).all() else x * step.scale.astype(np.float32)
             x += step.shift.astype(np.float32)
         elif step.transposed and integer:
-            x = _interleaved(x, step)
+            x = _interleave(x, step)
         else:
-            x = _convolved(x, step)
+            x = _convolve(x, step)
     return x
 
 
@@ -197,11 +197,11 @@ def _sources(layer: keras.Layer) -> list[Tensor]:
 
 
 def _copy(layer: keras.Layer) -> keras.Layer:
-    copied = type(layer).from_config(layer.get_config())
+    copy = type(layer).from_config(layer.get_config())
     if layer.weights:
-        copied.build(layer.input.shape)
-        copied.set_weights(layer.get_weights())
-    return copied
+        copy.build(layer.input.shape)
+        copy.set_weights(layer.get_weights())
+    return copy
 
 
 def _normalisation(layer: layers.BatchNormalization) -> Affine:
@@ -212,7 +212,7 @@ def _normalisation(layer: layers.BatchNormalization) -> Affine:
     return Affine(scale, shift - mean * scale)
 
 
-def _scaled(convolution: Convolution, scale: _Array, shift: _Array | float = 0.0) -> Convolution:
+def _rescale(convolution: Convolution, scale: _Array, shift: _Array | float = 0.0) -> Convolution:
     return dataclasses.replace(convolution, kernel=convolution.kernel * scale, bias=convolution.bias * scale + shift)
 
 
@@ -225,7 +225,7 @@ def _is_homogeneous(layer: keras.Layer) -> bool:
     )
 
 
-def _convolved(x: Tensor, step: Convolution) -> Tensor:
+def _convolve(x: Tensor, step: Convolution) -> Tensor:
     kind = layers.Conv2DTranspose if step.transposed else layers.Conv2D
     layer = kind(step.bias.size, step.kernel.shape[:2], strides=step.strides, padding=step.padding)
     y = layer(x)
@@ -233,10 +233,10 @@ def _convolved(x: Tensor, step: Convolution) -> Tensor:
     return y
 
 
-def _interleaved(x: Tensor, step: Convolution) -> Tensor:
+def _interleave(x: Tensor, step: Convolution) -> Tensor:
     """A transposed convolution as one convolution for each phase of its output, interleaved."""
-    missing = [(0, max(stride - size, 0)) for stride, size in zip(step.strides, step.kernel.shape, strict=False)]
-    kernel = np.pad(step.kernel, [*missing, (0, 0), (0, 0)])  # so that every phase has a tap
+    extra = [(0, max(stride - size, 0)) for stride, size in zip(step.strides, step.kernel.shape, strict=False)]
+    kernel = np.pad(step.kernel, [*extra, (0, 0), (0, 0)])  # so that every phase has a tap
     rows, columns = (
         _phases(x.shape[1 + axis], kernel.shape[axis], step.strides[axis], step.padding) for axis in (0, 1)
     )
@@ -244,13 +244,13 @@ def _interleaved(x: Tensor, step: Convolution) -> Tensor:
     lines = []
     for row_taps, row_window in zip(rows.taps, rows.windows, strict=True):
         cells = [
-            _convolved(
+            _convolve(
                 padded[:, row_window, column_window],
                 Convolution(kernel[row_taps][:, column_taps], step.bias, (1, 1), "valid", transposed=False),
             )
             for column_taps, column_window in zip(columns.taps, columns.windows, strict=True)
         ]
-        # Phases of columns side by side in memory are the columns in their order; the same then holds for rows.
+        # Phases of columns side by side in memory give the columns in order; likewise for rows.
         line = layers.Concatenate(axis=3)(cells)
         lines.append(layers.Reshape((rows.steps, -1, step.bias.size))(line))
     width = columns.steps * step.strides[1]
@@ -260,14 +260,14 @@ def _interleaved(x: Tensor, step: Convolution) -> Tensor:
 
 @dataclass(frozen=True)
 class _Phases:
-    """One axis of a transposed convolution taken apart.
+    """One axis of a transposed convolution, split into phases.
 
     Attributes:
-        length: of the output.
-        steps: positions of the output in each phase, of which some may be beyond the length.
-        padding: zeros before and behind the input.
-        taps: of the kernel that meet input, by phase, in the order a convolution wants.
-        windows: part of the padded input that each phase is computed from.
+        length: length of the output.
+        steps: positions of the output in each phase, some of which may lie beyond the length.
+        padding: number of zeros before and after the input.
+        taps: taps of the kernel that meet input, by phase, in the order that a convolution expects.
+        windows: part of the padded input that each phase reads.
     """
 
     length: int
@@ -278,13 +278,13 @@ class _Phases:
 
 
 def _phases(size: int, kernel: int, stride: int, padding: str) -> _Phases:
-    """Take one axis apart: output o gets input i through tap o - stride i + before."""
+    """Split one axis into phases: output o gets input i through tap o - stride i + before."""
     excess = max(kernel - stride, 0)
     length, before = (size * stride, excess // 2) if padding == "same" else (size * stride + excess, 0)
     steps = math.ceil(length / stride)
     taps = [[tap for tap in reversed(range(kernel)) if (phase + before - tap) % stride == 0] for phase in range(stride)]
     # Input i = o // stride + offset.
-    offsets = [[(phase + before - tap) // stride for tap in used] for phase, used in enumerate(taps)]
+    offsets = [[(phase + before - tap) // stride for tap in row] for phase, row in enumerate(taps)]
     lowest, highest = min(map(min, offsets)), max(map(max, offsets))
-    windows = [slice(used[0] - lowest, used[-1] - lowest + steps) for used in offsets]
+    windows = [slice(row[0] - lowest, row[-1] - lowest + steps) for row in offsets]
     return _Phases(length, steps, (-lowest, steps - size + highest), taps, windows)

@@ -1,1 +1,1 @@
-"""Results for people: pages, figures, tables on a terminal."""
+"""Results in readable form: HTML pages, figures and tables in the terminal."""

@@ -1,4 +1,4 @@
-"""What the metrics and curves of a report are called, how they are defined, and how they are drawn: a packaged table."""
+"""Titles, definitions and drawing styles of the metrics and curves of a report, read from a packaged table."""
 
 import functools
 import re
@@ -14,15 +14,15 @@ _FIELDS = {"axis": "[xyz]", "end": "first|last", "low": r"\d+", "high": r"\d+"}
 
 @dataclass(frozen=True)
 class MetricDefinition:
-    """A metric for a reader.
+    """Explanation of a metric for readers of a report.
 
     Attributes:
-        name: its name in the report without `physics/`; in the table a template such as `{axis}_mean`.
-        title: what to call it.
-        formula: how it is computed, in words; empty when not known.
-        source: where the definition comes from.
-        unit: `%` for a fraction that is shown times 100.
-        template: the name of its entry in the table, empty when there is none.
+        name: name in the report without `physics/`; in the table a template such as `{axis}_mean`.
+        title: title for readers.
+        formula: definition in words; empty if there is none.
+        source: reference of the definition.
+        unit: unit of the value; `%` for a fraction that is displayed times 100.
+        template: name of its entry in the table; empty if there is none.
     """
 
     name: str
@@ -34,26 +34,26 @@ class MetricDefinition:
 
     @property
     def scale(self) -> float:
-        """By what a value is multiplied to be shown in `unit`."""
+        """Factor that converts a value to `unit`."""
         return 100.0 if self.unit == "%" else 1.0
 
 
 @dataclass(frozen=True)
 class CurveDefinition:
-    """How a curve is drawn and what its caption says.
+    """Style and caption of a curve.
 
     Attributes:
-        name: its name in the report; in the table a template.
-        title: what to call it.
+        name: name in the report; in the table a template.
+        title: title for readers.
         x: label of the horizontal axis, with the unit.
         y: label of the vertical axis, with the unit.
-        group: heading under which it stands.
-        percent: whether the values are shown times 100.
-        log_x: whether the horizontal axis is logarithmic.
-        views: the panels above the comparison, `linear` or `log`; empty to choose by the values.
-        seen: what the figure shows.
-        good: what it looks like for a good candidate.
-        template: the name of its entry in the table, empty when there is none.
+        group: heading of its section in the report.
+        percent: whether the values are displayed times 100.
+        log_x: whether the horizontal axis is logarithmic; None to decide by the bins.
+        views: the panels above the comparison, `linear` or `log`; empty to decide by the values.
+        shows: caption: what the figure shows.
+        good: caption: what a good candidate looks like.
+        template: name of its entry in the table; empty if there is none.
     """
 
     name: str
@@ -64,18 +64,18 @@ class CurveDefinition:
     percent: bool = False
     log_x: bool | None = None
     views: tuple[str, ...] = ("linear",)
-    seen: str = ""
+    shows: str = ""
     good: str = "The candidate follows the reference within the bands."
     template: str = ""
 
     @property
     def scale(self) -> float:
-        """By what the values are multiplied to be shown."""
+        """Factor that the values are multiplied by for display."""
         return 100.0 if self.percent else 1.0
 
 
 def metric(name: str) -> MetricDefinition:
-    """Look up a metric, with or without `physics/`; one that is not in the table is called by its name."""
+    """Look up a metric, with or without `physics/`; the title of one without an entry is its name."""
     plain = name.removeprefix("physics/")
     for template in metrics():
         fields = _match(template.name, plain)
@@ -85,18 +85,18 @@ def metric(name: str) -> MetricDefinition:
 
 
 def curve(name: str) -> CurveDefinition:
-    """Look up a curve; one that is not in the table is called by its name and drawn as its values suggest."""
+    """Look up a curve; one without an entry is titled by its name and drawn in a style chosen by its values."""
     for template in curves():
         fields = _match(template.name, name)
         if fields is not None:
-            texts = {key: getattr(template, key).format(**fields) for key in ("title", "x", "y", "seen", "good")}
+            texts = {key: getattr(template, key).format(**fields) for key in ("title", "x", "y", "shows", "good")}
             return replace(template, name=name, template=template.name, **texts)
     return CurveDefinition(name, _words(name).capitalize(), views=())
 
 
-def general_title(found: MetricDefinition) -> str:
-    """Title of an entry of the table, for all that it stands for."""
-    return found.title.replace("{low}-{high} GeV", "in a bin of Ep").format(axis="x, y or z", end="first or last")
+def general_title(definition: MetricDefinition) -> str:
+    """Title of an entry of the table that covers all metrics of its template."""
+    return definition.title.replace("{low}-{high} GeV", "in a bin of Ep").format(axis="x, y or z", end="first or last")
 
 
 @functools.cache
@@ -114,7 +114,7 @@ def curves() -> tuple[CurveDefinition, ...]:
 
 
 def summary() -> tuple[str, ...]:
-    """Names of the metrics that tell most, without `physics/`."""
+    """Names of the most informative metrics, without `physics/`."""
     return tuple(_table()["summary"])
 
 
@@ -125,8 +125,8 @@ def _table() -> dict[str, Any]:
 
 
 def _match(template: str, name: str) -> Mapping[str, str] | None:
-    found = _pattern(template).fullmatch(name)
-    return found.groupdict() if found else None
+    match = _pattern(template).fullmatch(name)
+    return match.groupdict() if match else None
 
 
 @functools.cache

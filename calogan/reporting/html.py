@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that needs nothing else: verdicts, tables, figures, definitions, provenance."""
+"""A comparison as one self-contained HTML file: verdicts, tables, figures, definitions, provenance."""
 
 import base64
 import functools
@@ -31,12 +31,12 @@ Showers = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class _Picture:
-    """A figure with what is written below it."""
+    """A figure with its caption."""
 
     title: str
     source: str
     alt: str
-    seen: str = ""
+    shows: str = ""
     good: str = ""
 
 
@@ -51,17 +51,17 @@ def render(
     """Make the page of a comparison; the same input gives the same bytes.
 
     Args:
-        reports: by the name of the candidate, one to eight, all against the same reference.
-        reference_name: what to call the reference.
+        reports: one to eight reports by the name of the candidate, all against the same reference.
+        reference_name: display name of the reference.
         title: heading of the page.
-        pictures: single showers to draw beside each other, by title; each of shape (25, 25, 25), axes (x, y, z), GeV.
-        speed: by the name of the candidate: figures by what to call them, such as `ms per shower`.
+        pictures: single showers to draw, by title; each of shape (25, 25, 25), axes (x, y, z), GeV.
+        speed: timing results of each candidate, by its name and by the name of the quantity, such as `ms per shower`.
 
     Returns:
-        HTML with everything it shows inside.
+        HTML with all images and styles embedded.
 
     Raises:
-        ConfigError: no report, too many, or reports of different references.
+        ConfigError: there are no reports, too many, or reports against different references.
     """
     _check(reports)
     return _template().render(
@@ -94,40 +94,43 @@ def write_html(
     pictures: Showers | None = None,
     speed: Speed | None = None,
 ) -> Path:
-    """Write the page of `render`; whoever reads the file sees the old or the new one, never a part.
+    """Write the page of `render` atomically.
 
     Raises:
-        ConfigError: as for `render`, or the file cannot be written.
+        ConfigError: see `render`, or the file cannot be written.
     """
     page = render(reports, reference_name=reference_name, title=title, pictures=pictures, speed=speed)
     try:
         write_text(path, page)
     except OSError as error:
         raise ConfigError(
-            f"{path}: the report cannot be written ({error}); give a file in a folder that exists and is yours"
+            f"{path}: the report cannot be written ({error}); name a file in an existing folder with write permission"
         ) from error
     return path
 
 
 def typical_showers(sources: Mapping[str, EventSource]) -> dict[str, NDArray[np.float32]]:
-    """Pick a shower of each sample, all of nearly one energy, for the pictures of `render`.
+    """Pick one shower of each sample, all of similar energy, for the pictures of `render`.
 
     Args:
-        sources: samples by name, the reference first; its median energy is the one looked for.
+        sources: samples by name, the reference first; the showers closest to its median energy are picked.
+
+    Returns:
+        The showers by title, each of shape (25, 25, 25), GeV.
     """
-    wanted = float(np.median(next(iter(sources.values())).energy))
-    found = {}
+    median = float(np.median(next(iter(sources.values())).energy))
+    showers = {}
     for name, source in sources.items():
-        which = int(np.argmin(np.abs(source.energy - wanted)))
-        found[f"{name}, {source.energy[which]:.0f} GeV electron"] = source[which : which + 1].showers[0]
-    return found
+        nearest = int(np.argmin(np.abs(source.energy - median)))
+        showers[f"{name}, {source.energy[nearest]:.0f} GeV electron"] = source[nearest : nearest + 1].showers[0]
+    return showers
 
 
 def to_json(reports: Reports, *, reference_name: str = "Geant4") -> str:
     """All reports of a comparison as one JSON text, by the name of the candidate.
 
     Raises:
-        ConfigError: as for `render`.
+        ConfigError: see `render`.
     """
     _check(reports)
     candidates = {name: report_to_dict(report) for name, report in reports.items()}
@@ -136,11 +139,11 @@ def to_json(reports: Reports, *, reference_name: str = "Geant4") -> str:
 
 def _check(reports: Reports) -> None:
     if not 1 <= len(reports) <= MOST_CANDIDATES:
-        raise ConfigError(f"{len(reports)} reports; a comparison shows 1 to {MOST_CANDIDATES} candidates")
+        raise ConfigError(f"{len(reports)} reports; expected 1 to {MOST_CANDIDATES} candidates in a comparison")
     sizes = {name: report.showers.get("reference") for name, report in reports.items()}
     if len(set(sizes.values())) > 1:
-        found = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise ConfigError(f"the reports have references of different size ({found}); validate all against the same one")
+        text = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ConfigError(f"the reports have references of different size ({text}); validate all against the same one")
 
 
 @functools.cache
@@ -156,31 +159,31 @@ def _template() -> jinja2.Template:
 
 
 def _figures(reports: Reports, reference_name: str) -> dict[str, list[_Picture]]:
-    """Figures by the heading they stand under, in the order of the table of definitions."""
-    listed = [template.name for template in glossary.curves()]
-    described = [glossary.curve(name) for name in plots.curve_names(reports)]
+    """Figures by section heading, in the order of the table of definitions."""
+    order = [template.name for template in glossary.curves()]
+    definitions = [glossary.curve(name) for name in plots.curve_names(reports)]
     groups: dict[str, list[_Picture]] = {}
-    for found in sorted(described, key=lambda found: _place(listed, found.template)):
-        figure = plots.curve(found.name, reports, reference_name=reference_name)
-        alt = f"{found.title}: {found.y} against {found.x}. {_deviations(reports, found.name, reference_name)}"
-        groups.setdefault(found.group, []).append(_Picture(found.title, _svg(figure), alt, found.seen, found.good))
+    for curve in sorted(definitions, key=lambda curve: _place(order, curve.template)):
+        figure = plots.curve(curve.name, reports, reference_name=reference_name)
+        alt = f"{curve.title}: {curve.y} against {curve.x}. {_deviations(reports, curve.name, reference_name)}"
+        groups.setdefault(curve.group, []).append(_Picture(curve.title, _svg(figure), alt, curve.shows, curve.good))
     return groups
 
 
-def _place(listed: Sequence[str], name: str) -> int:
-    return listed.index(name) if name in listed else len(listed)
+def _place(order: Sequence[str], name: str) -> int:
+    return order.index(name) if name in order else len(order)
 
 
 def _deviations(reports: Reports, name: str, reference_name: str) -> str:
-    """Say in words what the panel of ratios shows."""
-    found = []
+    """Describe the panel of ratios in words."""
+    ranges = []
     for label, report in reports.items():
         curve = report.curves.get(name)
         where = curve.reference > 0 if curve else np.zeros(0, bool)
         if curve and where.any():
             ratio = curve.candidate[where] / curve.reference[where]
-            found.append(f"{label} {np.nanmin(ratio):.2f} to {np.nanmax(ratio):.2f}")
-    return f"Ratio to {reference_name} over all bins: {'; '.join(found)}." if found else "No bin could be compared."
+            ranges.append(f"{label} {np.nanmin(ratio):.2f} to {np.nanmax(ratio):.2f}")
+    return f"Ratio to {reference_name} over all bins: {'; '.join(ranges)}." if ranges else "No bin could be compared."
 
 
 def _pictures(showers: Showers) -> list[_Picture]:

@@ -1,4 +1,4 @@
-"""Pictures of showers themselves; each function returns a matplotlib Figure and touches no `pyplot`."""
+"""Pictures of showers, profiles and searches; each function returns a matplotlib Figure and avoids `pyplot`."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ _VIEWS = (
     ("front view", "xy", "x (cell)", "y (cell)"),
 )
 _DPI = 130
-_MOST_KINDS = 8  # of operations have a colour of their own
-_MOST_POINTS = 20_000  # more only darken the cloud
+_MOST_KINDS = 8  # types of operations with their own colour
+_MOST_POINTS = 20_000  # more points only darken the cloud
 
 
 def blank(width: float, height: float) -> Figure:
@@ -39,13 +39,13 @@ def shower_picture(
     reference_title: str = "Geant4",
     generated_title: str = "generated",
 ) -> Figure:
-    """Draw a generated shower beside a reference one: from the side, from above and from the front.
+    """Draw a generated shower next to a reference shower: from the side, from above and from the front.
 
     Args:
         reference: energy in each cell of one shower, shape (25, 25, 25), axes (x, y, z), GeV.
-        generated: the same of a generated one.
-        reference_title: what to write above the first, such as 'Geant4, 200 GeV electron'.
-        generated_title: what to write above the second.
+        generated: energy in each cell of a generated shower, in the same form.
+        reference_title: title of the first shower, such as 'Geant4, 200 GeV electron'.
+        generated_title: title of the second shower.
     """
     figure = blank(12.5, 8.8)
     scale = _common_scale([reference, generated])
@@ -56,10 +56,13 @@ def shower_picture(
 
 
 def shower_pictures(showers: Mapping[str, NDArray[np.float32]]) -> dict[str, Figure]:
-    """Draw showers in one colour scale, a figure each.
+    """Draw showers in a common colour scale, one figure each.
 
     Args:
-        showers: by title; energy in each cell of one shower, shape (25, 25, 25), axes (x, y, z), GeV.
+        showers: energy in each cell of one shower, shape (25, 25, 25), axes (x, y, z), GeV, by title.
+
+    Returns:
+        The figures by title.
     """
     scale = _common_scale(list(showers.values()))
     figures = {}
@@ -69,49 +72,49 @@ def shower_pictures(showers: Mapping[str, NDArray[np.float32]]) -> dict[str, Fig
     return figures
 
 
-def inspection(found: Inspection) -> Figure:
-    """Draw what files of showers hold: energies, response, and the mean shower from the side and along the depth."""
+def inspection(contents: Inspection) -> Figure:
+    """Draw the contents of shower files: energies, response, and the mean shower from the side and along the depth."""
     figure = blank(11, 7.5)
     (energies, response), (side, depth) = figure.subplots(2, 2)
-    energies.stairs(found.histogram, found.histogram_edges, fill=True, color="#56B4E9")
-    energies.set(xlabel="Ep (GeV)", ylabel="showers", title=f"{len(found.energy)} showers")
-    shown = np.flatnonzero(np.isfinite(found.sampling_fraction))[:: max(1, len(found.energy) // _MOST_POINTS)]
-    response.plot(found.energy[shown], 100 * found.sampling_fraction[shown], ".", color="#999999", markersize=2)
-    rows = found.by_energy()
+    energies.stairs(contents.histogram, contents.histogram_edges, fill=True, color="#56B4E9")
+    energies.set(xlabel="Ep (GeV)", ylabel="showers", title=f"{len(contents.energy)} showers")
+    points = np.flatnonzero(np.isfinite(contents.sampling_fraction))[:: max(1, len(contents.energy) // _MOST_POINTS)]
+    response.plot(contents.energy[points], 100 * contents.sampling_fraction[points], ".", color="#999999", markersize=2)
+    rows = contents.by_energy()
     middle = [0.5 * (row["low_gev"] + row["high_gev"]) for row in rows]
     mean, error = ([100 * row[name] for row in rows] for name in ("sampling_fraction", "error"))
     response.errorbar(middle, mean, yerr=error, fmt="o", color="#D55E00", label="mean")
     response.set(xlabel="Ep (GeV)", ylabel="ECAL / Ep (%)", title="sampling fraction")
     response.legend(frameon=False)
-    image = 1e3 * found.mean_shower.sum(axis=0)
+    image = 1e3 * contents.mean_shower.sum(axis=0)
     top = max(float(image.max()), 1e-9)
-    seen = side.imshow(
+    mesh = side.imshow(
         np.ma.masked_less(image, 1e-5 * top), norm=LogNorm(1e-5 * top, top), origin="lower", cmap="viridis"
     )
     side.set(xlabel="depth z (layer)", ylabel="y (cell)", title="mean shower from the side")
-    figure.colorbar(seen, ax=side, label="energy along the line of sight (MeV)")
-    profile = 1e3 * found.mean_shower.sum(axis=(0, 1))
+    figure.colorbar(mesh, ax=side, label="energy along the line of sight (MeV)")
+    profile = 1e3 * contents.mean_shower.sum(axis=(0, 1))
     depth.stairs(profile, np.arange(len(profile) + 1) - 0.5, fill=True, color="#009E73")
     depth.set(xlabel="depth z (layer)", ylabel="mean energy (MeV)", title="longitudinal profile")
     return figure
 
 
 def operation_times(profiles: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Draw where the time of networks goes, a bar each, as in table 2 of arXiv 2103.10142.
+    """Draw the time of each type of operation, one bar per network, as in table 2 of arXiv 2103.10142.
 
     Args:
-        profiles: by network; ms for one shower by type of operation, see `profiling.operation_times`.
+        profiles: ms per shower, by network and type of operation, see `profiling.operation_times`.
     """
     total: collections.Counter[str] = collections.Counter()
     for times in profiles.values():
         total.update(times)
-    shown = [kind for kind, _ in total.most_common(_MOST_KINDS)]
+    kinds = [kind for kind, _ in total.most_common(_MOST_KINDS)]
     figure = blank(10.5, 1.6 + 0.7 * len(profiles))
     panel = figure.subplots()
     left = np.zeros(len(profiles))
-    for kind in [*shown, "others"]:
+    for kind in [*kinds, "others"]:
         widths = [
-            times.get(kind, 0.0) if kind in shown else sum(ms for name, ms in times.items() if name not in shown)
+            times.get(kind, 0.0) if kind in kinds else sum(ms for name, ms in times.items() if name not in kinds)
             for times in profiles.values()
         ]
         panel.barh(list(profiles), widths, left=left, label=kind.removeprefix("_Mkl"))
@@ -123,11 +126,11 @@ def operation_times(profiles: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def pareto(points: Mapping[str, tuple[float, float, float]], front: Sequence[str]) -> Figure:
-    """Draw what a search has found: how well showers can be told from Geant4's, against time.
+    """Draw the result of a search: AUC of a classifier against Geant4 showers, over the time of one shower.
 
     Args:
-        points: by title; core-ms of a shower, area under the ROC curve and its error.
-        front: titles of those that nothing beats in both, the fastest first; they are numbered.
+        points: time on one core in ms per shower, AUC and its error, by title.
+        front: titles of the points on the Pareto front, the fastest first; they are numbered.
     """
     figure = blank(9.5, 6)
     panel = figure.subplots()
@@ -149,20 +152,21 @@ def pareto(points: Mapping[str, tuple[float, float, float]], front: Sequence[str
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse a file name whose suffix is no format of pictures.
+    """Check that the suffix of a file name is a supported image format.
 
     Raises:
         ConfigError: it is not.
     """
-    known = sorted(blank(1, 1).canvas.get_supported_filetypes())
-    if path.suffix[1:] not in known:
+    formats = sorted(blank(1, 1).canvas.get_supported_filetypes())
+    if path.suffix[1:] not in formats:
         raise ConfigError(
-            f"{path}: pictures are not written as {path.suffix or 'that'}; give one of {', '.join(known)}"
+            f"{path}: {path.suffix or 'a name without suffix'} is not an image format; expected one of "
+            f"{', '.join(formats)}"
         )
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure; the suffix says in which format.
+    """Write a figure in the format of the suffix.
 
     Raises:
         ConfigError: the suffix is unknown, or the file cannot be written.
@@ -175,9 +179,9 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _common_scale(showers: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
-    """Lowest and highest energy of a colour scale that showers share, MeV."""
+    """Lowest and highest energy of a common colour scale, MeV."""
     columns = (float(projection(shower[None], plane).max()) for shower in showers for _, plane, *_ in _VIEWS)
-    # Four decades below the hottest column is where single low-energy tracks end; colder columns stay white.
+    # Single low-energy tracks lie within four decades of the hottest column; colder columns stay white.
     top = 1e3 * max([CLIC.threshold_gev, *columns])
     return top * 1e-4, top
 
@@ -188,9 +192,9 @@ def _draw_shower(part: Figure | SubFigure, title: str, shower: NDArray[np.float3
     panels = part.subplots(1, 3)
     for panel, (view, plane, horizontal, vertical) in zip(panels, _VIEWS, strict=True):
         image = 1e3 * projection(shower[None], plane)[0]
-        # imshow draws rows upwards, so z comes out horizontal by itself; in the front view x has to be made so.
-        drawn = image.T if plane == "xy" else image
-        seen = panel.imshow(np.ma.masked_less(drawn, scale[0]), norm=LogNorm(*scale), origin="lower", cmap="viridis")
+        # imshow puts the second axis on the horizontal: right for z; the front view is transposed for x.
+        pixels = image.T if plane == "xy" else image
+        mesh = panel.imshow(np.ma.masked_less(pixels, scale[0]), norm=LogNorm(*scale), origin="lower", cmap="viridis")
         panel.set(xlabel=horizontal, ylabel=vertical)
         panel.set_title(view, fontsize="medium", pad=3)
-    part.colorbar(seen, ax=panels, label="energy along the\nline of sight (MeV)", shrink=0.9)
+    part.colorbar(mesh, ax=panels, label="energy along the\nline of sight (MeV)", shrink=0.9)

@@ -1,7 +1,7 @@
 """Figures of validation reports; each function returns a matplotlib Figure.
 
-Nothing here touches `pyplot`, so figures can be made in a server and in threads. Candidates differ by colour (Okabe and
-Ito, two of Tol), marker and line: they can be told apart by colour-blind readers and in black and white.
+Nothing here uses `pyplot`, so figures can be made in servers and threads. Candidates differ by colour (Okabe and Ito,
+two of Tol), marker and line, so that colour-blind readers and prints in black and white can distinguish them.
 """
 
 import math
@@ -40,7 +40,7 @@ Reports = Mapping[str, ValidationReport]
 _Line = Literal["-", "--", "-.", ":"] | tuple[int, tuple[int, ...]]
 
 _BLACK = "black"
-# Colour, marker and line; the most different ones first.
+# Colour, marker and line; the most distinct ones first.
 _STYLES: tuple[tuple[str, str, _Line], ...] = (
     ("#D55E00", "o", "-"),
     ("#0072B2", "s", "--"),
@@ -51,15 +51,15 @@ _STYLES: tuple[tuple[str, str, _Line], ...] = (
     ("#332288", "X", (0, (1, 1))),
     ("#882255", "*", (0, (8, 3))),
 )
-FEW = 3  # with more candidates than this bands hide each other, and the error bars must do
-_MOST_MARKERS = 100  # of a panel above the comparison; with more, lines are clearer
-_DECADES = 6  # of a logarithmic axis at most: further down there is noise
+FEW = 3  # with more candidates than this, bands hide each other and are left out in favour of error bars
+_MOST_MARKERS = 100  # in a panel above the comparison; with more, lines alone are clearer
+_DECADES = 6  # limit of a logarithmic axis: below is noise
 _DPI = 130
 
 
 @dataclass(frozen=True)
 class _Style:
-    """How a candidate is told from the others; its markers stand at this share of the width of a bin."""
+    """Style of a candidate; `place` is the position of its markers within a bin, as a share of the width."""
 
     colour: str
     marker: str
@@ -72,8 +72,8 @@ def shower_shapes(reports: Reports, *, reference_name: str = "reference") -> Fig
     """Draw the mean profiles along x, y and z: linear, logarithmic, and as ratios to the reference.
 
     Args:
-        reports: by the name to put in the legend, such as the precision; all with the same reference.
-        reference_name: what to call the reference in the legend.
+        reports: reports with the same reference, by their name in the legend, such as the precision.
+        reference_name: name of the reference in the legend.
     """
     return _figure_of(("x", "y", "z"), reports, (13.5, 9.0), reference_name)
 
@@ -89,31 +89,31 @@ def cell_energy(reports: Reports, *, reference_name: str = "reference") -> Figur
 
 
 def curve(name: str, reports: Reports, *, reference_name: str = "reference") -> Figure:
-    """Draw any one curve of reports, with the ratio to the reference, or the difference where it is not positive.
+    """Draw one curve, with the ratio to the reference, or the difference if the reference has negative values.
 
     Args:
-        name: of the curve; reports that do not have it are left out.
+        name: name of the curve; reports without it are left out.
         reports: as for `shower_shapes`.
-        reference_name: what to call the reference in the legend.
+        reference_name: name of the reference in the legend.
     """
-    having = {label: report for label, report in reports.items() if name in report.curves}
+    subset = {label: report for label, report in reports.items() if name in report.curves}
     tall = len(glossary.curve(name).views) > 1
-    return _figure_of((name,), having, (5.4, 6.8 if tall else 4.8), reference_name)
+    return _figure_of((name,), subset, (5.4, 6.8 if tall else 4.8), reference_name)
 
 
 def save_figures(reports: Reports, folder: Path, *, reference_name: str = "reference") -> list[Path]:
-    """Write the figures of reports as PNG: shower_shapes, sampling_fraction, cell_energy, and each further curve.
+    """Write figures as PNG: shower_shapes, sampling_fraction, cell_energy, and one for each other curve.
 
     Raises:
         ConfigError: the folder is missing or cannot be written to.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; make it first")
+        raise ConfigError(f"{folder}: no such folder; create it first")
     together: tuple[Callable[..., Figure], ...] = (shower_shapes, sampling_fraction, cell_energy)
     makers = {make.__name__: make for make in together}
-    drawn = {"x", "y", "z", "sampling_fraction", "resolution", "cell_energy"}
-    further = [name for name in curve_names(reports) if name not in drawn]
-    paths = [folder / f"{name}.png" for name in (*makers, *further)]
+    combined = {"x", "y", "z", "sampling_fraction", "resolution", "cell_energy"}
+    others = [name for name in curve_names(reports) if name not in combined]
+    paths = [folder / f"{name}.png" for name in (*makers, *others)]
     for path in paths:
         make = makers.get(path.stem)
         figure = (
@@ -129,7 +129,7 @@ def save_figures(reports: Reports, folder: Path, *, reference_name: str = "refer
 
 
 def curve_names(reports: Reports) -> list[str]:
-    """Names of the curves that any of the reports has, in the order of the reports."""
+    """Names of the curves in any of the reports, in the order of the reports."""
     return list(dict.fromkeys(name for report in reports.values() for name in report.curves))
 
 
@@ -139,22 +139,22 @@ def colours(n: int) -> list[str]:
 
 
 def _figure_of(names: Sequence[str], reports: Reports, size: tuple[float, float], reference_name: str) -> Figure:
-    """Draw curves beside each other: in a column each, the views it asks for and the comparison below them."""
+    """Draw curves side by side: each in its own column, with its views on top and the comparison below."""
     columns = [{label: report.curves[name] for label, report in reports.items()} for name in names]
-    described = [_decided(name, list(column.values())) for name, column in zip(names, columns, strict=True)]
-    views = len(described[0].views)
+    definitions = [_definition(name, list(column.values())) for name, column in zip(names, columns, strict=True)]
+    views = len(definitions[0].views)
     figure = blank(*size)
     heights = (*[3.0] * views, 2.2 if views > 1 else 1.6)
     panels = figure.subplots(views + 1, len(names), sharex="col", squeeze=False, height_ratios=heights)
-    for description, column, own in zip(described, columns, panels.T, strict=True):
+    for definition, column, stack in zip(definitions, columns, panels.T, strict=True):
         curves = list(column.values())
-        for panel, view in zip(own[:-1], description.views, strict=True):
-            _draw(panel, curves, description, logarithmic=view == "log")
-            panel.set_ylabel(description.y)
-        _draw_comparison(own[-1], curves, description, reference_name)
-        own[-1].set_xlabel(description.x)
+        for panel, view in zip(stack[:-1], definition.views, strict=True):
+            _draw(panel, curves, definition, logarithmic=view == "log")
+            panel.set_ylabel(definition.y)
+        _draw_comparison(stack[-1], curves, definition, reference_name)
+        stack[-1].set_xlabel(definition.x)
         if len(names) > 1:
-            own[0].set_title(description.title)
+            stack[0].set_title(definition.title)
     figure.align_ylabels()
     _add_legend(figure, [reference_name, *reports])
     return figure
@@ -170,34 +170,34 @@ def _add_legend(figure: Figure, names: Sequence[str]) -> None:
     columns = max(1, min(len(names), int(13 * figure.get_figwidth() / (6 + max(map(len, names))))))
     figure.set_figheight(figure.get_figheight() + 0.17 * math.ceil(len(names) / columns))
     legend = figure.legend(handles, ["-"] * len(names), loc="outside upper center", ncols=columns, frameon=False)
-    # Set afterwards: as a label, a name that starts with an underscore would be left out.
+    # Set afterwards: matplotlib leaves out labels that start with an underscore.
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set(text=name, parse_math=False)
 
 
-def _decided(name: str, curves: Sequence[Curve]) -> CurveDefinition:
-    """Look up how a curve is drawn, and decide by its values what the table leaves open."""
-    found, edges, reference = glossary.curve(name), curves[0].edges, curves[0].reference
-    if found.log_x is None:
-        found = replace(found, log_x=bool(edges[0] > 0 and edges[-1] > 100 * edges[0]))
-    if not found.views:
-        seen = reference[np.isfinite(reference) & (reference != 0)]
-        steep = len(seen) > 0 and seen.min() > 0 and seen.max() > 300 * seen.min()
-        found = replace(found, views=("log" if steep else "linear",))
-    return found
+def _definition(name: str, curves: Sequence[Curve]) -> CurveDefinition:
+    """Look up the style of a curve, and choose by its values what the table leaves open."""
+    definition, edges, reference = glossary.curve(name), curves[0].edges, curves[0].reference
+    if definition.log_x is None:
+        definition = replace(definition, log_x=bool(edges[0] > 0 and edges[-1] > 100 * edges[0]))
+    if not definition.views:
+        values = reference[np.isfinite(reference) & (reference != 0)]
+        steep = len(values) > 0 and values.min() > 0 and values.max() > 300 * values.min()
+        definition = replace(definition, views=("log" if steep else "linear",))
+    return definition
 
 
-def _draw(panel: Axes, curves: Sequence[Curve], description: CurveDefinition, *, logarithmic: bool) -> None:
+def _draw(panel: Axes, curves: Sequence[Curve], definition: CurveDefinition, *, logarithmic: bool) -> None:
     """Draw the reference once and each candidate over it, with bands or bars of one standard deviation."""
-    first, scale = curves[0], description.scale
-    _set_horizontal(panel, first.edges, description)
+    first, scale = curves[0], definition.scale
+    _set_horizontal(panel, first.edges, definition)
     _steps(panel, first.edges, scale * first.reference, _BLACK, "-")
     _band(panel, first.edges, scale * first.reference, scale * first.reference_error, _BLACK)
     crowded = len(curves) * len(first.reference) > _MOST_MARKERS
-    for found, style in zip(curves, _styles(len(curves)), strict=True):
-        values, errors = scale * found.candidate, scale * found.candidate_error
-        _candidate(panel, found.edges, values, errors, style, markers=not crowded)
-    everything = scale * np.concatenate([first.reference, *(found.candidate for found in curves)])
+    for curve, style in zip(curves, _styles(len(curves)), strict=True):
+        values, errors = scale * curve.candidate, scale * curve.candidate_error
+        _candidate(panel, curve.edges, values, errors, style, markers=not crowded)
+    everything = scale * np.concatenate([first.reference, *(curve.candidate for curve in curves)])
     everything = everything[np.isfinite(everything)]
     positive = everything[everything > 0]
     if logarithmic and len(positive):
@@ -207,45 +207,45 @@ def _draw(panel: Axes, curves: Sequence[Curve], description: CurveDefinition, *,
         panel.set_ylim(bottom=0, top=1.12 * positive.max())
 
 
-def _draw_comparison(panel: Axes, curves: Sequence[Curve], description: CurveDefinition, reference_name: str) -> None:
-    """Draw candidates over the reference, or minus it where it may be negative; the grey band is the reference's error."""
+def _draw_comparison(panel: Axes, curves: Sequence[Curve], definition: CurveDefinition, reference_name: str) -> None:
+    """Draw candidate / reference, or candidate - reference if it has negative values; grey is the reference's error."""
     first = curves[0]
     relative = not (first.reference < 0).any()
     equal = 1.0 if relative else 0.0
-    compared = [_compare(found, description, relative=relative) for found in curves]
-    _set_horizontal(panel, first.edges, description)
+    comparisons = [_compare(curve, definition, relative=relative) for curve in curves]
+    _set_horizontal(panel, first.edges, definition)
     level = np.full_like(first.reference, equal)
     _steps(panel, first.edges, level, _BLACK, "-")
-    _band(panel, first.edges, level, compared[0][2], _BLACK)
-    # A few bins may lie outside, so that one empty bin does not flatten all others.
-    distances = [np.abs(values - equal) for values, *_ in compared if np.isfinite(values).any()]
+    _band(panel, first.edges, level, comparisons[0][2], _BLACK)
+    # A few bins may lie outside the panel, so that one empty bin does not flatten all others.
+    distances = [np.abs(values - equal) for values, *_ in comparisons if np.isfinite(values).any()]
     furthest = max((1.2 * float(np.nanquantile(distance, 0.96)) for distance in distances), default=0.0)
     reach = min(1.0, max(0.1, furthest)) if relative else furthest or 1.0
     panel.set_ylim(equal - reach, equal + reach)
-    for (values, error, _), found, style in zip(compared, curves, _styles(len(curves)), strict=True):
-        _candidate(panel, found.edges, values, error, style, markers=True)
-        for end, beyond, turned in ((-reach, values < equal - reach, 180), (reach, values > equal + reach, 0)):
-            places = _places(panel, found.edges, style)[beyond]
+    for (values, error, _), curve, style in zip(comparisons, curves, _styles(len(curves)), strict=True):
+        _candidate(panel, curve.edges, values, error, style, markers=True)
+        for end, beyond, angle in ((-reach, values < equal - reach, 180), (reach, values > equal + reach, 0)):
+            places = _places(panel, curve.edges, style)[beyond]
             # An arrow at the edge of the panel.
             level = np.full(len(places), equal + end)
-            panel.scatter(places, level, s=20, color=style.colour, marker=(3, 0, turned), clip_on=False)
+            panel.scatter(places, level, s=20, color=style.colour, marker=(3, 0, angle), clip_on=False)
     panel.set_ylabel(f"{'ratio to' if relative else 'minus'}\n{reference_name}", parse_math=False)
     panel.grid(axis="y", linewidth=0.4, alpha=0.6)
 
 
-def _compare(found: Curve, description: CurveDefinition, *, relative: bool) -> tuple[Floats, Floats, Floats]:
-    """Candidate over or minus reference, its error, and the error of the reference; NaN where there is nothing to divide by."""
+def _compare(curve: Curve, definition: CurveDefinition, *, relative: bool) -> tuple[Floats, Floats, Floats]:
+    """Ratio or difference of candidate and reference, its error, and the reference's error; NaN for a ratio to 0."""
     if not relative:
-        scale = description.scale
-        difference = scale * (found.candidate - found.reference)
-        return difference, scale * found.candidate_error, scale * found.reference_error
+        scale = definition.scale
+        difference = scale * (curve.candidate - curve.reference)
+        return difference, scale * curve.candidate_error, scale * curve.reference_error
     with np.errstate(invalid="ignore"):
-        reference = np.where(found.reference > 0, found.reference, np.nan)
-    return found.candidate / reference, found.candidate_error / reference, found.reference_error / reference
+        reference = np.where(curve.reference > 0, curve.reference, np.nan)
+    return curve.candidate / reference, curve.candidate_error / reference, curve.reference_error / reference
 
 
 def _candidate(panel: Axes, edges: Floats, values: Floats, errors: Floats, style: _Style, *, markers: bool) -> None:
-    """Draw steps, and in each bin a marker with its error bar beside those of the other candidates."""
+    """Draw steps, and in each bin a marker with an error bar next to those of the other candidates."""
     _steps(panel, edges, values, style.colour, style.line)
     if style.band:
         _band(panel, edges, values, errors, style.colour)
@@ -253,7 +253,7 @@ def _candidate(panel: Axes, edges: Floats, values: Floats, errors: Floats, style
         return
     places = _places(panel, edges, style)
     panel.plot(places, values, marker=style.marker, color=style.colour, markersize=2.8, linestyle="none")
-    # One broken line for all bars: as bars of their own they would be half of an SVG file.
+    # One interrupted line for all bars: separate bars would take up half of an SVG file.
     bars = np.stack([values - errors, values + errors, np.full_like(values, np.nan)], axis=1).ravel()
     panel.plot(np.repeat(places, 3), bars, color=style.colour, linewidth=0.8)
 
@@ -267,15 +267,15 @@ def _band(panel: Axes, edges: Floats, values: Floats, errors: Floats, colour: st
 
 
 def _places(panel: Axes, edges: Floats, style: _Style) -> Floats:
-    """Where in each bin a candidate has its marker, shape (k,)."""
+    """Positions of a candidate's marker in each bin, shape (k,)."""
     low, high = edges[:-1], edges[1:]
     if panel.get_xscale() == "log":
         return low * (high / low) ** style.place
     return low + (high - low) * style.place
 
 
-def _set_horizontal(panel: Axes, edges: Floats, description: CurveDefinition) -> None:
-    if description.log_x:
+def _set_horizontal(panel: Axes, edges: Floats, definition: CurveDefinition) -> None:
+    if definition.log_x:
         panel.set_xscale("log")
         if edges[0] >= 1 and edges[-1] <= 1e4:
             panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -285,7 +285,7 @@ def _set_horizontal(panel: Axes, edges: Floats, description: CurveDefinition) ->
 
 
 def _styles(n: int) -> list[_Style]:
-    """Styles of n candidates; their markers share the middle two thirds of a bin."""
+    """Styles of n candidates; their markers are spread over the middle two thirds of a bin."""
     return [
         _Style(*_STYLES[i % len(_STYLES)], place=0.5 + (2 / 3) * ((i + 0.5) / n - 0.5), band=n <= FEW) for i in range(n)
     ]

@@ -1,4 +1,4 @@
-"""What the tables of a comparison say: verdicts in words, metrics in their units, definitions, provenance; no markup."""
+"""Contents of the tables of a comparison, without markup: verdicts, metrics in their units, definitions, provenance."""
 
 import json
 import math
@@ -25,12 +25,12 @@ _PROVENANCE = {
     "seed": "seed",
     "inputs_sha256": "SHA-256 of the inputs",
 }
-_MOST_TITLES = 4  # that a headline names
+_MOST_TITLES = 4  # gates named in a headline
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one cell of a table; the explanation is for those who ask."""
+    """One cell of a table; the explanation appears on demand, such as in a tooltip."""
 
     text: str = ""
     verdict: Verdict | None = None
@@ -39,7 +39,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A metric, or another number, in every candidate; with a single cell it is the same in all of them."""
+    """A metric or another value of every candidate; a single cell applies to all of them."""
 
     title: str
     cells: Sequence[Cell]
@@ -51,7 +51,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Headline:
-    """The verdict about a candidate in words, and the gates that it did not pass."""
+    """The verdict on a candidate in words, and the gates that it did not pass."""
 
     name: str
     verdict: Verdict
@@ -60,27 +60,27 @@ class Headline:
 
 
 def headlines(reports: Reports) -> list[Headline]:
-    """The verdict about each candidate."""
+    """The verdict on each candidate."""
     return [_headline(name, report) for name, report in reports.items()]
 
 
 def summary(reports: Reports, speed: Speed) -> list[Row]:
-    """The rows that tell most: gates, score, some metrics, and what there is about speed."""
+    """The most informative rows: gates, score, some metrics, and the timing results if there are any."""
     rows = [
         Row("gates passed, of those measured", [Cell(_passed(report)) for report in reports.values()]),
         Row("physics score (1 is best)", [Cell(_score(report)) for report in reports.values()]),
     ]
-    measured = set(_names(report.metrics for report in reports.values()))
+    metrics = set(_names(report.metrics for report in reports.values()))
     names = [f"physics/{name}" for name in glossary.summary()]
-    rows += [_metric_row(reports, name) for name in names if name in measured]
-    for what in _names(speed.get(name, {}) for name in reports):
-        values = [speed.get(name, {}).get(what) for name in reports]
-        rows.append(Row(what, [Cell("" if value is None else f"{value:.3g}") for value in values]))
+    rows += [_metric_row(reports, name) for name in names if name in metrics]
+    for quantity in _names(speed.get(name, {}) for name in reports):
+        values = [speed.get(name, {}).get(quantity) for name in reports]
+        rows.append(Row(quantity, [Cell("" if value is None else f"{value:.3g}") for value in values]))
     return rows
 
 
 def gate_rows(reports: Reports) -> list[Row]:
-    """What every gate says about every candidate."""
+    """The result of every gate for every candidate."""
     rows = []
     for name in _names(report.gates for report in reports.values()):
         results = [report.gates.get(name) for report in reports.values()]
@@ -91,34 +91,34 @@ def gate_rows(reports: Reports) -> list[Row]:
 
 
 def metric_rows(reports: Reports) -> list[Row]:
-    """Every metric of any of the reports."""
+    """All metrics that occur in any of the reports."""
     return [_metric_row(reports, name) for name in _names(report.metrics for report in reports.values())]
 
 
 def _headline(name: str, report: ValidationReport) -> Headline:
     verdicts = [result.verdict for result in report.gates.values()]
     failed, undecided, passed = (verdicts.count(word) for word in ("failed", "undecided", "passed"))
-    measured = failed + undecided + passed
-    of = f"of {measured} gates" if measured != 1 else "of 1 gate"
-    listed = {word: [g for g, r in report.gates.items() if r.verdict == word] for word in ("failed", "undecided")}
+    total = failed + undecided + passed
+    of = f"of {total} gates" if total != 1 else "of 1 gate"
+    gates_by = {word: [g for g, r in report.gates.items() if r.verdict == word] for word in ("failed", "undecided")}
     verdict: Verdict = "not measured"
     text = "no gate was measured"
     if failed:
-        verdict, text = "failed", f"{failed} {of} failed: {_titles(listed['failed'])}"
+        verdict, text = "failed", f"{failed} {of} failed: {_titles(gates_by['failed'])}"
         text += f"; {undecided} undecided" if undecided else ""
     elif undecided:
-        verdict, text = "undecided", f"no gate failed, {undecided} {of} undecided: {_titles(listed['undecided'])}"
+        verdict, text = "undecided", f"no gate failed, {undecided} {of} undecided: {_titles(gates_by['undecided'])}"
     elif passed:
         verdict, text = "passed", f"{passed} {of} passed"
     gates = [
         (glossary.metric(gate).title, _gate_cell(gate, report.gates[gate]))
-        for gate in (*listed["failed"], *listed["undecided"])
+        for gate in (*gates_by["failed"], *gates_by["undecided"])
     ]
     return Headline(name, verdict, text, gates)
 
 
 def _titles(gates: Sequence[str]) -> str:
-    """Name some gates and count the others."""
+    """Name the first gates and count the others."""
     more = len(gates) - _MOST_TITLES
     titles = "; ".join(glossary.metric(gate).title for gate in gates[:_MOST_TITLES])
     return f"{titles}; and {more} more" if more > 0 else titles
@@ -154,7 +154,7 @@ def _limit(gate: Gate, definition: MetricDefinition) -> str:
 
 
 def number(estimate: Estimate | None, *, scale: float = 1.0) -> str:
-    """A value with its error, multiplied by `scale`, as many digits as the error allows; "" where there is none."""
+    """Format a value with its error, times `scale`, with as many digits as the error justifies; "" for None."""
     if estimate is None:
         return ""
     value, error = scale * estimate.value, scale * estimate.error
@@ -175,7 +175,7 @@ def number(estimate: Estimate | None, *, scale: float = 1.0) -> str:
 
 
 def _decimals(error: float) -> int:
-    """Decimals that show two digits of an error up to 35 and one of a larger one: Review of Particle Physics, 5.3."""
+    """Decimals for two digits of an error that starts with up to 35, else one: Review of Particle Physics, 5.3."""
     place = math.floor(math.log10(error))
     return max(0, (1 if error < 3.55 * 10.0**place else 0) - place)
 
@@ -186,16 +186,15 @@ def _passed(report: ValidationReport) -> str:
 
 
 def _score(report: ValidationReport) -> str:
-    measured = any(result.estimate for result in report.gates.values())
-    return f"{physics_score(report):.2f}" if measured else ""
+    return f"{physics_score(report):.2f}" if any(result.estimate for result in report.gates.values()) else ""
 
 
 def used_definitions(reports: Reports) -> list[MetricDefinition]:
-    """What the metrics of the reports mean: those of the table, then those that it does not know."""
+    """Definitions of the metrics in the reports: those of the glossary, then those without an entry."""
     names = _names(report.metrics for report in reports.values())
-    used = {glossary.metric(name).template for name in names}
-    known = [replace(found, title=glossary.general_title(found)) for found in glossary.metrics() if found.name in used]
-    return known + [found for found in map(glossary.metric, names) if not found.formula]
+    templates = {glossary.metric(name).template for name in names}
+    entries = [replace(m, title=glossary.general_title(m)) for m in glossary.metrics() if m.name in templates]
+    return entries + [metric for metric in map(glossary.metric, names) if not metric.formula]
 
 
 def counts(reports: Reports) -> list[Row]:
@@ -208,7 +207,7 @@ def counts(reports: Reports) -> list[Row]:
 
 
 def provenance(reports: Reports) -> list[Row]:
-    """Where the reports came from."""
+    """Origin of the reports."""
     rows = []
     for name in _names(report.provenance for report in reports.values()):
         values = [_readable(report.provenance.get(name, "")) for report in reports.values()]
@@ -219,12 +218,12 @@ def provenance(reports: Reports) -> list[Row]:
 
 
 def _readable(value: str) -> str:
-    """Open up a table that the header holds as JSON."""
+    """Format a table that the header stores as JSON."""
     try:
-        found: Any = json.loads(value)
+        table: Any = json.loads(value)
     except ValueError:
         return value
-    return ", ".join(f"{name} {entry}" for name, entry in found.items()) if isinstance(found, dict) else value
+    return ", ".join(f"{name} {entry}" for name, entry in table.items()) if isinstance(table, dict) else value
 
 
 def _names(tables: Iterable[Mapping[str, object]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reports as tables on a terminal."""
+"""Reports as tables in the terminal."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from calogan.events.inspection import Inspection
     from calogan.validation.report import ValidationReport
 
-_WIDE = 100  # columns of a table where the output is not a terminal
+_WIDE = 100  # columns of a table if the output is not a terminal
 
 
 def show(table: Table) -> None:
@@ -30,13 +30,13 @@ def report_table(report: "ValidationReport", candidate: str = "candidate") -> Ta
     table = Table(title=escape(title))
     for column in ("metric", "value", "error", "floor", "limit", "gate"):
         table.add_column(column, justify="left" if column in {"metric", "gate"} else "right", no_wrap=True)
-    for name, found in report.metrics.items():
+    for name, metric in report.metrics.items():
         floor, result = report.floor.get(name), report.gates.get(name)
         verdict = f"[{colours[result.verdict]}]{result.verdict}[/]" if result else ""
         table.add_row(
             name,
-            f"{found.value:.4g}",
-            f"{found.error:.2g}",
+            f"{metric.value:.4g}",
+            f"{metric.error:.2g}",
             f"{floor.value:.4g}" if floor else "",
             f"{result.gate.limit:g}" if result else "",
             verdict,
@@ -45,7 +45,7 @@ def report_table(report: "ValidationReport", candidate: str = "candidate") -> Ta
 
 
 def benchmark_table(report: "BenchmarkReport") -> Table:
-    """Precisions of a model beside each other."""
+    """Precisions of a model side by side."""
     table = Table(
         title=f"{escape(report.model)} on one core, {report.header['cpu_model']} ({report.header['cpu_isa']})"
     )
@@ -66,20 +66,21 @@ def benchmark_table(report: "BenchmarkReport") -> Table:
     return table
 
 
-def inspection_tables(found: "Inspection") -> list[Table]:
-    """Files, and the showers in them by energy."""
-    files = Table(title=f"{len(found.energy)} showers in {len(found.files)} files")
+def inspection_tables(inspection: "Inspection") -> list[Table]:
+    """Files, and their showers by energy."""
+    files = Table(title=f"{len(inspection.energy)} showers in {len(inspection.files)} files")
     for column in ("file", "format", "showers", "generator"):
         files.add_column(column, justify="right" if column == "showers" else "left")
-    for file in found.files:
+    for file in inspection.files:
         origin = file.origin.get("generator") or file.origin.get("origin", "")
         files.add_row(escape(str(file.path)), escape(file.layout), str(file.showers), escape(origin))
     energies = Table(
-        title=f"Ep {found.energy.min():.4g} to {found.energy.max():.4g} GeV, {found.hits.mean():.0f} cells hit"
+        title=f"Ep {inspection.energy.min():.4g} to {inspection.energy.max():.4g} GeV, "
+        f"{inspection.hits.mean():.0f} cells hit"
     )
     for column in ("Ep (GeV)", "showers", "sampling fraction (%)", "spread (%)", ""):
         energies.add_column(column, justify="left" if not column else "right")
-    rows = found.by_energy()
+    rows = inspection.by_energy()
     most = max((row["showers"] for row in rows), default=1)
     for row in rows:
         energies.add_row(
@@ -93,7 +94,7 @@ def inspection_tables(found: "Inspection") -> list[Table]:
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
-    """Precisions beside each other, from the summary a pipeline writes."""
+    """Precisions side by side, from the summary of a pipeline."""
     rows: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
         ("sampling fraction shift", _physics("sampling_fraction_shift", percent=True)),
         ("worst layer, mean energy", _physics("worst_layer", percent=True)),
@@ -110,25 +111,25 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         ("network size (MB)", lambda p: f"{p['performance']['model/size_mb']:.2f}"),
         ("int8 convolutions", lambda p: f"{p['performance']['quant/integer_convolutions']:.0f}"),
     ]
-    table = Table(title=f"\nagainst Geant4 showers that no step before has seen; {summary['header']['cpu_isa']}")
+    table = Table(title=f"\nagainst Geant4 showers not used in any earlier step; {summary['header']['cpu_isa']}")
     table.add_column("", no_wrap=True)
     for name in summary["precisions"]:
         table.add_column(name, justify="right", no_wrap=True)
     for title, text in rows:
-        table.add_row(title, *(text(found) for found in summary["precisions"].values()))
+        table.add_row(title, *(text(precision) for precision in summary["precisions"].values()))
     return table
 
 
-def _value(found: dict[str, Any], metric: str) -> float:
-    """One physics figure of a precision."""
-    return float(found["physics"][f"physics/{metric}"]["value"])
+def _value(precision: dict[str, Any], metric: str) -> float:
+    """Value of one physics metric of a precision."""
+    return float(precision["physics"][f"physics/{metric}"]["value"])
 
 
 def _physics(metric: str, *, percent: bool = False) -> Callable[[dict[str, Any]], str]:
-    """How to print one physics figure with its error."""
+    """Formatter of one physics metric with its error."""
 
-    def text(found: dict[str, Any]) -> str:
-        estimate = found["physics"][f"physics/{metric}"]
+    def text(precision: dict[str, Any]) -> str:
+        estimate = precision["physics"][f"physics/{metric}"]
         scale, unit = (100.0, " %") if percent else (1.0, "")
         return f"{scale * estimate['value']:.2g} ± {scale * estimate['error']:.1g}{unit}"
 
@@ -136,6 +137,6 @@ def _physics(metric: str, *, percent: bool = False) -> Callable[[dict[str, Any]]
 
 
 def _gates(verdicts: dict[str, str]) -> str:
-    """How many gates passed, of those that were measured."""
-    measured = [verdict for verdict in verdicts.values() if verdict != "not measured"]
-    return f"{measured.count('passed')} of {len(measured)}"
+    """Number of gates passed, out of those measured."""
+    results = [verdict for verdict in verdicts.values() if verdict != "not measured"]
+    return f"{results.count('passed')} of {len(results)}"

@@ -1,8 +1,9 @@
-"""The search for a generator: candidates so far -> what to train next, and which are worth their time.
+"""The search for a generator: from the history to the next candidate to train, and the Pareto front.
 
-There are two objectives, how well boosted trees tell a candidate's int8 showers from Geant4's and the measured time of
-one. Gates look at means, which every trained `lean` has right; trees see what sets candidates apart. Which choices are tried next is left to Optuna's tree-structured Parzen estimator for several objectives (Ozaki et al. 2022, J. Artif.
-Intell. Res. 73, 1209). Nothing here trains a network, so the search can be read, tested and repeated on its own.
+There are two objectives: the AUC of boosted trees that separate a candidate's int8 showers from Geant4's, and the time
+of one shower. Gates test means, which are right for every trained `lean`; trees detect how candidates differ. The next
+choices come from Optuna's multi-objective tree-structured Parzen estimator (Ozaki et al. 2022, J. Artif. Intell. Res.
+73, 1209). Nothing here trains a network, so the search can be read, tested and repeated on its own.
 """
 
 import functools
@@ -23,22 +24,22 @@ from calogan.config import Config
 from calogan.errors import ConfigError
 
 Value: TypeAlias = bool | int | float | str
-Choices: TypeAlias = Mapping[str, Value]  # by section.name of the configuration
+Choices: TypeAlias = Mapping[str, Value]  # by `section.name` of the configuration
 COST, FIDELITY = "perf/ms_per_shower", "physics/auc_high_level"
-_RANDOM = 8  # candidates before the estimator has enough to go by
+_RANDOM = 8  # random candidates before the estimator has enough data
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A generator that was trained, quantized and measured.
+    """A trained and quantized generator with its results.
 
     Attributes:
-        choices: where its configuration differs from the one the search started from, or may.
-        aucs: area under the ROC curve of trees that tell its int8 showers from the validation split, of each drawing of
-            the showers; 0.5 cannot be told apart.
-        metrics: means over the drawings of what gates look at, and what the benchmark measured.
-        seconds: how long it took.
-        header: provenance, with the processor that the speed was measured on.
+        choices: values of the settings that the search varies.
+        aucs: area under the ROC curve of trees that separate its int8 showers from the validation split, for each
+            repeat of the sampling; 0.5 for indistinguishable showers.
+        metrics: means over the repeats of the gates' metrics, and results of the benchmark.
+        seconds: duration of training, quantization and measurement, s.
+        header: provenance, including the processor of the benchmark.
     """
 
     choices: Choices
@@ -49,33 +50,33 @@ class Candidate:
 
     @property
     def auc(self) -> float:
-        """Mean area, lower is better."""
+        """Mean AUC; lower is better."""
         return float(np.mean(self.aucs))
 
     @property
     def auc_error(self) -> float:
-        """Statistical error of the area that comes from the generated showers and the training of the trees."""
+        """Statistical error of the AUC from the generated showers and the training of the trees."""
         return float(np.std(self.aucs, ddof=1) / np.sqrt(len(self.aucs)))
 
     @property
     def cost(self) -> float:
-        """Core-ms of an int8 shower, everything included."""
+        """Total time of an int8 shower, core-ms."""
         return self.metrics[COST]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Choices that gave no generator, and why."""
+    """Choices for which training or quantization failed, and the reason."""
 
     choices: Choices
     reason: str
 
 
 def check(config: Config) -> None:
-    """Make sure that every choice can be made.
+    """Check all choices of the search.
 
     Raises:
-        ConfigError: one names no number of the configuration, or has a value that cannot be.
+        ConfigError: a choice is not a setting of the configuration, or has an invalid value.
     """
     for choice in config.search.choices:
         for value in choice.values:
@@ -83,17 +84,17 @@ def check(config: Config) -> None:
 
 
 def chosen(config: Config, choices: Choices) -> Config:
-    """The configuration with some choices made.
+    """The configuration with the values of some choices.
 
     Raises:
-        ConfigError: one names no number of the configuration, or has a value that cannot be.
+        ConfigError: a choice is not a setting of the configuration, or has an invalid value.
     """
     content = config.model_dump()
     for name, value in choices.items():
         section, _, key = name.partition(".")
         if section not in {"network", "training", "quantization"} or key not in content[section]:
             raise ConfigError(
-                f"search.choices: {name!r} is nothing that can be chosen; expected a key of [network], [training] or "
+                f"search.choices: {name!r} is not a setting; expected a key of [network], [training] or "
                 "[quantization], such as 'network.width'"
             )
         content[section][key] = value
@@ -104,57 +105,57 @@ def chosen(config: Config, choices: Choices) -> Config:
 
 
 def propose(config: Config, history: Sequence[Candidate | Failure], running: Sequence[Choices]) -> Choices | None:
-    """Say what to train next; None when the search has ended.
+    """Propose the next candidate; None at the end of the search.
 
-    The first candidate is the configuration as it stands, if the choices allow it.
+    The first candidate is the configuration itself, if the choices include its values.
 
     Args:
-        config: what may be chosen, and how many candidates there are to be.
-        history: what was tried, in any order; a failure counts as a candidate.
-        running: what is being tried.
+        config: configuration with the choices and the number of candidates.
+        history: finished candidates and failures, in any order; a failure counts as a candidate.
+        running: choices of the candidates in progress.
     """
     space = {choice.name: choice.values for choice in config.search.choices}
-    tried = [dict(each) for each in (*(attempt.choices for attempt in history), *running)]
-    if len(tried) >= config.search.trials:
+    earlier = [dict(each) for each in (*(attempt.choices for attempt in history), *running)]
+    if len(earlier) >= config.search.trials:
         return None
     start = {name: _value(config, name) for name in space}
-    if start not in tried and all(start[name] in values for name, values in space.items()):
+    if start not in earlier and all(start[name] in values for name, values in space.items()):
         return start
-    # Values by their place in the list: what is listed side by side is taken to be alike.
+    # Values are encoded by their position in the list, so neighbours in the list are assumed to be similar.
     distributions: dict[str, BaseDistribution] = {
         name: IntDistribution(0, len(values) - 1) for name, values in space.items()
     }
-    number = len(tried)
+    number = len(earlier)
     sampler = optuna.samplers.TPESampler(seed=number, n_startup_trials=_RANDOM, multivariate=True, constant_liar=True)
     study = _study(sampler)
 
     def places(choices: Choices) -> dict[str, int]:
         return {name: values.index(choices[name]) for name, values in space.items()}
 
-    known = functools.partial(create_trial, distributions=distributions)
-    # The order decides what the estimator finds: it must not depend on which candidate was done first.
+    trial = functools.partial(create_trial, distributions=distributions)
+    # The proposal depends on the order of the trials, so they are sorted: it must not matter which finished first.
     for attempt in sorted((each for each in history if isinstance(each, Candidate)), key=_label):
-        study.add_trial(known(params=places(attempt.choices), values=[attempt.auc, attempt.cost]))
+        study.add_trial(trial(params=places(attempt.choices), values=[attempt.auc, attempt.cost]))
     for choices in running:
-        study.add_trial(known(params=places(choices), state=TrialState.RUNNING))
-    asked = {name: space[name][place] for name, place in study.ask(distributions).params.items()}
-    return asked if asked not in tried else _untried(space, tried, number)
+        study.add_trial(trial(params=places(choices), state=TrialState.RUNNING))
+    proposal = {name: space[name][place] for name, place in study.ask(distributions).params.items()}
+    return proposal if proposal not in earlier else _new_combination(space, earlier, number)
 
 
 def front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those than which no other is both as good and as fast and one of it more, the fastest first."""
+    """The Pareto front in AUC and cost, the fastest candidate first."""
     ordered = sorted(candidates, key=lambda candidate: (candidate.cost, candidate.auc))
     best = itertools.accumulate((candidate.auc for candidate in ordered), min, initial=np.inf)
     return [candidate for candidate, before in zip(ordered, best, strict=False) if candidate.auc < before]
 
 
 def describe(choices: Choices) -> str:
-    """One line for people."""
+    """Describe choices in one line, for display."""
     return ", ".join(f"{name.partition('.')[2]} {value}" for name, value in choices.items())
 
 
 def summary(attempt: Candidate | Failure) -> str:
-    """One line for people about what came out."""
+    """Describe the result of a candidate in one line, for display."""
     if isinstance(attempt, Failure):
         return f"{describe(attempt.choices)}: failed, {attempt.reason}"
     return (
@@ -168,10 +169,10 @@ def _study(sampler: optuna.samplers.BaseSampler) -> optuna.Study:
     return optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
 
 
-def _untried(space: Mapping[str, Sequence[Value]], tried: Sequence[Choices], seed: int) -> Choices | None:
+def _new_combination(space: Mapping[str, Sequence[Value]], earlier: Sequence[Choices], seed: int) -> Choices | None:
     combinations = (dict(zip(space, values, strict=True)) for values in itertools.product(*space.values()))
-    left = [choices for choices in combinations if choices not in tried]
-    return random.Random(seed).choice(left) if left else None  # noqa: S311 - no secret
+    rest = [choices for choices in combinations if choices not in earlier]
+    return random.Random(seed).choice(rest) if rest else None  # noqa: S311 - not security-relevant
 
 
 def _value(config: Config, name: str) -> Value:

@@ -1,8 +1,8 @@
-"""The guided search for a quantization: trials so far -> configurations to try next, and which trials are worth judging.
+"""The guided search for a quantization: from the history to the next configurations, and the ranking of trials.
 
-First comes the configuration as it stands, with each of its settings changed alone and each operation alone kept in
-float32: what does it gain in physics, what does it cost in speed? Then come combinations of what helped. Nothing here
-draws a shower or quantizes a network, so the search can be read, tested and repeated on its own.
+First come the base configuration, the base with a single setting changed, and the base with a single operation kept in
+float32: what does each gain in physics, what does it cost in speed? Then come combinations of the changes that helped.
+Nothing here draws a shower or quantizes a network, so the search can be read, tested and repeated on its own.
 """
 
 import math
@@ -14,23 +14,23 @@ import numpy as np
 from calogan.config import Quantization
 from calogan.errors import GateError, QuantizationError
 
-SMOOTH = 0.5  # the balance SmoothQuant's authors recommend (Xiao et al. 2023, arXiv 2211.10438, section 4)
-COMBINED = 3  # operations kept at once at most: each takes its share of the speed
+SMOOTH = 0.5  # recommended by the authors of SmoothQuant (Xiao et al. 2023, arXiv 2211.10438, section 4)
+COMBINED = 3  # most operations kept at once, since each of them costs speed
 
-SPEED_RESOLUTION = 0.05  # two speeds, measured by two trials, that differ less are one
+SPEED_RESOLUTION = 0.05  # speeds of two trials that differ by less than this share count as equal
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A quantization that was tried.
+    """A quantization with its results.
 
     Attributes:
         quantization: the configuration.
-        scores: physics score of the int8 showers against Geant4, of each repeat.
-        float32_scores: the same of the float32 network with the same energies and random numbers.
+        scores: physics score of the int8 showers against Geant4, for each repeat.
+        float32_scores: physics score of the float32 network, for the same energies and random numbers.
         performance: metrics of the benchmark, under their names in MLflow.
-        seconds: how long it took.
-        header: provenance, with the processor that the speed was measured on.
+        seconds: duration of the trial, s.
+        header: provenance, including the processor of the benchmark.
     """
 
     quantization: Quantization
@@ -41,7 +41,7 @@ class Trial:
     header: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        """Refuse scores that cannot be compared: those of a distance, or of showers that are no showers.
+        """Refuse scores that cannot be compared, such as those of showers without energy.
 
         Raises:
             QuantizationError: a score is not positive and finite.
@@ -51,7 +51,8 @@ class Trial:
             if bad or not scores:
                 raise QuantizationError(
                     f"the {name} showers of a trial have the physics score {bad[0] if bad else 'none'}; expected "
-                    f"numbers above 0, higher is better: check the model with calogan validate ({describe(self.quantization)})"
+                    "numbers above 0, higher is better: check the model with calogan validate "
+                    f"({describe(self.quantization)})"
                 )
 
     @property
@@ -66,7 +67,7 @@ class Trial:
 
     @property
     def losses(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """What each repeat loses by quantization; the showers' own fluctuation cancels, as both have the same."""
+        """Loss of score by quantization in each repeat; the fluctuation of the showers cancels, as it is common."""
         return np.subtract(self.float32_scores, self.scores)
 
     @property
@@ -81,11 +82,11 @@ class Trial:
 
     @property
     def speedup(self) -> float:
-        """Speed of the quantized part in units of float32's."""
+        """Speed of the quantized part relative to float32."""
         return self.performance["perf/network_speedup"]
 
     def metrics(self) -> dict[str, float]:
-        """Everything measured, under the names of MLflow."""
+        """All results, under their names in MLflow."""
         return {
             "physics/score": self.score,
             "physics/score_float32": self.float32_score,
@@ -97,7 +98,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Failure:
-    """A quantization that could not be made, and why."""
+    """A quantization that failed, and the reason."""
 
     quantization: Quantization
     reason: str
@@ -106,73 +107,73 @@ class Failure:
 def propose(
     base: Quantization, operations: Sequence[str], calibration_showers: int, history: Sequence[Trial | Failure]
 ) -> tuple[Quantization, ...]:
-    """Say what to try next; nothing when the search has ended.
+    """Propose the next configurations; empty at the end of the search.
 
     Args:
         base: the configuration to start from.
         operations: names of all operations, see `neural_compressor.name_operations`.
-        calibration_showers: how many there are.
-        history: what was tried, in any order.
+        calibration_showers: size of the calibration set.
+        history: finished trials and failures, in any order.
     """
-    tried = {attempt.quantization for attempt in history}
+    earlier = {attempt.quantization for attempt in history}
     trials = {attempt.quantization: attempt for attempt in history if isinstance(attempt, Trial)}
     largest = max(base.calibration_showers, calibration_showers)
-    changed = [change for change in _changes(base) if change.calibration_showers <= largest]
-    kept = [_keep(base, (name,), "float32") for name in operations if name not in _kept(base)]
-    first = [quantization for quantization in dict.fromkeys((base, *changed, *kept)) if quantization not in tried]
+    changes = [change for change in _changes(base) if change.calibration_showers <= largest]
+    exemptions = [_keep(base, (name,), "float32") for name in operations if name not in _float_operations(base)]
+    first = [q for q in dict.fromkeys((base, *changes, *exemptions)) if q not in earlier]
     if first or base not in trials:
         return tuple(first)
-    combined = _combinations(
-        trials[base], [trials[q] for q in changed if q in trials], [trials[q] for q in kept if q in trials]
+    combinations = _combinations(
+        trials[base], [trials[q] for q in changes if q in trials], [trials[q] for q in exemptions if q in trials]
     )
-    return tuple(quantization for quantization in dict.fromkeys(combined) if quantization not in tried)
+    return tuple(q for q in dict.fromkeys(combinations) if q not in earlier)
 
 
 def rank(history: Sequence[Trial | Failure], tolerance: float) -> list[Trial]:
-    """Trials that lose no more score than tolerated, even by two standard deviations; the fastest first.
+    """Trials whose loss of score stays within the tolerance by two standard deviations; the fastest first.
 
-    Of trials as fast as each other, as far as that can be told, the one that loses least comes first.
+    Among trials of equal speed, see `SPEED_RESOLUTION`, the one with the smallest loss comes first.
 
     Args:
-        history: what was tried.
-        tolerance: as a fraction of float32's score.
+        history: finished trials and failures.
+        tolerance: largest loss, as a fraction of float32's score.
 
     Raises:
-        QuantizationError: no configuration could be made.
-        GateError: none is within the tolerance.
+        QuantizationError: all quantizations failed.
+        GateError: no trial is within the tolerance.
     """
     trials = [attempt for attempt in history if isinstance(attempt, Trial)]
     if not trials:
         reasons = "; ".join(dict.fromkeys(attempt.reason for attempt in history if isinstance(attempt, Failure)))
-        raise QuantizationError(f"no quantization could be made: {reasons or 'nothing was tried'}")
+        raise QuantizationError(f"no quantization succeeded: {reasons or 'there was no trial'}")
     good = [trial for trial in trials if trial.loss + 2 * trial.loss_error <= tolerance * trial.float32_score]
     if not good:
         best = min(trials, key=lambda trial: trial.loss)
         raise GateError(
             f"none of {len(trials)} quantizations keeps the physics score of float32, {best.float32_score:.4f}, within "
             f"{tolerance:.1%}; the closest loses {best.loss:.4f} +- {best.loss_error:.4f} ({describe(best.quantization)}); "
-            "widen [tuning] tolerance, or give it more showers"
+            "increase [tuning] tolerance, or use more showers"
         )
-    ranked: list[Trial] = []
+    ranking: list[Trial] = []
     while good:
         fastest = max(trial.speedup for trial in good)
-        alike = [trial for trial in good if trial.speedup >= (1 - SPEED_RESOLUTION) * fastest]
-        ranked.append(min(alike, key=lambda trial: trial.loss))
-        good.remove(ranked[-1])
-    return ranked
+        equals = [trial for trial in good if trial.speedup >= (1 - SPEED_RESOLUTION) * fastest]
+        ranking.append(min(equals, key=lambda trial: trial.loss))
+        good.remove(ranking[-1])
+    return ranking
 
 
 def describe(quantization: Quantization) -> str:
-    """One line for people."""
+    """Describe a quantization in one line, for display."""
     q = quantization
     parts = [f"{q.granularity} {q.algorithm}, {q.calibration_showers} showers"]
     parts += [f"SmoothQuant {q.smooth:g}"] if q.smooth is not None else []
-    parts += [f"{' + '.join(names)} in {name}" for name, names in _kept_by_precision(q).items() if names]
+    parts += [f"{' + '.join(names)} in {name}" for name, names in _by_float_precision(q).items() if names]
     return "; ".join(parts)
 
 
 def summary(attempt: Trial | Failure) -> str:
-    """One line for people about what came out."""
+    """Describe the result of a trial in one line, for display."""
     if isinstance(attempt, Failure):
         return f"{describe(attempt.quantization)}: failed, {attempt.reason}"
     return (
@@ -192,12 +193,17 @@ def _changes(base: Quantization) -> list[Quantization]:
     ]
 
 
-def _combinations(base: Trial, changed: Sequence[Trial], kept: Sequence[Trial]) -> list[Quantization]:
-    """Combine what was significantly better than the base: operations, cheapest gain first, and the best change."""
-    useful = sorted((trial for trial in kept if _helps(base, trial)), key=lambda trial: -_worth(base, trial))
-    names = [name for trial in useful for name in _kept(trial.quantization) if name not in _kept(base.quantization)]
+def _combinations(base: Trial, changes: Sequence[Trial], exemptions: Sequence[Trial]) -> list[Quantization]:
+    """Combine the significant improvements: operations kept in float, cheapest gain first, and the best change."""
+    useful = sorted((trial for trial in exemptions if _helps(base, trial)), key=lambda trial: -_worth(base, trial))
+    names = [
+        name
+        for trial in useful
+        for name in _float_operations(trial.quantization)
+        if name not in _float_operations(base.quantization)
+    ]
     settings = [base.quantization]
-    better = [trial for trial in changed if _helps(base, trial)]
+    better = [trial for trial in changes if _helps(base, trial)]
     if better:
         settings.append(min(better, key=lambda trial: trial.loss).quantization)
     return [
@@ -209,15 +215,15 @@ def _combinations(base: Trial, changed: Sequence[Trial], kept: Sequence[Trial]) 
 
 
 def _helps(base: Trial, trial: Trial) -> bool:
-    """Whether a trial loses less than the base beyond the statistics of their common repeats."""
+    """Whether a trial loses significantly less than the base, judged by their common repeats."""
     gains = base.losses - trial.losses
     return bool(gains.mean() > 2 * _error(gains))
 
 
 def _worth(base: Trial, trial: Trial) -> float:
-    """Gain of score for each part of the float32 network's time that it takes."""
-    taken = max(1 / trial.speedup - 1 / base.speedup, 1e-3)  # one that takes no time is not worth infinitely much
-    return (base.loss - trial.loss) / taken
+    """Gain of score per additional time, in units of the float32 network's time."""
+    cost = max(1 / trial.speedup - 1 / base.speedup, 1e-3)  # a lower limit keeps the ratio finite
+    return (base.loss - trial.loss) / cost
 
 
 def _error(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
@@ -225,11 +231,11 @@ def _error(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else math.inf
 
 
-def _kept_by_precision(quantization: Quantization) -> dict[str, tuple[str, ...]]:
+def _by_float_precision(quantization: Quantization) -> dict[str, tuple[str, ...]]:
     return {"float32": quantization.keep_float32, "bfloat16": quantization.keep_bfloat16}
 
 
-def _kept(quantization: Quantization) -> tuple[str, ...]:
+def _float_operations(quantization: Quantization) -> tuple[str, ...]:
     return quantization.keep_float32 + quantization.keep_bfloat16
 
 

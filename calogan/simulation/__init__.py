@@ -1,1 +1,1 @@
-"""Showers without a network: Geant4 itself and the parametrised simulation."""
+"""Showers without a network: Geant4 and the parametrised simulation."""

@@ -1,4 +1,4 @@
-"""What the real simulation needs to know of a calorimeter: plates, gaps, materials and cells, read from TOML."""
+"""Description of a calorimeter for Geant4: plates, gaps, materials and cells, read from TOML."""
 
 import math
 import os
@@ -12,7 +12,7 @@ from calogan.errors import ConfigError, problems
 from calogan.geometry import Grid
 from calogan.packaged import data_file
 
-# Elements of which the computed tables know the interactions, see `em_tables`: symbol and atomic number.
+# Elements with computed interaction tables, see `em_tables`: symbol and atomic number.
 ELEMENTS = {"H": 1, "C": 6, "N": 7, "O": 8, "Si": 14, "Cl": 17, "Ar": 18, "Ni": 28, "Cu": 29, "W": 74}
 SENSITIVE = "silicon"  # the material whose energy deposits are read out
 MAX_LAYERS, MAX_CELLS = 200, 2_000_000
@@ -26,10 +26,10 @@ class _Record(BaseModel):
 
 
 class Plates(_Record):
-    """Equal absorber plates one behind the other.
+    """Consecutive absorber plates of equal thickness.
 
     Attributes:
-        count: how many.
+        count: number of plates.
         absorber_mm: thickness of each, mm.
     """
 
@@ -54,7 +54,7 @@ class Material(_Record):
 
     Attributes:
         density: g/cm3.
-        elements: share by mass of each element, by its symbol; the shares add up to 1.
+        elements: mass fraction of each element, by its symbol; the fractions add up to 1.
     """
 
     density: float = Field(ge=1e-4, le=25)
@@ -66,7 +66,7 @@ class Material(_Record):
         if unknown:
             raise ValueError(f"no interaction tables for {', '.join(unknown)}; expected {', '.join(ELEMENTS)}")
         if not math.isclose(sum(self.elements.values()), 1, abs_tol=1e-3):
-            raise ValueError(f"the shares add up to {sum(self.elements.values()):g}; expected 1")
+            raise ValueError(f"the fractions add up to {sum(self.elements.values()):g}; expected 1")
         return self
 
 
@@ -75,7 +75,7 @@ class Detector(_Record):
 
     Attributes:
         name: name of the detector.
-        cells: number of cells along x and y; they are in the middle of the plates.
+        cells: number of cells along x and y, centred on the plates.
         cell_mm: side of a cell, mm.
         plate_mm: side of the plates in x and y, mm.
         absorber: material of the plates.
@@ -83,7 +83,7 @@ class Detector(_Record):
         plates: the plates, in the order the shower meets them.
         gap: the slices behind each plate; exactly one is silicon.
         materials: mixtures by name.
-        threshold_gev: read-out threshold that is told to what reads the showers; the simulation keeps every deposit, GeV.
+        threshold_gev: read-out threshold for readers of the showers; the simulation keeps every deposit, GeV.
     """
 
     name: str = Field(min_length=1)
@@ -101,11 +101,11 @@ class Detector(_Record):
     def _check(self) -> Self:
         unknown = {self.absorber, self.medium, *(slab.material for slab in self.gap)} - {SENSITIVE, *self.materials}
         if unknown:
-            raise ValueError(f"no material {', '.join(sorted(unknown))} under materials")
+            raise ValueError(f"no material {', '.join(sorted(unknown))} under materials; add it there")
         if SENSITIVE in self.materials or SENSITIVE in (self.absorber, self.medium):
-            raise ValueError(f"{SENSITIVE} is the material of the read-out and needs no entry; it goes into gap only")
+            raise ValueError(f"{SENSITIVE} is the built-in read-out material; use it in gap only")
         if sum(slab.material == SENSITIVE for slab in self.gap) != 1:
-            raise ValueError(f"gap must have exactly one slice of {SENSITIVE}")
+            raise ValueError(f"gap must contain exactly one slice of {SENSITIVE}")
         if max(self.cells) * self.cell_mm > self.plate_mm + 1e-9:
             raise ValueError(
                 f"{max(self.cells)} cells of {self.cell_mm} mm are wider than plates of {self.plate_mm} mm"
@@ -141,7 +141,7 @@ def load_detector(name_or_path: str | os.PathLike[str]) -> Detector:
     """Read a detector by its packaged name, such as `clic`, or from a TOML file.
 
     Raises:
-        ConfigError: no such file, not TOML, an unknown key or an impossible value.
+        ConfigError: the file is missing or not TOML, or it has an unknown key or an invalid value.
     """
     text = os.fspath(name_or_path)
     path = _folder() / f"{text}.toml" if text in packaged_detectors() else Path(text)

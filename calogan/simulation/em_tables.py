@@ -1,10 +1,10 @@
 """The few interaction tables that Geant4's electromagnetic physics reads, computed from published formulas.
 
-They stand in for the data set G4EMLOW where that is not installed; `APPROXIMATIONS` says what they cost. Bremsstrahlung
+They replace the data set G4EMLOW where it is not installed; `APPROXIMATIONS` lists their limits. Bremsstrahlung
 is scaled from the Born approximation with corrections, the photoelectric effect comes from the fit of Biggs and
-Lighthill that is compiled into Geant4, Rayleigh scattering is switched off. Only the formats of the files follow Geant4.
+Lighthill that is compiled into Geant4, Rayleigh scattering is switched off. Only the file formats follow Geant4.
 
-`python -m calogan.simulation.em_tables FOLDER` writes them; see `geant4`, which does that when it has to.
+`python -m calogan.simulation.em_tables FOLDER` writes them; `geant4` runs it when the tables are needed.
 """
 
 import sys
@@ -112,7 +112,7 @@ def electron_share(z: int, kinetic_mev: Float) -> Float:
     """Return eta of Z^2 -> Z (Z + eta), the bremsstrahlung on atomic electrons.
 
     At high energy it is the ratio of the radiation logarithms of Y.-S. Tsai, Rev. Mod. Phys. 46 (1974) 815, table B.2;
-    hydrogen has logarithms of its own. The factor is a guess: slow electrons radiate little on other electrons.
+    hydrogen has its own logarithms. The factor is a guess: slow electrons radiate little on other electrons.
     """
     nucleus, electrons = (5.310, 6.144) if z == 1 else (np.log(184.15 * z ** (-1 / 3)), np.log(1194 * z ** (-2 / 3)))
     high = electrons / (nucleus - coulomb_correction(z))
@@ -123,10 +123,9 @@ def electron_share(z: int, kinetic_mev: Float) -> Float:
 def bremsstrahlung(z: int, kinetic_mev: Float, photon_share: Float) -> Float:
     """Scaled cross-section chi = (beta/Z)^2 k dsigma/dk of an electron on an atom.
 
-    S. M. Seltzer and M. J. Berger, At. Data Nucl. Data Tables 35 (1986) 345, tabulate chi. Screening is the
-    difference that it makes in the relativistic limit. The Coulomb correction is that of Davies, Bethe and Maximon above
-    50 MeV and an enhancement of 1 + 0.75 (alpha Z)^2 below 1 MeV, which is fitted; in between their weights
-    change smoothly with ln T.
+    S. M. Seltzer and M. J. Berger, At. Data Nucl. Data Tables 35 (1986) 345, tabulate chi. The effect of screening is
+    taken from the relativistic limit. The Coulomb correction is that of Davies, Bethe and Maximon above 50 MeV and a
+    fitted enhancement of 1 + 0.75 (alpha Z)^2 below 1 MeV; in between their weights change smoothly with ln T.
 
     Args:
         z: atomic number.
@@ -137,7 +136,9 @@ def bremsstrahlung(z: int, kinetic_mev: Float, photon_share: Float) -> Float:
         chi, millibarn, of the common shape.
     """
     e0 = kinetic_mev / ELECTRON_MEV + 1
-    k = np.clip(photon_share, 1e-6, 0.9995) * kinetic_mev / ELECTRON_MEV  # formulas end at 0 and T, chi does not
+    k = (
+        np.clip(photon_share, 1e-6, 0.9995) * kinetic_mev / ELECTRON_MEV
+    )  # the formulas diverge at 0 and T, chi does not
     y = (e0 - k) / e0
     limit = born_relativistic(e0, k)
     bare = np.where(kinetic_mev > 200, limit, born(e0, k))  # 3BN loses all its digits at high energy
@@ -155,12 +156,12 @@ def bremsstrahlung(z: int, kinetic_mev: Float, photon_share: Float) -> Float:
 
 @dataclass(frozen=True, eq=False)
 class PhotoFit:
-    """Photoelectric cross-section of an element: sum over j of a_j E^-j, with other a_j in each interval of E.
+    """Photoelectric cross-section of an element: sum over j of a_j E^-j, with different a_j in each interval of E.
 
     F. Biggs and R. Lighthill, Sandia report SAND87-0070 (1990).
 
     Attributes:
-        start: lower end of each interval, rising, shape (m,), MeV.
+        start: lower end of each interval, ascending, shape (m,), MeV.
         factors: a_1 to a_4 in each interval, shape (m, 4), barn MeV^j.
     """
 
@@ -168,7 +169,7 @@ class PhotoFit:
     factors: Float
 
     def cross_section(self, energy: Float, interval: NDArray[np.intp] | None = None) -> Float:
-        """Cross-section at some energies in MeV, barn; `interval` is the one to use where the energy is a border."""
+        """Cross-section at some energies in MeV, barn; `interval` selects the interval for an energy on a border."""
         if interval is None:
             interval = np.clip(np.searchsorted(self.start, energy, side="right") - 1, 0, None)
         total: Float = (self.factors[interval] * energy[:, None] ** -np.arange(1.0, 5.0)).sum(axis=1)
@@ -177,15 +178,15 @@ class PhotoFit:
     def shells(self) -> tuple[Float, Float]:
         """Binding energy of each shell, innermost first, MeV, and its share of the cross-section above the first.
 
-        A shell is a border of intervals where the cross-section rises by more than 3 %; all outer shells are one.
+        A shell is a border of intervals where the cross-section rises by more than 3 %; the outer shells count as one.
         """
         border, upper = self.start[1:], np.arange(1, len(self.start))
         above, below = self.cross_section(border, upper), self.cross_section(border, upper - 1)
         is_edge = (above > 1.03 * below) & (border > _EDGE_MEV)
         binding = np.append(border[is_edge][::-1], self.start[0])
         own = np.append((1 - below / above)[is_edge][::-1], 1.0)
-        left = np.cumprod(np.append(1.0, 1 - own[:-1]))  # what the shells inside leave over
-        return binding, own * left
+        rest = np.cumprod(np.append(1.0, 1 - own[:-1]))  # share that the shells further in leave over
+        return binding, own * rest
 
     def energies(self, low: float, high: float, points: int) -> Float:
         """Energies for a table, MeV: equally spaced in ln E, and one on either side of each border."""
@@ -206,7 +207,7 @@ def photoelectric_files(z: int, fit: PhotoFit) -> Iterator[tuple[str, str]]:
     binding, share = fit.shells()
     innermost, outermost = binding[0], binding[-1]
     top = max(fit.start[-1], 1.5 * innermost)
-    # Above the tables the last interval holds: the parameters of Geant4 are a_1 to a_6 for each shell and all inside it.
+    # Above the tables the last interval applies: Geant4 wants a_1 to a_6 for each shell together with all inside it.
     rows = [f"{e:.8g} {_row(total * fit.factors[-1], 8)} 0 0" for e, total in zip(binding, _to_one(share), strict=True)]
     parameters = "\n".join([f"{len(binding)} {len(binding)} {fit.start[-1]:.8g}", *rows, ""])
     yield f"pe-high-{z}.dat", parameters
@@ -231,7 +232,7 @@ def photoelectric_files(z: int, fit: PhotoFit) -> Iterator[tuple[str, str]]:
 
 
 def write_tables(folder: Path) -> None:
-    """Write the tables of all `ELEMENTS` under a folder that is laid out like G4EMLOW."""
+    """Write the tables of all `ELEMENTS` into a folder with the layout of G4EMLOW."""
     files = {f"brem_SB/br{z}": bremsstrahlung_file(z) for z in ELEMENTS.values()}
     for symbol, z in ELEMENTS.items():
         files[f"epics2017/rayl/re-cs-{z}.dat"] = "1e-05 1e+05 2\n2\n1e-05 0\n1e+05 0\n"
@@ -243,7 +244,7 @@ def write_tables(folder: Path) -> None:
 
 
 def _sandia_fit(symbol: str) -> PhotoFit:
-    """Read the fit from Geant4; GEANT4_DATA_DIR must be set, or importing it asks whether to download its data."""
+    """Read the fit from Geant4; GEANT4_DATA_DIR must be set, or the import offers to download Geant4's data."""
     import geant4_pybind as g4  # type: ignore[import-not-found]  # noqa: PLC0415
 
     material = g4.G4NistManager.Instance().FindOrBuildMaterial(f"G4_{symbol}")
@@ -256,7 +257,7 @@ def _sandia_fit(symbol: str) -> PhotoFit:
 
 
 def _to_one(share: Float) -> Float:
-    """Running sum of shares whose last is exactly one."""
+    """Cumulative sum of shares; the last entry is exactly one."""
     total = np.cumsum(share)
     total[-1] = 1
     return total

@@ -1,4 +1,4 @@
-"""The simulations that need no network, behind one call, and the productions they make."""
+"""A common interface to the simulations without a network, and their productions."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,18 +16,18 @@ from calogan.simulation.detector import CLIC_DETECTOR, Detector, load_detector
 from calogan.simulation.profiles import TUNED, Tuning
 from calogan.simulation.tuning import read_tuning
 
-# Showers of a shard: some minutes of work, which is what a kill can cost.
+# Showers of a shard: a few minutes of work, which is the most that a killed job loses.
 SHARD_SHOWERS = {"parametric": 8192, "geant4": 256}
 _PART = 1024  # showers in memory at a time
 
 
 class Engine(BaseModel):
-    """A simulation with everything that decides about its showers, besides energies and seed.
+    """A simulation with all settings that its showers depend on, except energies and seed.
 
     Attributes:
         name: `parametric` or `geant4`.
         tuning: fitted constants of the parametrisation.
-        detector: what Geant4 simulates.
+        detector: the calorimeter; Geant4 only.
         field_tesla: magnetic field, T; Geant4 only.
         cut_mm: production cut, mm; Geant4 only.
     """
@@ -41,13 +41,13 @@ class Engine(BaseModel):
     cut_mm: float = Field(0.7, gt=0, le=100)
 
     def header(self) -> dict[str, str]:
-        """Say what makes the showers, for the files and the screen."""
+        """Describe the simulation, for file headers and for display."""
         if self.name == "geant4":
             return geant4.header(detector=self.detector, field_tesla=self.field_tesla, cut_mm=self.cut_mm)
         return {"generator": "parametric simulation", "tuning": self.model_dump_json(include={"tuning"})}
 
     def notes(self) -> list[str]:
-        """Lines the user should see before it starts: what a result of this engine rests on."""
+        """Lines to show the user before the start: the data and approximations behind the results."""
         return geant4.notes() if self.name == "geant4" else []
 
     def simulate(
@@ -57,13 +57,13 @@ class Engine(BaseModel):
 
         Args:
             energy: energy of each primary electron, shape (n,), GeV.
-            seed: equal seeds, equal bytes.
-            first: number of the first of these showers in the whole production.
-            progress: called with numbers of showers as they are done.
+            seed: seed of the showers; the same seed gives the same bytes.
+            first: index of the first of these showers in the whole production.
+            progress: called with the number of showers finished since the last call.
 
         Raises:
-            RequestError: an energy, the seed or `first` cannot be used.
-            SimulationError: Geant4 is not installed, or a simulation died.
+            RequestError: an energy, the seed or `first` is outside its range.
+            SimulationError: Geant4 is not installed, or it crashed.
         """
         for start in range(0, len(energy), _PART):
             part = energy[start : start + _PART]
@@ -84,26 +84,29 @@ class Engine(BaseModel):
 def load_engine(
     name: str, *, tuning: Path | None = None, detector: str = "clic", field_tesla: float = 4.0, cut_mm: float = 0.7
 ) -> Engine:
-    """Make an engine of names and files.
+    """Make an engine from names and files.
 
     Args:
         name: `parametric` or `geant4`.
-        tuning: file of constants for the parametrisation.
+        tuning: file with the constants of the parametrisation.
         detector: packaged name or TOML file, for Geant4.
         field_tesla: magnetic field, T.
         cut_mm: production cut, mm.
 
     Raises:
-        ConfigError: a file cannot be used, or a value is impossible.
+        ConfigError: a file cannot be used, or a value is invalid.
     """
-    constants = read_tuning(tuning) if tuning else TUNED
-    described = load_detector(detector)
+    settings = {
+        "name": name,
+        "tuning": read_tuning(tuning) if tuning else TUNED,
+        "detector": load_detector(detector),
+        "field_tesla": field_tesla,
+        "cut_mm": cut_mm,
+    }
     try:
-        return Engine.model_validate(
-            {"name": name, "tuning": constants, "detector": described, "field_tesla": field_tesla, "cut_mm": cut_mm}
-        )
+        return Engine.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(f"the simulation cannot be set up so: {problems(error)}") from error
+        raise ConfigError(f"invalid settings of the simulation: {problems(error)}") from error
 
 
 def plan(
@@ -115,11 +118,11 @@ def plan(
     shard_showers: int | None = None,
     format: str = "clic",
 ) -> Production:
-    """Describe a production of an engine.
+    """Plan a production of an engine.
 
     Raises:
-        RequestError: the engine cannot do such energies.
-        SimulationError: Geant4 is not installed, or its data are not where they were said to be.
+        RequestError: the energies are outside the range of the engine.
+        SimulationError: Geant4 is not installed, or an environment variable points to the wrong data.
     """
     module = geant4 if engine.name == "geant4" else parametric
     if not module.MIN_ENERGY_GEV <= energy.low <= energy.high <= module.MAX_ENERGY_GEV:
@@ -148,11 +151,11 @@ def make_shard(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
-    """Simulate and write one shard of a production; the same bytes wherever and whenever it is done.
+    """Simulate and write one shard of a production; its bytes do not depend on the machine or the order of the work.
 
     Raises:
         EventsError: the file cannot be written.
-        SimulationError: Geant4 is not installed, or the simulation died.
+        SimulationError: Geant4 is not installed, or it crashed.
     """
     energies = production.energy.draw(shard.showers, production.seed, first=shard.first)
     parts = engine.simulate(energies, seed=production.seed, first=shard.first, progress=progress)

@@ -1,10 +1,10 @@
-"""Electron showers from Geant4 itself.
+"""Electron showers from Geant4.
 
-Geant4 allows one run in a process, reads its environment when it is imported, prints as it likes and aborts on errors.
-So each call here starts a process of its own, which sends its showers one by one through a pipe; see `geant4_worker`.
+Geant4 allows one run per process, reads its environment on import, prints freely and aborts on errors. So each call
+here starts its own process, which sends its showers one by one through a pipe; see `geant4_worker`.
 
-The data sets of Geant4 are used where they are installed. Where not, the few tables that electromagnetic physics reads
-are computed once, see `em_tables`. Nothing is ever downloaded.
+Geant4's data sets are used if they are installed. Otherwise the few tables that electromagnetic physics reads are
+computed once, see `em_tables`. Nothing is ever downloaded.
 """
 
 import functools
@@ -41,19 +41,19 @@ MIN_ENERGY_GEV, MAX_ENERGY_GEV = 0.1, 1000.0
 MAX_FIELD_TESLA = 20.0
 MIN_CUT_MM, MAX_CUT_MM = 0.01, 100.0
 
-_EMLOW = "G4EMLOW8.8"  # the data set that Geant4 11.4 was released with
-_UNUSED_DATA = ("G4ENSDFSTATEDATA", "G4LEVELGAMMADATA")  # must be there, but electrons and photons do not need them
+_EMLOW = "G4EMLOW8.8"  # the data set of the Geant4 11.4 release
+_UNUSED_DATA = ("G4ENSDFSTATEDATA", "G4LEVELGAMMADATA")  # must be set, but electrons and photons do not need them
 _LAST_LINES = 8
 
 
 @dataclass(frozen=True)
 class DataOrigin:
-    """Where the cross-sections that are not compiled into Geant4 come from.
+    """Origin of the cross-sections that are not compiled into Geant4.
 
     Attributes:
-        name: what they are, in words.
+        name: the origin in words.
         folder: folder of the installed data set; None for computed tables.
-        approximations: what the computed tables leave out or approximate.
+        approximations: omissions and approximations of the computed tables.
     """
 
     name: str
@@ -64,32 +64,32 @@ class DataOrigin:
 def data_origin() -> DataOrigin:
     """Find the data that a simulation would use.
 
-    It is looked for in the folder G4LEDATA, then in `G4EMLOW8.8` of the folder GEANT4_DATA_DIR, then where geant4-pybind
-    keeps what it was allowed to download. If neither variable is set and nothing is there, tables are computed.
+    The search goes through the folder G4LEDATA, `G4EMLOW8.8` in the folder GEANT4_DATA_DIR, and the folder where
+    geant4-pybind stores its downloads. If neither variable is set and there is no download, tables are computed.
 
     Raises:
-        SimulationError: a variable is set, but what it points to is not the data set.
+        SimulationError: a variable is set, but does not point to the data set.
     """
     for variable, inside in (("G4LEDATA", ""), ("GEANT4_DATA_DIR", _EMLOW)):
-        if told := os.environ.get(variable):
-            folder = Path(told, inside).absolute()
+        if value := os.environ.get(variable):
+            folder = Path(value, inside).absolute()
             if not _has_tables(folder):
                 raise SimulationError(
-                    f"{variable} is set, but {folder} does not hold the Geant4 data set {_EMLOW}; point it there, "
-                    f"or unset it to use computed tables"
+                    f"{variable} is set, but {folder} does not hold the Geant4 data set {_EMLOW}; set it to that data "
+                    "set, or unset it to use computed tables"
                 )
             return DataOrigin(f"Geant4 data set {folder.name}", folder)
-    downloaded = Path(os.path.expanduser("~"), ".geant4_pybind", _EMLOW)  # noqa: PTH111 - Path.home() may raise
-    if _has_tables(downloaded):
-        return DataOrigin(f"Geant4 data set {_EMLOW}", downloaded)
+    download = Path(os.path.expanduser("~"), ".geant4_pybind", _EMLOW)  # noqa: PTH111 - Path.home() may raise
+    if _has_tables(download):
+        return DataOrigin(f"Geant4 data set {_EMLOW}", download)
     return DataOrigin("computed tables", None, em_tables.APPROXIMATIONS)
 
 
 def notes() -> list[str]:
-    """Lines that a user should see before showers are simulated: the data, and what they approximate.
+    """Lines to show the user before a simulation: the data and their approximations.
 
     Raises:
-        SimulationError: as `data_origin`.
+        SimulationError: see `data_origin`.
     """
     origin = data_origin()
     return [f"interaction data: {origin.name}", *origin.approximations]
@@ -98,10 +98,10 @@ def notes() -> list[str]:
 def header(
     *, detector: Detector = CLIC_DETECTOR, field_tesla: float = FIELD_TESLA, cut_mm: float = CUT_MM
 ) -> dict[str, str]:
-    """Describe how showers were simulated, for the header of a file; arguments as in `simulate`.
+    """Describe the simulation for the header of a file; arguments as in `simulate`.
 
     Raises:
-        SimulationError: geant4-pybind is not installed, or as `data_origin`.
+        SimulationError: geant4-pybind is not installed; see also `data_origin`.
     """
     origin = data_origin()
     return {
@@ -129,24 +129,24 @@ def simulate(
 ) -> Events:
     """Simulate one shower for each energy: about 10 ms per GeV on one core.
 
-    Shower k depends on its energy, on (seed, first + k) and on the settings, not on the other showers. So a run may be
-    divided among processes and machines: the same showers come out.
+    Shower k depends on its energy, on (seed, first + k) and on the settings, not on the other showers. So a run can be
+    divided among processes and machines and gives the same showers.
 
     Args:
         energy: kinetic energy of each primary electron, shape (n,), GeV.
-        seed: not negative.
-        first: index of the first shower in the run it is a part of.
-        detector: the calorimeter; the electron enters the middle of it at right angles.
+        seed: seed of the showers, not negative.
+        first: index of the first shower within a longer run.
+        detector: the calorimeter; the electron enters its centre at normal incidence.
         field_tesla: magnetic field along x, T; 0 for none.
-        cut_mm: production cut: secondaries with a shorter range are not followed, mm.
-        progress: called after each shower with the number 1.
+        cut_mm: production cut, mm: secondaries with a shorter range are not tracked.
+        progress: called with 1 after each shower.
 
     Returns:
-        The showers, of shape (n, *detector.grid.shape), every deposit kept.
+        The showers, shape (n, *detector.grid.shape), with every deposit kept.
 
     Raises:
         RequestError: an energy, the seed, the field or the cut is outside its range.
-        SimulationError: geant4-pybind is not installed, Geant4 died, or its data are not where they were said to be.
+        SimulationError: geant4-pybind is not installed, Geant4 crashed, or a variable points to the wrong data.
     """
     energy = np.asarray(energy, dtype=np.float32)
     _check(energy, seed, first, field_tesla, cut_mm)
@@ -161,18 +161,20 @@ def simulate(
     }
     if not len(energy):
         return Events(showers, energy)
-    done = 0
+    count = 0
     with tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
         environment = _environment(Path(scratch))
         with _python(["-m", "calogan.simulation.geant4_worker"], environment, json.dumps(job)) as output:
             for shower in showers:
                 if output.readinto(shower.data) < shower.nbytes:
                     break
-                done += 1
+                count += 1
                 if progress is not None:
                     progress(1)
-    if done < len(energy):
-        raise SimulationError(f"Geant4 ended after {done} of {len(energy)} showers without saying why")
+    if count < len(energy):
+        raise SimulationError(
+            f"Geant4 stopped after {count} of {len(energy)} showers without an error message; try again"
+        )
     return Events(showers, energy)
 
 
@@ -187,11 +189,11 @@ def _check(energy: NDArray[np.float32], seed: int, first: int, field_tesla: floa
         )
     for name, number in (("seed", seed), ("first", first)):
         if number < 0:
-            raise RequestError(f"{name} {number} is negative; give a whole number from 0 on")
+            raise RequestError(f"{name} {number} is negative; give a whole number of at least 0")
     if not abs(field_tesla) <= MAX_FIELD_TESLA:
-        raise RequestError(f"field {field_tesla} T is not possible; give 0 to {MAX_FIELD_TESLA:g} T")
+        raise RequestError(f"field {field_tesla} T is out of range; give 0 to {MAX_FIELD_TESLA:g} T")
     if not MIN_CUT_MM <= cut_mm <= MAX_CUT_MM:
-        raise RequestError(f"cut {cut_mm} mm is not possible; give {MIN_CUT_MM:g} to {MAX_CUT_MM:g} mm")
+        raise RequestError(f"cut {cut_mm} mm is out of range; give {MIN_CUT_MM:g} to {MAX_CUT_MM:g} mm")
 
 
 @functools.cache
@@ -204,13 +206,13 @@ def _geant4_version() -> str:
 
 
 def _environment(scratch: Path) -> dict[str, str]:
-    """Variables that Geant4 needs; scratch: a folder that lasts as long as the simulation."""
+    """Environment variables that Geant4 needs; the scratch folder must last as long as the simulation."""
     (scratch / "ENSDFSTATE.dat").touch()
     unused = {name: os.environ.get(name) or str(scratch) for name in _UNUSED_DATA}
     tables = data_origin().folder or _computed_tables(scratch)
     return unused | {
         "G4LEDATA": str(tables),
-        "GEANT4_DATA_DIR": os.environ.get("GEANT4_DATA_DIR") or str(scratch),  # without it the import asks to download
+        "GEANT4_DATA_DIR": os.environ.get("GEANT4_DATA_DIR") or str(scratch),  # without it the import offers a download
     }
 
 
@@ -219,9 +221,9 @@ def _has_tables(folder: Path) -> bool:
 
 
 def _computed_tables(scratch: Path) -> Path:
-    """Folder of the computed tables: from the user's cache, or new ones, which are put there if that is possible."""
-    made_by = provenance.sha256(Path(em_tables.__file__)) + _geant4_version()
-    name = f"geant4-tables-{provenance.digest(made_by)[:12]}"
+    """Folder of the computed tables: from the user's cache, or newly computed and then cached if possible."""
+    version = provenance.sha256(Path(em_tables.__file__)) + _geant4_version()
+    name = f"geant4-tables-{provenance.digest(version)[:12]}"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "calogan")  # noqa: PTH111
     if (cache / name).is_dir():
         return cache / name
@@ -231,7 +233,7 @@ def _computed_tables(scratch: Path) -> Path:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".part-") as part:
-            # Renamed when it is whole; fails if another process was faster.
+            # Renamed once it is complete; fails if another process was faster.
             shutil.copytree(fresh, Path(part, name)).rename(cache / name)
     except OSError:
         return fresh
@@ -239,23 +241,23 @@ def _computed_tables(scratch: Path) -> Path:
 
 
 @contextmanager
-def _python(arguments: Sequence[str], environment: dict[str, str], told: str = "") -> Iterator[BufferedReader]:
-    """Run Python with some arguments and give its standard output; nothing of it is left running afterwards.
+def _python(arguments: Sequence[str], environment: dict[str, str], message: str = "") -> Iterator[BufferedReader]:
+    """Run a Python process and yield its standard output; the process has ended when the context exits.
 
     Args:
-        arguments: of the Python interpreter.
-        environment: variables to add to this process's own.
-        told: its standard input.
+        arguments: command-line arguments of the interpreter.
+        environment: variables to add to those of this process.
+        message: standard input of the process.
 
     Raises:
-        SimulationError: geant4-pybind is not installed, or the process did not end well.
+        SimulationError: geant4-pybind is not installed, or the process failed.
     """
     if importlib.util.find_spec("geant4_pybind") is None:
         raise SimulationError("Geant4 is not installed: pip install 'calogan[geant4]'")
-    # The child must find this package even where it is not installed, and nothing in the folder it happens to run in (-P).
+    # The child must find this package even if it is not installed, and import nothing from the working directory (-P).
     path = os.pathsep.join([str(Path(calogan.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
-        stdin.write(told.encode())
+        stdin.write(message.encode())
         stdin.seek(0)
         with subprocess.Popen(  # noqa: S603 - the interpreter itself
             [sys.executable, "-P", *arguments],
@@ -272,7 +274,7 @@ def _python(arguments: Sequence[str], environment: dict[str, str], told: str = "
         if code:
             stderr.seek(0)
             lines = stderr.read().decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
-            raise SimulationError("\n  ".join([f"Geant4 died with {_cause(code)}; its last lines:", *lines]))
+            raise SimulationError("\n  ".join([f"Geant4 ended with {_cause(code)}; its last lines:", *lines]))
 
 
 def _cause(code: int) -> str:

@@ -1,7 +1,7 @@
-"""One Geant4 run in a process of its own, started by `geant4.simulate`.
+"""One Geant4 run in its own process, started by `geant4.simulate`.
 
 It reads a job as JSON from standard input and writes each shower to standard output as soon as it is finished: float32
-cells, GeV, in the order of `Detector.grid`. What Geant4 prints goes to standard error.
+cells, GeV, in the order of `Detector.grid`. The output of Geant4 goes to standard error.
 """
 
 import json
@@ -16,7 +16,7 @@ from calogan.simulation.detector import SENSITIVE, Detector
 
 if "GEANT4_DATA_DIR" not in os.environ:
     raise ImportError(
-        "geant4_pybind would offer a download; this module is for the process that geant4.simulate starts"
+        "GEANT4_DATA_DIR is not set, so geant4_pybind would offer a download; call geant4.simulate, which sets it"
     )
 import geant4_pybind as g4  # type: ignore[import-not-found]
 
@@ -24,7 +24,7 @@ _SCORER, _PRIMITIVE = "ecal", "edep"
 
 
 class _Stack(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
-    """World, plates and cells; Geant4 does not own what Python makes, so all of it is kept here."""
+    """World, plates and cells; Geant4 does not own the objects that Python creates, so they are referenced here."""
 
     def __init__(self, detector: Detector, field_tesla: float) -> None:
         super().__init__()
@@ -36,10 +36,10 @@ class _Stack(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
         nist = g4.G4NistManager.Instance()
         self.materials = {SENSITIVE: nist.FindOrBuildMaterial("G4_Si")}
         for name, mixture in self.detector.materials.items():
-            made = g4.G4Material(name, mixture.density * g4.g / g4.cm3, len(mixture.elements))
+            material = g4.G4Material(name, mixture.density * g4.g / g4.cm3, len(mixture.elements))
             for symbol, share in mixture.elements.items():
-                made.AddElement(nist.FindOrBuildElement(symbol), share)
-            self.materials[name] = made
+                material.AddElement(nist.FindOrBuildElement(symbol), share)
+            self.materials[name] = material
 
         gap = [(slab.material, slab.mm) for slab in self.detector.gap]
         slices = [
@@ -48,7 +48,7 @@ class _Stack(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
             for material, mm in [(self.detector.absorber, absorber_mm), *gap]
         ]
         side, depth = self.detector.plate_mm, sum(mm for _, _, mm in slices)
-        # It ends where the stack ends: from a gap behind it the field would bend electrons back into the last layer.
+        # The world ends with the stack: in a gap behind it the field would bend electrons back into the last layer.
         world = self._box("world", self.detector.medium, (2 * side, 2 * side, 2 * depth))
         stack = self._box("stack", self.detector.medium, (side, side, depth))
         self._place(stack, world, z=depth / 2)
@@ -71,7 +71,7 @@ class _Stack(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
         self.keep.append(scorer)
 
     def _plate(self, material: str, mm: float) -> Any:
-        """One logical volume for all plates that are alike."""
+        """One logical volume for all equal plates."""
         if (material, mm) not in self.plates:
             side = self.detector.plate_mm
             plate = self.plates[material, mm] = self._box(f"{material}_{mm}", material, (side, side, mm))
@@ -96,9 +96,9 @@ class _Stack(g4.G4VUserDetectorConstruction):  # type: ignore[misc]
 
     def _place(self, volume: Any, mother: Any, z: float = 0, copy: int = 0) -> Any:
         where = g4.G4ThreeVector(0, 0, z * g4.mm)
-        placed = g4.G4PVPlacement(None, where, volume, volume.GetName(), mother, False, copy, False)
-        self.keep.append(placed)
-        return placed
+        placement = g4.G4PVPlacement(None, where, volume, volume.GetName(), mother, False, copy, False)
+        self.keep.append(placement)
+        return placement
 
 
 class _Physics(g4.G4VModularPhysicsList):  # type: ignore[misc]
@@ -125,7 +125,7 @@ class _Gun(g4.G4VUserPrimaryGeneratorAction):  # type: ignore[misc]
     def GeneratePrimaries(self, event: Any) -> None:  # noqa: N802
         number = event.GetEventID()
         seed = np.random.SeedSequence(self.job["seed"], spawn_key=(self.job["first"] + number,))
-        # The engine takes four words and ends at the first that is zero, which the lowest bit prevents.
+        # The engine takes four words and stops at the first zero; setting the lowest bit avoids zeros.
         words = [int(word) | 1 for word in seed.generate_state(4)]
         g4.G4Random.setTheSeeds([*words, 0], len(words))
         self.gun.SetParticleEnergy(self.job["energy"][number] * g4.GeV)
@@ -133,7 +133,7 @@ class _Gun(g4.G4VUserPrimaryGeneratorAction):  # type: ignore[misc]
 
 
 class _Reader(g4.G4UserEventAction):  # type: ignore[misc]
-    """Sends the cells of each finished shower."""
+    """Writes the cells of each finished shower."""
 
     def __init__(self, shape: tuple[int, int, int], out: BinaryIO) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class _Reader(g4.G4UserEventAction):  # type: ignore[misc]
 
     def EndOfEventAction(self, event: Any) -> None:  # noqa: N802
         if event.IsAborted():
-            raise RuntimeError(f"Geant4 gave up shower {event.GetEventID()}")
+            raise RuntimeError(f"Geant4 aborted shower {event.GetEventID()}")
         collection = g4.G4SDManager.GetSDMpointer().GetCollectionID(f"{_SCORER}/{_PRIMITIVE}")
         hits = np.array(list(event.GetHCofThisEvent().GetHC(collection)), dtype=np.float64).reshape(-1, 2)
         self.out.write(_cells(hits, self.shape).tobytes())
@@ -174,9 +174,9 @@ def run(job: dict[str, Any], out: BinaryIO) -> None:
     stack, physics = _Stack(detector, job["field_tesla"]), _Physics()
     manager.SetUserInitialization(stack)
     manager.SetUserInitialization(physics)
-    # SetDefaultCutValue has no effect from Python; the command has.
+    # SetDefaultCutValue has no effect from Python; the command does.
     for command in ("/process/em/verbose 0", f"/run/setCut {job['cut_mm']} mm"):
-        g4.G4UImanager.GetUIpointer().ApplyCommand(command)  # gives no status in Python
+        g4.G4UImanager.GetUIpointer().ApplyCommand(command)  # returns no status in Python
     actions = _Actions(_Gun(job, detector), _Reader(detector.grid.shape, out))
     manager.SetUserInitialization(actions)
     manager.Initialize()
@@ -184,7 +184,7 @@ def run(job: dict[str, Any], out: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Run the job on standard input; keep standard output for the showers, whatever C++ prints."""
+    """Run the job from standard input; keep standard output free for the showers, whatever C++ prints."""
     with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)
         run(json.load(sys.stdin), out)

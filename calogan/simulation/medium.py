@@ -1,7 +1,7 @@
-"""The materials of the calorimeter and the homogeneous media that stand for its two sections.
+"""The materials of the calorimeter and the homogeneous media equivalent to its two sections.
 
-Formulas are from G. Grindhammer and S. Peters, hep-ex/0001020 ("GP"). Their numbers are given where they are known:
-the averages over materials and the sampling constants stand in their section on sampling calorimeters.
+Formulas are from G. Grindhammer and S. Peters, hep-ex/0001020 ("GP"), cited with their equation numbers where possible;
+the averages over materials and the sampling constants are in the section on sampling calorimeters.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ BOARD = Material(density=5.05, radiation_length=14.6, atomic_number=25.9, mass_n
 SILICON = Material(density=2.33, radiation_length=21.82, atomic_number=14.0, mass_number=28.09, mip=1.664)
 BOARD_MM, SILICON_MM = 1.4, 0.5
 
-# What a minimum-ionising particle leaves in the silicon of one layer, GeV.
+# Energy loss of a minimum-ionising particle in the silicon of one layer, GeV.
 MIP_GEV = SILICON.mip * SILICON.density * SILICON_MM / 10 / 1000
 
 
@@ -59,7 +59,7 @@ class Medium:
         atomic_number: mean Z by mass.
         sampling_frequency: F_S, the effective radiation length over the pitch of the layers.
         e_mip: e/mip, electron signal over that of a minimum-ionising particle.
-        mip_fraction: share of the energy loss of a minimum-ionising particle that is in silicon.
+        mip_fraction: share of silicon in the energy loss of a minimum-ionising particle.
     """
 
     layer_x0: float

@@ -2,8 +2,8 @@
 
 A shower is a gamma-shaped longitudinal profile whose depth and shape fluctuate, filled with energy
 spots whose distance from the axis follows a core and a tail. It is a thousand times faster than
-Geant4, right in its averages and only roughly right in its fluctuations: the peer that a generator
-network has to beat. The formulas are in `profiles`; here they are drawn from.
+Geant4, right in its averages and only roughly right in its fluctuations: the baseline that a generator
+network has to beat. `profiles` has the formulas; this module draws showers from them.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ from calogan.simulation.profiles import (
 
 MIN_ENERGY_GEV, MAX_ENERGY_GEV = 0.5, 1000.0
 
-# Showers made at once, so that the spots stay in the cache. The results do not depend on it.
+# Showers per chunk, so that the spots fit into the cache. The results do not depend on it.
 _CHUNK_SHOWERS, _CHUNK_GEV = 128, 2000.0
 
 
@@ -42,18 +42,18 @@ def simulate(
 ) -> Events:
     """Simulate one shower for each energy.
 
-    A shower depends on the seed, its energy and its index only, to the last bit, so that a long request can be
-    made in parts: `simulate(e, seed=1)[40:90]` is `simulate(e[40:90], seed=1, first=40)`.
+    Every bit of a shower depends on the seed, its energy and its index only, so a long request can be divided:
+    `simulate(e, seed=1)[40:90]` equals `simulate(e[40:90], seed=1, first=40)`.
 
     Args:
         energy: energy of each primary electron, shape (n,), GeV.
-        seed: not negative.
+        seed: seed of the showers, not negative.
         first: index of the first shower.
-        tuning: the fitted constants; `PUBLISHED` gives the formulas as they were printed.
-        progress: called now and then with the number of showers made since the last call.
+        tuning: the fitted constants; `PUBLISHED` gives the formulas of the paper.
+        progress: called from time to time with the number of showers finished since the last call.
 
     Raises:
-        RequestError: an energy is outside the range of the parametrisation, or seed or first is impossible.
+        RequestError: an energy is outside the range of the parametrisation, or seed or first is out of range.
     """
     energy = np.asarray(energy, dtype=np.float32)
     _check(energy, seed, first)
@@ -75,39 +75,39 @@ def _check(energy: NDArray[np.float32], seed: int, first: int) -> None:
             f"ask for {MIN_ENERGY_GEV:g} to {MAX_ENERGY_GEV:g} GeV"
         )
     if seed < 0:
-        raise RequestError(f"seed {seed} is negative; give a whole number from 0 on")
+        raise RequestError(f"seed {seed} is negative; give a whole number of at least 0")
     if not 0 <= first < 2**63 - len(energy):
-        raise RequestError(f"the index of the first shower is {first}; give a whole number from 0 to 2^63")
+        raise RequestError(f"the index of the first shower is {first}; give a whole number from 0 to below 2^63")
 
 
 def _chunks(energy: NDArray[np.float32]) -> Iterator[slice]:
     ends = np.cumsum(energy, dtype=np.float64)
     start = 0
     while start < len(energy):
-        done = ends[start - 1] if start else 0.0
-        stop = int(np.searchsorted(ends, done + _CHUNK_GEV))
+        offset = ends[start - 1] if start else 0.0
+        stop = int(np.searchsorted(ends, offset + _CHUNK_GEV))
         stop = min(max(stop, start + 1), start + _CHUNK_SHOWERS, len(energy))
         yield slice(start, stop)
         start = stop
 
 
 def _fill(cells: NDArray[np.float32], gev: Float, seed: int, first: int, tuning: Tuning) -> None:
-    """Make the showers of energies gev, shape (n, 1), in cells, shape (n, 25, 25, 25), which are 0 before."""
+    """Write the showers of energies gev, shape (n, 1), into cells, shape (n, 25, 25, 25), which must be 0."""
     uniform = _uniform(len(gev), seed, first)
     ln_y = np.log(gev * 1000 / THIN.critical_energy)  # y = E/Ec
     profile = longitudinal_profile(ln_y, uniform[:, 0:1], uniform[:, 1:2], tuning)
     onset = onset_tracks(profile, uniform[:, 2:3], tuning)
-    # What is not whole is rounded up as often as it is large. The energy of a layer needs a place: one spot or more.
+    # Randomised rounding keeps the mean number of spots. A layer needs at least one spot to hold its energy.
     spots = np.maximum(mean_spots(gev, profile, tuning) + onset + uniform[:, 3:], 1).astype(np.int64)
     mean, variance = deposits(gev, profile, onset, tuning)
     scale = np.maximum(variance, 1e-30) / np.maximum(mean, 1e-30)
-    fluctuated, words = _throw(mean / scale, spots.sum(axis=1), seed, first)
-    _scatter(cells, spots, radial_profile(gev, profile, tuning), scale * fluctuated, words)
+    variates, words = _throw(mean / scale, spots.sum(axis=1), seed, first)
+    _scatter(cells, spots, radial_profile(gev, profile, tuning), scale * variates, words)
     cells *= cells >= CLIC.threshold_gev
 
 
 def _uniform(n: int, seed: int, first: int) -> Float:
-    """Draw numbers in (0, 1) of each shower, 3 for the whole of it and one for each layer, shape (n, 3 + layers)."""
+    """Draw numbers in (0, 1): 3 for each shower as a whole and one for each layer, shape (n, 3 + layers)."""
     numbers = 3 + CLIC.layers
     bits = np.random.PCG64DXSM(np.random.SeedSequence(seed, spawn_key=(0,)))
     bits.advance(numbers * first)
@@ -115,12 +115,12 @@ def _uniform(n: int, seed: int, first: int) -> Float:
 
 
 def _throw(shape: Float, spots: NDArray[np.int64], seed: int, first: int) -> tuple[Float, NDArray[np.uint64]]:
-    """Draw what takes an unknown amount of random bits: shower k begins at place k 2^64 of one random sequence.
+    """Draw the numbers that use a variable amount of random bits: shower k starts at position k 2^64 of one sequence.
 
     Args:
-        shape: of a gamma variate for each layer, shape (n, layers).
+        shape: shape parameter of a gamma variate for each layer, shape (n, layers).
         spots: number of spots in each shower, shape (n,).
-        seed: of the sequence.
+        seed: seed of the random sequence.
         first: index of the first shower.
 
     Returns:
@@ -144,13 +144,13 @@ def _scatter(
     visible: Float,
     words: NDArray[np.uint64],
 ) -> None:
-    """Throw the spots of each layer and add them to the cells.
+    """Place the spots of each layer at random and add them to the cells.
 
     Args:
         cells: energy of each cell, shape (n, 25, 25, 25), GeV.
         spots: number of spots, shape (n, layers).
         radial: radius R of core and tail (mm) and weight of the core, each of shape (n, layers).
-        visible: energy of each layer, shape (n, layers), GeV; spots off the grid take their part with them.
+        visible: energy of each layer, shape (n, layers), GeV; the energy of spots off the grid is lost.
         words: 64 random bits for each spot, shape (spots,).
     """
     n, layers = visible.shape
@@ -160,17 +160,17 @@ def _scatter(
     def of_spots(values: Float) -> NDArray[np.float32]:
         return np.repeat(values.astype(np.float32).ravel(), number)
 
-    # 24 bits for the distance, 16 for the angle, 16 for the energy: each finer than anything that is read out.
+    # 24 bits for the distance, 16 for the angle, 16 for the energy: each finer than the read-out resolves.
     u = (words.view(np.uint32)[::2] >> 8) * np.float32(2**-24)
     phi = words.view(np.uint16)[2::4] * np.float32(2 * np.pi / 2**16)
-    # Spots of one energy would leave steps in the spectrum of cell energies; exponential ones do not.
+    # Spots of equal energy would leave steps in the spectrum of cell energies; an exponential distribution does not.
     energy = -np.log((words.view(np.uint16)[3::4] + np.float32(0.5)) * np.float32(2**-16))
 
     # Inverse (GP Eq. 28) of the cumulative v = r^2/(r^2 + R^2) (Eq. 27): r = R sqrt(v/(1 - v)). One number u serves
     # to choose the component of Eq. 23 and v, which is u/w in the core and (u - w)/(1 - w) in the tail.
     core, tail, weight = radial
     w = of_spots(weight)
-    in_core = (u < w).astype(np.float32)  # a factor: np.where stumbles over every change
+    in_core = (u < w).astype(np.float32)  # used as a factor: np.where suffers from branch mispredictions
     in_tail = 1 - in_core
     r = of_spots(core / CLIC.cell_mm) * in_core + of_spots(tail / CLIC.cell_mm) * in_tail
     r *= np.sqrt((u - w * in_tail) / (w * in_core + in_tail - u))
@@ -181,10 +181,10 @@ def _scatter(
     energy *= (x >= 0) & (x < nx) & (y >= 0) & (y < ny)
     shower, layer = np.divmod(np.arange(n * layers), layers)
     cell = np.repeat(shower * (nx * ny * layers) + layer, number)
-    cell += (_clipped(x, nx) * ny + _clipped(y, ny)) * layers
+    cell += (_nearest_cell(x, nx) * ny + _nearest_cell(y, ny)) * layers
     np.add.at(cells.reshape(-1), cell, energy)
 
 
-def _clipped(position: NDArray[np.float32], cells: int) -> NDArray[np.int32]:
-    """Return the cell of a position, or the nearest one where it is off the grid."""
+def _nearest_cell(position: NDArray[np.float32], cells: int) -> NDArray[np.int32]:
+    """Return the cell that contains a position, or the nearest cell if it is off the grid."""
     return np.clip(position, 0, cells - 1).astype(np.int32)

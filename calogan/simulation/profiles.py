@@ -1,8 +1,8 @@
 """The formulas of the Grindhammer-Peters parametrisation, and the constants fitted to Geant4.
 
-They are from G. Grindhammer and S. Peters, hep-ex/0001020 ("GP"): numbers of equations give the form,
-appendix A the parameters, A.1 for homogeneous media and A.2 the changes for sampling calorimeters. What
-is fitted to Geant4 instead, or is not in GP at all, hangs on a number of `Tuning`.
+They are from G. Grindhammer and S. Peters, hep-ex/0001020 ("GP"). Equation numbers refer to the form of a formula,
+appendix A to its parameters: A.1 for homogeneous media, A.2 for the changes in sampling calorimeters. Each quantity
+that is fitted to Geant4 instead, or is not in GP at all, depends on a number of `Tuning`.
 """
 
 from dataclasses import dataclass
@@ -21,30 +21,30 @@ _PER_FS, _ONE_MINUS_E = 1 / THIN.sampling_frequency, 1 - THIN.e_mip
 
 
 class Tuning(BaseModel):
-    """What is fitted to Geant4; the defaults leave the published formulas as they are.
+    """Constants fitted to Geant4; the defaults leave the published formulas unchanged.
 
     Attributes:
         depth: factor on the depth of the shower maximum.
-        depth_offset: added to it, radiation lengths.
+        depth_offset: offset of the depth of the shower maximum, radiation lengths.
         shape: factor on the shape parameter alpha of the longitudinal profile.
         depth_spread: factor on the spread of ln T from shower to shower.
         shape_spread: factor on the spread of ln alpha.
-        skewness: skewness of what moves T and alpha together. GP draw it from a normal distribution (0), but a
-            shower can start late and not early.
+        skewness: skewness of the common fluctuation of T and alpha. GP draw it from a normal distribution (0), but
+            a shower can start late, not early.
         core_radius: factor on the radius of the core.
         tail_radius: factor on the radius of the tail.
-        radius_slope: power of Ep/100 GeV by which both radii grow.
+        radius_slope: power of Ep/100 GeV with which both radii grow.
         core_weight: factor on the share of the energy in the core.
-        scaling: how far the lateral profile follows the depth of its own shower: 1 is GP, with 0 it depends
-            on the depth in the calorimeter only.
+        scaling: how closely the lateral profile follows the depth of its own shower: 1 as in GP, 0 for a
+            dependence on the depth in the calorimeter only.
         response_thin: factor on the visible fraction behind the thin absorber plates.
         response_thick: factor on the visible fraction behind the thick absorber plates.
-        sampling: sampling resolution c of the thin section at 1 GeV (GP take it as an input).
+        sampling: sampling resolution c of the thin section at 1 GeV (an input in GP).
         spots: factor on the number of spots.
-        spots_slope: power of Ep/100 GeV by which it grows.
+        spots_slope: power of Ep/100 GeV with which the number of spots grows.
         onset: number of tracks of the first pairs at depth t, in units of (t T)^2, see `onset_tracks`.
         onset_reach: depth over which these tracks merge into the profile, in units of T.
-        onset_spread: relative spread of their number from shower to shower.
+        onset_spread: relative spread of the number of these tracks from shower to shower.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -72,7 +72,7 @@ class Tuning(BaseModel):
 
 PUBLISHED = Tuning()
 
-# Fitted to 3,000 Geant4 showers of 2-500 GeV in a field of 4 T, none of them in the packaged sample, by
+# Fitted to 3,000 Geant4 showers of 2-500 GeV in a field of 4 T, none of them in the packaged sample, with
 #   calogan tune-parametric --reference geant4_electrons_train.h5 --seed 1 --out tuning.toml
 TUNED = Tuning(
     depth=1.061,
@@ -99,12 +99,12 @@ TUNED = Tuning(
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """Longitudinal profile of each shower, each number of shape (n, 1).
+    """Longitudinal profile of each shower; every array has shape (n, 1).
 
     Attributes:
         depth: T, depth of the maximum, radiation lengths.
-        shape: alpha.
-        median_depth, median_shape: what they fluctuate about.
+        shape: shape parameter alpha.
+        median_depth, median_shape: medians of T and alpha over showers of this energy.
     """
 
     depth: Float
@@ -119,7 +119,7 @@ def longitudinal_profile(ln_y: Float, common: Float, opposite: Float, tuning: Tu
     Args:
         ln_y: ln(E/Ec) of each shower, shape (n, 1).
         common: uniform numbers in (0, 1) that move T and alpha together, shape (n, 1).
-        opposite: those that move them against each other, shape (n, 1).
+        opposite: uniform numbers in (0, 1) that move them in opposite directions, shape (n, 1).
         tuning: the fitted constants.
     """
     # GP Eq. 7 and 8 with A.1.2, then the changes of Eq. 16 to 21 with A.2.3.
@@ -140,7 +140,7 @@ def longitudinal_profile(ln_y: Float, common: Float, opposite: Float, tuning: Tu
 
 
 def _skewed(uniform: Float, skewness: float) -> Float:
-    """Return variates of mean 0, variance 1 and this skewness: normal ones, or gamma ones moved to 0."""
+    """Return variates of mean 0, variance 1 and this skewness: normal, or gamma shifted to mean 0."""
     if skewness < 1e-3:
         return np.asarray(ndtri(uniform))
     k = 4 / skewness**2
@@ -154,11 +154,11 @@ def layer_shares(depth: Float, shape: Float) -> Float:
 
 
 def onset_tracks(profile: Profile, uniform: Float, tuning: Tuning) -> Float:
-    """Return the number of tracks that the gamma profile lacks in each layer, shape (n, layers).
+    """Return the number of tracks that the gamma profile misses in each layer, shape (n, layers).
 
     The profile starts from zero like t^(alpha-1), but the primary electron crosses the first layers, and
-    so do the pairs of its first photons: photons are radiated in proportion to t and to the generations to
-    come, which T counts, and convert within the next t. The term is not in GP; it is absent when `onset` is 0.
+    so do the pairs of its first photons: photons are radiated in proportion to t and to the number of later
+    generations, which grows with T, and convert within the next t. The term is not in GP; `onset` = 0 removes it.
     """
     if tuning.onset == 0:
         return np.zeros((len(uniform), CLIC.layers))
@@ -171,23 +171,23 @@ def deposits(gev: Float, profile: Profile, onset: Float, tuning: Tuning) -> tupl
     """Return mean (GeV) and variance (GeV^2) of the energy in the silicon of each layer, shape (n, layers).
 
     The absorbed energy dE of a layer fluctuates with variance c^2 dE (GP, section on sampling fluctuations), where
-    c grows with the root of the absorber thickness.
+    c grows with the square root of the absorber thickness.
     """
     fraction = THIN.e_mip * np.where(
         IS_THIN, THIN.mip_fraction * tuning.response_thin, THICK.mip_fraction * tuning.response_thick
     )
-    # What the tracks of the onset deposit is taken from the profile: the shower has one energy only.
-    left = gev - MIP_GEV * (onset / fraction).sum(axis=1, keepdims=True)
-    absorbed = np.maximum(left, 0) * layer_shares(profile.depth, profile.shape)
+    # The energy of the onset tracks is subtracted from the profile, to conserve the energy of the shower.
+    rest = gev - MIP_GEV * (onset / fraction).sum(axis=1, keepdims=True)
+    absorbed = np.maximum(rest, 0) * layer_shares(profile.depth, profile.shape)
     mean = absorbed * fraction + onset * MIP_GEV
-    # The tracks come in pairs, which is why half as many, twice as large, fluctuate.
+    # The tracks come in pairs: half as many independent contributions, each twice as large.
     variance = tuning.sampling**2 * ABSORBER * absorbed * fraction**2 + 2 * onset * MIP_GEV**2
     return mean, variance
 
 
 def mean_spots(gev: Float, profile: Profile, tuning: Tuning) -> Float:
     """Return the mean number of spots of each layer, shape (n, layers) (GP A.2, fluctuated radial profiles)."""
-    # Not in GP: a spot stands for tracks in silicon, and a thicker plate makes no more of them in a layer of silicon.
+    # Not in GP: a spot represents tracks in silicon, and a thicker plate does not add tracks to a silicon layer.
     depth = np.maximum(profile.depth * (0.813 + 0.0019 * THIN.atomic_number), 0.5)
     shape = profile.shape * (0.844 + 0.0026 * THIN.atomic_number)
     number = 10.3 / tuning.sampling * gev**0.959 / ABSORBER * tuning.spots * (gev / 100) ** tuning.spots_slope

@@ -1,4 +1,4 @@
-"""Fit the constants of the parametrisation to Geant4 showers, and keep them in a file."""
+"""Fit the constants of the parametrisation to Geant4 showers, and store them in a file."""
 
 import json
 import os
@@ -43,8 +43,8 @@ _FITTED = {
 }
 _LOWER, _START, _UPPER = np.array(list(_FITTED.values())).T
 _BIN_EDGES_GEV = (0.0, 10.0, 30.0, 100.0, 200.0, 350.0, np.inf)
-_MIN_SHOWERS = 20  # of the reference; fewer in an energy bin tell nothing
-_MAX_CANDIDATES = 600  # showers simulated for each energy bin
+_MIN_SHOWERS = 20  # of the reference in an energy bin; fewer say nothing
+_MAX_CANDIDATES = 600  # simulated showers for each energy bin
 _DECIMALS = 3
 
 Float = NDArray[np.float64]
@@ -64,20 +64,20 @@ class _File(BaseModel):
 def tune(reference: Events, *, seed: int, progress: Callable[[str], None] | None = None) -> Tuning:
     """Fit the constants by least squares on averages and spreads per energy bin.
 
-    Two to five minutes of one core for 3,000 showers of 2-500 GeV. The minimum is flat: fits of equal
-    quality differ by several per cent in the radii, which stand in for each other.
+    Takes two to five minutes on one core for 3,000 showers of 2-500 GeV. The minimum is flat: fits of equal
+    quality differ by several per cent in the radii, which can compensate for each other.
 
     Args:
-        reference: Geant4 showers; each energy bin with fewer than 20 of them is left out.
-        seed: of the simulated showers, the same ones at every step, so that noise hardly moves the fit.
-        progress: called after each step with a line that says how far the fit is.
+        reference: Geant4 showers; energy bins with fewer than 20 of them are left out.
+        seed: seed of the simulated showers, the same at every step, so that noise hardly affects the fit.
+        progress: called after each step with a line of progress.
 
     Raises:
         EventsError: no energy bin has enough showers.
     """
     bins = _filled_bins(reference)
     target = np.concatenate([_features(part) for part in bins])
-    # A bin of few showers is noise; from 200 on the agreement asked for is what counts.
+    # A bin of few showers is noisy and counts less; from 200 showers on, the required agreement sets the weight.
     weight = np.concatenate([np.full(len(target) // len(bins), min(1, np.sqrt(len(part) / 200))) for part in bins])
     energies = [np.resize(part.energy, min(2 * len(part), _MAX_CANDIDATES)) for part in bins]
     energy, ends = np.concatenate(energies), np.cumsum([len(part) for part in energies])
@@ -93,7 +93,7 @@ def tune(reference: Events, *, seed: int, progress: Callable[[str], None] | None
             progress(f"simulation {calls}, distance {difference @ difference:.0f}")
         return np.asarray(difference)
 
-    # The simulation is drawn: smaller steps would differentiate its noise.
+    # The simulation is random: smaller steps would differentiate its noise.
     step = 0.05 * (_UPPER - _LOWER) / np.maximum(np.abs(_START), 1e-3)
     fit = least_squares(residuals, _START, bounds=(_LOWER, _UPPER), diff_step=step, x_scale=_UPPER - _LOWER, max_nfev=4)
     return _tuning(np.round(fit.x, _DECIMALS))
@@ -105,8 +105,8 @@ def _tuning(values: Float) -> Tuning:
 
 def _filled_bins(events: Events) -> list[Events]:
     which = np.digitize(events.energy, _BIN_EDGES_GEV)
-    bins = [which == index for index in range(1, len(_BIN_EDGES_GEV))]
-    filled = [events[chosen] for chosen in bins if chosen.sum() >= _MIN_SHOWERS]
+    masks = [which == index for index in range(1, len(_BIN_EDGES_GEV))]
+    filled = [events[mask] for mask in masks if mask.sum() >= _MIN_SHOWERS]
     if not filled:
         raise EventsError(
             f"{len(events)} showers are too few to fit; give {_MIN_SHOWERS} or more in one range of energy"
@@ -115,7 +115,7 @@ def _filled_bins(events: Events) -> list[Events]:
 
 
 def _features(events: Events) -> Float:
-    """Return what the fit compares, in units of the agreement asked for."""
+    """Return the quantities that the fit compares, in units of the required agreement."""
     showers, ln_e = events.showers, np.log(events.energy.astype(np.float64))
     x, y = CLIC.entry_cell
     layers = showers.sum(axis=(1, 2), dtype=np.float64)
@@ -139,7 +139,7 @@ def _features(events: Events) -> Float:
     return np.concatenate(
         [
             mean_profile / 0.0015,  # 1.5 % of a peak of about 10 %
-            np.log(mean_profile[:3] + 1e-6) / 0.05,  # the first layers hold little, but should hold it
+            np.log(mean_profile[:3] + 1e-6) / 0.05,  # the first layers hold little energy, but it should be right
             np.log(front.std(axis=0) / front.mean(axis=0)) / 0.2,
             np.log(averages) / [0.005, 0.005, 0.01, 0.005, 0.003, 0.01, 0.02],
             np.log(spreads) / 0.05,
@@ -149,17 +149,17 @@ def _features(events: Events) -> Float:
 
 
 def _around_trend(values: Float, ln_e: Float) -> Float:
-    """Return values less their straight line in ln E: what is left is the showers' own."""
+    """Return values minus their linear trend in ln E: the fluctuations of the showers themselves."""
     return np.asarray(values - np.polynomial.Polynomial.fit(ln_e, values, 1)(ln_e))
 
 
 def write_tuning(path: str | os.PathLike[str], tuning: Tuning, header: Mapping[str, str]) -> Path:
-    """Write constants as TOML, whole or not at all.
+    """Write constants as TOML, atomically.
 
     Args:
-        path: the file to write; one that is there is replaced.
+        path: the file to write; an existing file is replaced.
         tuning: the constants.
-        header: where they come from, see `provenance.header`.
+        header: origin of the constants, see `provenance.header`.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -175,20 +175,20 @@ def write_tuning(path: str | os.PathLike[str], tuning: Tuning, header: Mapping[s
 
 
 def _quoted(text: str) -> str:
-    # A TOML string is one of JSON, but for pairs of surrogates and the character DEL.
+    # A TOML string is a JSON string, except for surrogate pairs and the character DEL.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def read_tuning(path: str | os.PathLike[str]) -> Tuning:
-    """Read constants; those that the file does not name are the published ones.
+    """Read constants; those missing in the file keep their published values.
 
     Raises:
-        ConfigError: no such file, not TOML, an unknown key or an impossible value.
+        ConfigError: the file is missing or not TOML, or it has an unknown key or an invalid value.
     """
     try:
         return _File.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8"))).tuning
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); tune-parametric makes such a file") from error
+        raise ConfigError(f"{path}: cannot be read ({error}); make it with `calogan tune-parametric`") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not TOML ({error})") from error
     except ValidationError as error:

@@ -1,10 +1,9 @@
-"""A small network that tells candidate from reference by the energy of every cell.
+"""A small network that separates candidate and reference by the energies of all cells.
 
-The low-level classifier of the CaloChallenge (arXiv 2410.21611) is trained on 100,000 showers. From the thousands that a
-report has, a network on cells alone does not learn what a sum over a layer is, and calls samples equal that boosted
-trees on observables tell apart. This one therefore sees the cells twice: as an image, with the layers of the detector
-as channels, and through fixed projections of each layer. TensorFlow is loaded by the first training, not by the import
-of this module.
+The low-level classifier of the CaloChallenge (arXiv 2410.21611) is trained on 100,000 showers. From the few thousand of
+a report, a network on cells alone does not learn to sum over a layer, and misses differences that boosted trees on
+observables detect. So this network gets the cells twice: as an image, with the layers of the detector as channels, and
+through fixed projections of each layer. TensorFlow is imported by the first training, not by this module.
 """
 
 from typing import Any
@@ -23,9 +22,9 @@ CELL_SHOWERS = 2_000  # of each sample
 EPOCHS = 10
 _BATCH = 64
 _RATE = 1e-3
-_PER_EP = np.float32(1e5)  # cells are taken in units of Ep / 100,000
-_IMAGE_SCALE = np.float32(0.25)  # brings the logarithm of the hottest cells to about 2
-_LARGEST = 5  # standard deviations at which the projections are cut
+_PER_EP = np.float32(1e5)  # the unit of the cells is Ep / 100,000
+_IMAGE_SCALE = np.float32(0.25)  # scales the logarithm of the hottest cells to about 2
+_LARGEST = 5  # limit of the projections, in standard deviations
 _PREDICT_BATCH = 500
 
 Floats32 = NDArray[np.float32]
@@ -34,39 +33,39 @@ Floats32 = NDArray[np.float32]
 def auc_low_level(
     reference: Events, candidate: Events, *, trainings: int = FOLDS, epochs: int = EPOCHS, seed: int = 0
 ) -> Separability:
-    """Let a network tell candidate from reference by their cells, several times.
+    """Train a network several times to separate candidate and reference by their cells.
 
-    The image is ln(1 + 1e5 cell / Ep), with cells below the read-out threshold empty. The projections of each layer are
-    sums over its cells, each times a function of x and y (powers up to the second, two cores, |x|, |y|, r^4), of three
-    maps: the image, the cells that are hit, the cell's share of the layer; and the logarithm of the layer's energy
-    over Ep. The network is told ln Ep too. Each training keeps the epoch with the lowest loss on the showers set aside
-    for that; they also calibrate its scores.
+    The image is ln(1 + 1e5 cell / Ep), with cells below the read-out threshold set to 0. The projections of each layer
+    are sums over its cells of three maps (the image, the hits, the cell's share of the layer), each times a function of
+    x and y (powers up to the second, two cores, |x|, |y|, r^4), and the logarithm of the layer's energy over Ep. ln Ep
+    is an input too. Each training keeps the epoch with the lowest loss on the selection showers, which also calibrate
+    its scores.
 
     Args:
-        reference: Geant4 showers; at most `CELL_SHOWERS` of each sample are used, chosen at random.
+        reference: Geant4 showers; at most `CELL_SHOWERS` of each sample are used, selected at random.
         candidate: showers of a generator with the same spectrum of Ep.
-        trainings: how many; five of them test every shower once.
-        epochs: of each training.
-        seed: of the choice, the parts, the weights and the order of showers; also of the global state of Keras, which
-            each training sets.
+        trainings: number of trainings; with five of them, every shower is tested once.
+        epochs: epochs of each training.
+        seed: seed of the selection, the parts, the weights and the order of showers. Each training also sets the global
+            seed of Keras.
 
     Raises:
-        EventsError: too few showers, or one whose Ep is not above 0.
+        EventsError: there are too few showers, or the Ep of one is not above 0.
     """
     rng = np.random.default_rng(seed)
-    chosen = [sample[np.sort(rng.permutation(len(sample))[:CELL_SHOWERS])] for sample in (reference, candidate)]
-    label, fold = joined(*energy_folds(chosen[0].energy, chosen[1].energy, seed=seed))
-    energy = np.concatenate([sample.energy for sample in chosen])
+    samples = [sample[np.sort(rng.permutation(len(sample))[:CELL_SHOWERS])] for sample in (reference, candidate)]
+    label, fold = joined(*energy_folds(samples[0].energy, samples[1].energy, seed=seed))
+    energy = np.concatenate([sample.energy for sample in samples])
     if not (energy > 0).all():
         raise EventsError(
             f"a shower has Ep {energy.min():g} GeV; every shower needs the energy of its primary particle"
         )
-    image = np.concatenate([_image(sample) for sample in chosen])
-    numbers = _standardised(np.column_stack([np.log(energy), _projections(image)]))
+    image = np.concatenate([_image(sample) for sample in samples])
+    numbers = _standardise(np.column_stack([np.log(energy), _projections(image)]))
     image *= _IMAGE_SCALE
 
-    def train(rows: Rows, choose: Rows, seed: int) -> Scorer:
-        network = _trained((image, numbers, label), rows, choose, epochs, seed)
+    def train(rows: Rows, selection: Rows, seed: int) -> Scorer:
+        network = _train((image, numbers, label), rows, selection, epochs, seed)
 
         def score(which: Rows) -> Floats:
             blocks = np.array_split(which, -(-len(which) // _PREDICT_BATCH))
@@ -92,26 +91,26 @@ def _projections(image: Floats32) -> Floats32:
     r2 = x**2 + y**2
     cores = [np.exp(-72 * r2), np.exp(-18 * r2)]  # 1 and 2 cells wide
     functions = np.stack([x**0, x, y, x**2, y**2, x * y, r2**2, *cores, abs(x), abs(y)]).astype(np.float32)
-    found = []
+    blocks = []
     for start in range(0, len(image), _PREDICT_BATCH):
         block = image[start : start + _PREDICT_BATCH]
         cells = np.expm1(block)
         layers = cells.sum(axis=(1, 2), keepdims=True)
         maps = (block, (block > 0).astype(np.float32), cells / (layers + 1))
         sums = [np.tensordot(each, functions, axes=((1, 2), (1, 2))) for each in maps]
-        found.append(np.concatenate([*(s.reshape(len(block), -1) for s in sums), np.log1p(layers[:, 0, 0])], axis=1))
-    return np.concatenate(found)
+        blocks.append(np.concatenate([*(s.reshape(len(block), -1) for s in sums), np.log1p(layers[:, 0, 0])], axis=1))
+    return np.concatenate(blocks)
 
 
-def _standardised(numbers: Floats32) -> Floats32:
+def _standardise(numbers: Floats32) -> Floats32:
     spread = numbers.std(axis=0)
-    shifted = numbers - numbers.mean(axis=0)
-    standardised: Floats32 = np.clip(shifted / np.where(spread > 0, spread, 1), -_LARGEST, _LARGEST).astype(np.float32)
-    return standardised
+    difference = numbers - numbers.mean(axis=0)
+    pulls: Floats32 = np.clip(difference / np.where(spread > 0, spread, 1), -_LARGEST, _LARGEST).astype(np.float32)
+    return pulls
 
 
-def _trained(data: tuple[Floats32, Floats32, Rows], rows: Rows, choose: Rows, epochs: int, seed: int) -> Any:
-    """Train a network on some rows of (image, numbers, label) and give it the weights that do best on others."""
+def _train(data: tuple[Floats32, Floats32, Rows], rows: Rows, selection: Rows, epochs: int, seed: int) -> Any:
+    """Train a network on some rows of (image, numbers, label); returns the epoch that does best on the selection."""
     import keras  # noqa: PLC0415
 
     image, numbers, label = data
@@ -123,7 +122,7 @@ def _trained(data: tuple[Floats32, Floats32, Rows], rows: Rows, choose: Rows, ep
         [image[rows], numbers[rows]],
         label[rows],
         sample_weight=weight[label[rows]],
-        validation_data=([image[choose], numbers[choose]], label[choose]),
+        validation_data=([image[selection], numbers[selection]], label[selection]),
         validation_batch_size=_PREDICT_BATCH,
         batch_size=_BATCH,
         epochs=epochs,

@@ -1,8 +1,9 @@
-"""How well a trained classifier tells candidate from reference, and whether its scores are probabilities.
+"""Separation of candidate and reference by trained classifiers, and calibration of their scores.
 
-The CaloChallenge (arXiv 2410.21611) judges generators so: a classifier is trained on one part of the showers, its
-scores are made probabilities on a second part, and area under the ROC curve (AUC) and Jensen-Shannon divergence (JSD)
-are measured on a third. Here the parts rotate from training to training, so that all showers are tested in the end.
+The CaloChallenge (arXiv 2410.21611) judges generators in this way: a classifier is trained on one part of the showers,
+its scores are calibrated to probabilities on a second part, and area under the ROC curve (AUC) and Jensen-Shannon
+divergence (JSD) are measured on a third. Here the parts rotate from training to training, so that all showers are used
+for testing in the end.
 """
 
 from collections.abc import Callable
@@ -19,22 +20,22 @@ from calogan.errors import EventsError
 from calogan.validation.metrics import Estimate
 from calogan.validation.observables import Floats
 
-FOLDS = 5  # three to train, one to choose and calibrate, one to test: 60, 20 and 20 %
+FOLDS = 5  # three for training, one for selection and calibration, one for testing: 60, 20 and 20 %
 TREE_SHOWERS = 10_000  # of each sample
 _CURVE_BINS = 10
 _REPLICAS = 100
 
 Rows = NDArray[np.intp]
-Scorer = Callable[[Rows], Floats]  # rows of the joined samples -> probability of each to be of the candidate
-Trainer = Callable[[Rows, Rows, int], Scorer]  # rows to train on, rows to choose by, seed -> classifier
+Scorer = Callable[[Rows], Floats]  # rows of the joint sample -> probability of each to belong to the candidate
+Trainer = Callable[[Rows, Rows, int], Scorer]  # rows for training, rows for model selection, seed -> classifier
 
 
 @dataclass(frozen=True, eq=False)
 class CalibrationCurve:
-    """How often showers of a score are of the candidate; a straight line if the scores are probabilities.
+    """Share of the candidate against score; a straight line if the scores are probabilities.
 
     Attributes:
-        score: mean score in each bin, shape (bins,); NaN where no shower is.
+        score: mean score in each bin, shape (bins,); NaN for an empty bin.
         share: share of the candidate in each bin, shape (bins,).
         error: binomial error of `share`, shape (bins,).
     """
@@ -46,15 +47,15 @@ class CalibrationCurve:
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """What test showers say of a classifier. The errors are those of the test, from Poisson bootstrap replicas.
+    """Test results of a classifier; the errors are those of the test, from Poisson bootstrap replicas.
 
     Attributes:
-        auc: area under the ROC curve: 0.5 cannot be told apart, 1 always told apart.
-        jsd: Jensen-Shannon divergence between the samples as the calibrated scores see it, in bits: 0 to 1. Slightly
-            below 0 for samples that cannot be told apart, because the calibration is of finite showers.
-        calibration_error: expected calibration error of the scores as the classifier gives them.
-        raw_curve: of the scores as the classifier gives them.
-        curve: of the calibrated scores.
+        auc: area under the ROC curve: 0.5 for indistinguishable samples, 1 for samples that are always distinguished.
+        jsd: Jensen-Shannon divergence between the samples, estimated from the calibrated scores, in bits: 0 to 1.
+            Slightly below 0 for indistinguishable samples, because the calibration sample is finite.
+        calibration_error: expected calibration error of the raw scores.
+        raw_curve: calibration curve of the raw scores.
+        curve: calibration curve of the calibrated scores.
     """
 
     auc: Estimate
@@ -66,13 +67,14 @@ class Assessment:
 
 @dataclass(frozen=True, eq=False)
 class Separability:
-    """The verdict of several trainings.
+    """Combined result of several trainings.
 
     Attributes:
         auc, jsd, calibration_error: means over the trainings, with the error of the test showers.
-        auc_spread, jsd_spread: standard deviation over the trainings, each with its own test showers; 0 for one.
-        raw_curve, curve: of all tested showers, see `Assessment`.
-        trainings: what each found, for a table.
+        auc_spread, jsd_spread: standard deviation over the trainings, each with its own test showers; 0 for a single
+            training.
+        raw_curve, curve: calibration curves of all test showers, see `Assessment`.
+        trainings: result of each training.
     """
 
     auc: Estimate
@@ -88,7 +90,7 @@ class Separability:
 def energy_folds(
     reference_energy: NDArray[np.floating], candidate_energy: NDArray[np.floating], *, seed: int = 0
 ) -> tuple[Rows, Rows]:
-    """Divide two samples in `FOLDS` parts, showers of neighbouring energies together.
+    """Divide two samples into `FOLDS` parts, keeping showers of similar energies together.
 
     A candidate usually has the energies of the reference. If one shower of a pair trained the classifier and the
     other tested it, it could learn which energy has which label and would be wrong each time: AUC below 0.5.
@@ -96,10 +98,13 @@ def energy_folds(
     Args:
         reference_energy: Ep, shape (n,), GeV.
         candidate_energy: Ep, shape (m,), GeV.
-        seed: of the division.
+        seed: seed of the division.
 
     Returns:
-        Number of the part of each shower, shapes (n,) and (m,).
+        Index of the part of each shower, shapes (n,) and (m,).
+
+    Raises:
+        EventsError: a sample has too few showers.
     """
     blocks = min(len(reference_energy), len(candidate_energy))
     if blocks < 10 * FOLDS:
@@ -124,23 +129,23 @@ def repeated_auc(
     trainings: int = FOLDS,
     seed: int = 0,
 ) -> Separability:
-    """Let gradient-boosted trees tell candidate from reference by their features, several times.
+    """Train gradient-boosted trees several times to separate candidate and reference by their features.
 
     Args:
-        reference: shape (n, d); NaN where not defined.
-        candidate: shape (m, d); NaN where not defined.
-        folds: see `energy_folds`. At most `TREE_SHOWERS` of each sample train and test, chosen at random.
-        trainings: how many; `FOLDS` of them test every shower once.
-        seed: of the trainings.
+        reference: features, shape (n, d); NaN where undefined.
+        candidate: features, shape (m, d); NaN where undefined.
+        folds: see `energy_folds`. At most `TREE_SHOWERS` of each sample are used, selected at random.
+        trainings: number of trainings; with `FOLDS` of them, every shower is tested once.
+        seed: seed of the selection and of the trainings.
     """
     rng = np.random.default_rng(seed)
-    kept = [rng.permutation(len(sample))[:TREE_SHOWERS] for sample in (reference, candidate)]
-    features = np.vstack([sample[rows] for sample, rows in zip((reference, candidate), kept, strict=True)])
-    label, fold = joined(*(of_sample[rows] for of_sample, rows in zip(folds, kept, strict=True)))
+    subsets = [rng.permutation(len(sample))[:TREE_SHOWERS] for sample in (reference, candidate)]
+    features = np.vstack([sample[rows] for sample, rows in zip((reference, candidate), subsets, strict=True)])
+    label, fold = joined(*(of_sample[rows] for of_sample, rows in zip(folds, subsets, strict=True)))
 
     def train(rows: Rows, _: Rows, seed: int) -> Scorer:
         model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed)
-        # On a machine that does other work too, its OpenMP threads wait for each other: 2 take 20 times as long as 1.
+        # On a busy machine OpenMP threads wait for each other: 2 threads take 20 times as long as 1.
         with threadpool_limits(1):
             model.fit(features[rows], label[rows])
         share = label[rows].mean()
@@ -148,7 +153,7 @@ def repeated_auc(
         def score(which: Rows) -> Floats:
             with threadpool_limits(1):
                 probability = model.predict_proba(features[which])[:, 1]
-            # As if there were as many showers of the candidate as of the reference.
+            # Corrected to equal numbers of candidate and reference showers.
             odds_candidate, odds_reference = probability / share, (1 - probability) / (1 - share)
             balanced: Floats = odds_candidate / (odds_candidate + odds_reference)
             return balanced
@@ -159,59 +164,59 @@ def repeated_auc(
 
 
 def joined(reference_fold: Rows, candidate_fold: Rows) -> tuple[Rows, Rows]:
-    """Labels (0 reference, 1 candidate) and folds of both samples, one after the other, each of shape (n + m,)."""
+    """Labels (0 reference, 1 candidate) and folds of the joint sample, reference first, each of shape (n + m,)."""
     label = np.repeat(np.arange(2, dtype=np.intp), [len(reference_fold), len(candidate_fold)])
     return label, np.concatenate([reference_fold, candidate_fold])
 
 
 def repeated_trainings(train: Trainer, label: Rows, fold: Rows, *, trainings: int, seed: int) -> Separability:
-    """Train a classifier several times, each time with another part to test and another to calibrate.
+    """Train a classifier several times, each time with different parts for testing and calibration.
 
     Args:
-        train: trains once.
+        train: function that trains one classifier.
         label: 0 for the reference, 1 for the candidate, shape (n,).
         fold: part of each shower, from 0 to `FOLDS` - 1, shape (n,).
-        trainings: how many.
-        seed: of the first training; the next ones count up.
+        trainings: number of trainings.
+        seed: seed of the first training; each further one adds 1.
     """
-    found, tested, raw, calibrated = [], [], [], []
+    assessments, test_labels, raw, calibrated = [], [], [], []
     for number in range(trainings):
         part = (fold + number) % FOLDS
-        test, choose, rest = (np.flatnonzero(which) for which in (part == 0, part == 1, part > 1))
-        score = train(rest, choose, seed + number)
-        calibrate = isotonic_calibration(label[choose], score(choose))
+        test, selection, training = (np.flatnonzero(which) for which in (part == 0, part == 1, part > 1))
+        score = train(training, selection, seed + number)
+        calibrate = isotonic_calibration(label[selection], score(selection))
         scores = score(test)
         probabilities = calibrate(scores)
-        found.append(assess(label[test], scores, probabilities, seed=seed + number))
-        tested.append(label[test])
+        assessments.append(assess(label[test], scores, probabilities, seed=seed + number))
+        test_labels.append(label[test])
         raw.append(scores)
         calibrated.append(probabilities)
-    labels = np.concatenate(tested)
+    labels = np.concatenate(test_labels)
     return Separability(
-        auc=_mean([a.auc for a in found]),
-        jsd=_mean([a.jsd for a in found]),
-        calibration_error=_mean([a.calibration_error for a in found]),
-        auc_spread=_spread([a.auc for a in found]),
-        jsd_spread=_spread([a.jsd for a in found]),
+        auc=_mean([a.auc for a in assessments]),
+        jsd=_mean([a.jsd for a in assessments]),
+        calibration_error=_mean([a.calibration_error for a in assessments]),
+        auc_spread=_spread([a.auc for a in assessments]),
+        jsd_spread=_spread([a.jsd for a in assessments]),
         raw_curve=calibration_curve(labels, np.concatenate(raw)),
         curve=calibration_curve(labels, np.concatenate(calibrated)),
-        trainings=tuple(found),
+        trainings=tuple(assessments),
     )
 
 
 def isotonic_calibration(label: Rows, score: Floats, weight: Floats | None = None) -> Callable[[Floats], Floats]:
-    """Fit the rising step function that makes scores probabilities (Zadrozny and Elkan 2002).
+    """Fit the monotonic step function that converts scores to probabilities (Zadrozny and Elkan 2002).
 
-    The CaloChallenge keeps the probabilities 1e-6 away from 0 and 1. From n showers none can be known to better than
-    about 1/n, and a single wrong one at 1e-6 would outweigh hundreds; so here they stay 1/(n + 2) away, Laplace's rule.
+    The CaloChallenge keeps the probabilities 1e-6 away from 0 and 1. But n showers determine none to better than about
+    1/n, and a single wrong one at 1e-6 would outweigh hundreds; so here they stay 1/(n + 2) away, Laplace's rule.
 
     Args:
-        label: 0 or 1, of showers that trained nothing, shape (n,).
-        score: of the classifier, shape (n,).
-        weight: of each shower, shape (n,); the two labels are brought to equal sums in any case.
+        label: 0 or 1, of showers not used for training, shape (n,).
+        score: scores of the classifier, shape (n,).
+        weight: weight of each shower, shape (n,); the sums of the two labels are always made equal.
 
     Returns:
-        A function of scores, shape (k,), that gives probabilities, shape (k,).
+        A function of scores, shape (k,), that returns probabilities, shape (k,).
     """
     least = 1 / (len(label) + 2)
     model = IsotonicRegression(y_min=least, y_max=1 - least, out_of_bounds="clip")
@@ -226,19 +231,18 @@ def isotonic_calibration(label: Rows, score: Floats, weight: Floats | None = Non
 def assess(
     label: Rows, score: Floats, probability: Floats, weight: Floats | None = None, *, seed: int = 0
 ) -> Assessment:
-    """Judge a classifier by test showers; both labels count alike, however many showers each has.
+    """Assess a classifier on test showers; both labels have equal weight, whatever their numbers of showers.
 
     JSD = 1 - BCE / ln 2 with the binary cross-entropy BCE of the calibrated probabilities, as in the CaloChallenge:
-    what a perfect classifier would reach is the divergence itself, any other stays below. The expected calibration
-    error is the mean distance of score and share of the candidate in ten bins of the score (Guo et al.,
-    arXiv 1706.04599).
+    a perfect classifier reaches the divergence itself, any other stays below. The expected calibration error is the
+    mean distance between score and share of the candidate in ten bins of the score (Guo et al., arXiv 1706.04599).
 
     Args:
         label: 0 for the reference, 1 for the candidate, shape (n,).
-        score: as the classifier gives it, 0 to 1, shape (n,).
-        probability: calibrated, see `isotonic_calibration`, shape (n,).
-        weight: of each shower, shape (n,); 1 when not given.
-        seed: of the replicas.
+        score: raw scores of the classifier, 0 to 1, shape (n,).
+        probability: calibrated scores, see `isotonic_calibration`, shape (n,).
+        weight: weight of each shower, shape (n,); 1 by default.
+        seed: seed of the replicas.
     """
     replicas = np.random.default_rng(seed).poisson(1.0, (1 + _REPLICAS, len(label))).astype(np.float64)
     replicas[0] = 1
@@ -258,12 +262,12 @@ def assess(
 
 
 def calibration_curve(label: Rows, score: Floats, weight: Floats | None = None) -> CalibrationCurve:
-    """Share of the candidate in ten bins of the score, for a figure; both labels count alike.
+    """Share of the candidate in ten bins of the score, for a figure; both labels have equal weight.
 
     Args:
-        label: 0 or 1, shape (n,).
-        score: 0 to 1, shape (n,).
-        weight: of each shower, shape (n,); 1 when not given.
+        label: 0 for the reference, 1 for the candidate, shape (n,).
+        score: scores, 0 to 1, shape (n,).
+        weight: weight of each shower, shape (n,); 1 by default.
     """
     weights, inside = _balanced(label, weight)[0], _in_bins(score)
     total, square = weights @ inside, weights**2 @ inside
@@ -288,14 +292,14 @@ def _in_bins(score: Floats) -> Floats:
     return inside
 
 
-def _mean(found: list[Estimate]) -> Estimate:
-    """Mean over trainings; those beyond the number of folds bring no new showers, so the error shrinks no further."""
-    error = np.sqrt(np.mean([e.error**2 for e in found]) / min(len(found), FOLDS))
-    return Estimate(float(np.mean([e.value for e in found])), float(error))
+def _mean(estimates: list[Estimate]) -> Estimate:
+    """Mean over trainings; more trainings than folds test no new showers, so the error does not shrink further."""
+    error = np.sqrt(np.mean([e.error**2 for e in estimates]) / min(len(estimates), FOLDS))
+    return Estimate(float(np.mean([e.value for e in estimates])), float(error))
 
 
-def _spread(found: list[Estimate]) -> float:
-    return float(np.std([e.value for e in found], ddof=1)) if len(found) > 1 else 0.0
+def _spread(estimates: list[Estimate]) -> float:
+    return float(np.std([e.value for e in estimates], ddof=1)) if len(estimates) > 1 else 0.0
 
 
 def _estimate(replicas: Floats) -> Estimate:

@@ -1,7 +1,7 @@
 """Compare the distributions of per-shower numbers: histograms, spreads, moments in bins of Ep, correlations.
 
-Pure functions of numbers of shape (showers,) or (showers, columns), any unit. Showers count alike; a number that is not
-defined (NaN) is left out of its column. Errors are the spread over Poisson bootstrap replicas of both samples.
+Pure functions of numbers of shape (showers,) or (showers, columns), any unit. All showers have equal weight; undefined
+numbers (NaN) are left out of their column. Errors are the spread over Poisson bootstrap replicas of both samples.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from scipy.stats import ks_2samp
 from calogan.validation.metrics import Estimate
 from calogan.validation.observables import Floats
 
-FEWEST_IN_BIN = 20  # below this neither a spread nor its error means anything
+FEWEST_IN_BIN = 20  # with fewer, neither a spread nor its error is meaningful
 _REPLICAS = 100
 _ENERGY_BINS = 10  # for the spread at fixed Ep
-_BLOCK = 1024  # showers taken at a time
+_BLOCK = 1024  # showers processed at a time
 _ALMOST_ONE = 1 - 1e-12
 
 
@@ -27,15 +27,15 @@ def separation_power(
 ) -> Estimate:
     """Separation power of two histograms: half the sum over bins of (r - c)^2 / (r + c), 0 equal and 1 disjoint.
 
-    arXiv 2009.03796, eq. 15, with r and c normalised to 1. The bins hold about equal numbers of both samples together,
-    so that the value is the same in GeV and in log GeV and no bin is empty. Never negative: two samples of n and m
+    arXiv 2009.03796, eq. 15, with r and c normalised to 1. The bins hold about equal numbers of showers of the joint
+    sample, so the value is the same in GeV and in log GeV and no bin is empty. Never negative: two samples of n and m
     showers of one distribution give about (bins - 1) (1/n + 1/m) / 4.
 
     Args:
-        reference: number of each shower, shape (n,).
-        candidate: the same, shape (m,).
-        bins: of the histograms; fewer if many showers have the same number.
-        seed: of the replicas.
+        reference: one number per shower, shape (n,).
+        candidate: one number per shower, shape (m,).
+        bins: number of bins; there are fewer if many showers have the same number.
+        seed: seed of the replicas.
     """
     r, c = _defined(reference), _defined(candidate)
     quantiles = np.quantile(np.concatenate([r, c]), np.linspace(0, 1, bins + 1), method="inverted_cdf")
@@ -58,9 +58,9 @@ def kolmogorov_smirnov(reference: NDArray[np.floating], candidate: NDArray[np.fl
     distribution.
 
     Args:
-        reference: number of each shower, shape (n,).
-        candidate: the same, shape (m,).
-        seed: of the replicas, which are drawn with replacement.
+        reference: one number per shower, shape (n,).
+        candidate: one number per shower, shape (m,).
+        seed: seed of the replicas, which are drawn with replacement.
     """
     r, c = _defined(reference), _defined(candidate)
     rng = np.random.default_rng(seed)
@@ -78,27 +78,26 @@ def fluctuation_shift(
     """Relative deviation of the shower-to-shower spread of a number at fixed Ep.
 
     The deviation of the standard deviation in each of ten bins of Ep with equal numbers of reference showers, averaged
-    over the bins. With the transverse width of each shower, it tells whether a generator makes showers that are right
-    on average but all alike. Bins with fewer than `FEWEST_IN_BIN` showers of a sample are left out.
+    over the bins. For the transverse width, it reveals generators whose showers are right on average but all alike.
+    Bins with fewer than `FEWEST_IN_BIN` showers of a sample are left out.
 
     Args:
-        reference: number of each shower, shape (n,).
-        candidate: the same, shape (m,).
+        reference: one number per shower, shape (n,).
+        candidate: one number per shower, shape (m,).
         energy: Ep of both samples, shapes (n,) and (m,), GeV.
-        seed: of the replicas.
+        seed: seed of the replicas.
     """
     edges = np.quantile(energy[0], np.linspace(0, 1, _ENERGY_BINS + 1))
     edges[-1] = np.nextafter(edges[-1], np.inf)
     bins = list(pairwise(edges))
-    found = [
-        _binned_moments(np.asarray(sample)[:, None], of_sample, bins, (seed, i))
-        for i, (sample, of_sample) in enumerate(zip((reference, candidate), energy, strict=True))
-    ]
-    (_, r_std), (_, c_std) = found
-    known = np.isfinite(r_std[0] + c_std[0])
-    if not known.any():
+    (_, r_std), (_, c_std) = (
+        _binned_moments(np.asarray(sample)[:, None], ep, bins, (seed, i))
+        for i, (sample, ep) in enumerate(zip((reference, candidate), energy, strict=True))
+    )
+    defined = np.isfinite(r_std[0] + c_std[0])
+    if not defined.any():
         return Estimate(np.nan, np.nan)
-    return _estimate(_deviation(c_std, r_std)[:, known].mean(axis=1))
+    return _estimate(_deviation(c_std, r_std)[:, defined].mean(axis=1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +108,7 @@ class MomentShifts:
 
     Attributes:
         mean, mean_error: deviation of the mean, candidate over reference minus 1, and its error.
-        std, std_error: the same of the standard deviation.
+        std, std_error: deviation of the standard deviation, and its error.
         overall: mean over bins and columns of the absolute deviation of the mean. Never negative: for two samples of
             one distribution it is about 0.8 times the mean of `mean_error`.
     """
@@ -131,36 +130,36 @@ def moment_shifts(
 ) -> MomentShifts:
     """Compare per-shower moments in bins of Ep, as the authors' public code does (`validate` of 3DGAN).
 
-    There the columns are the first and second moments along x, y and z, the bins 5 GeV around fixed energies, and the
-    figure of merit is what `MomentShifts.overall` is here. The standard deviations, which tell how much the showers of
-    a bin differ, are not in it.
+    In that code the columns are the first and second moments along x, y and z, the bins are 5 GeV around fixed energies,
+    and the figure of merit corresponds to `MomentShifts.overall`. It does not include the standard deviations, which
+    describe how much the showers of a bin differ.
 
     Args:
         reference: numbers of each shower, shape (n, columns).
-        candidate: the same, shape (m, columns).
+        candidate: numbers of each shower, shape (m, columns).
         energy: Ep of both samples, shapes (n,) and (m,), GeV.
-        bins: from and up to (without) which Ep, GeV.
-        seed: of the replicas.
+        bins: lower (inclusive) and upper (exclusive) limit of Ep of each bin, GeV.
+        seed: seed of the replicas.
     """
     (r_mean, r_std), (c_mean, c_std) = (
-        _binned_moments(sample, of_sample, bins, (seed, i))
-        for i, (sample, of_sample) in enumerate(zip((reference, candidate), energy, strict=True))
+        _binned_moments(sample, ep, bins, (seed, i))
+        for i, (sample, ep) in enumerate(zip((reference, candidate), energy, strict=True))
     )
     mean, std = _deviation(c_mean, r_mean), _deviation(c_std, r_std)
-    known = np.isfinite(mean[0])
-    overall = np.abs(mean[:, known]).mean(axis=1) if known.any() else np.full(1 + _REPLICAS, np.nan)
+    defined = np.isfinite(mean[0])
+    overall = np.abs(mean[:, defined]).mean(axis=1) if defined.any() else np.full(1 + _REPLICAS, np.nan)
     return MomentShifts(mean[0], mean[1:].std(axis=0), std[0], std[1:].std(axis=0), _estimate(overall))
 
 
 @dataclass(frozen=True, eq=False)
 class Correlations:
-    """Pearson correlations between the columns of each sample, and how much they differ.
+    """Pearson correlations between the columns of each sample, and their differences.
 
     Attributes:
-        reference, candidate: the correlations, shape (k, k); 0 for a column that does not vary.
+        reference, candidate: the correlations, shape (k, k); 0 for a constant column.
         pull: difference of the Fisher z (atanh of the correlation), candidate minus reference, over its bootstrap
             error, shape (k, k); 0 on the diagonal.
-        largest_pull: largest absolute pull. Of 300 pairs of one distribution the largest is about 3.
+        largest_pull: largest absolute pull; about 3 among 300 pairs for samples of one distribution.
         difference: mean absolute difference of the correlations of two columns. Never negative.
     """
 
@@ -177,12 +176,12 @@ def layer_correlation(
     """Compare the Pearson correlations between layers (CaloChallenge, arXiv 2410.21611), or between any columns.
 
     The transform atanh makes the error of a correlation nearly independent of its size (Fisher 1921). Layer energies
-    are not normally distributed, so the error is not 1/sqrt(n - 3) but that of the bootstrap.
+    are not normally distributed, so the error comes from the bootstrap instead of 1/sqrt(n - 3).
 
     Args:
-        reference_layers: energy of each layer over Ep, shape (n, k); or other numbers, finite.
-        candidate_layers: the same, shape (m, k).
-        seed: of the replicas.
+        reference_layers: energy of each layer over Ep, or other finite numbers, shape (n, k).
+        candidate_layers: the same quantities, shape (m, k).
+        seed: seed of the replicas.
     """
     shift = np.asarray(reference_layers, np.float64).mean(axis=0)
     r, c = (_correlations(s - shift, (seed, i)) for i, s in enumerate((reference_layers, candidate_layers)))
@@ -207,14 +206,14 @@ def _binned_moments(
     mean, std = np.full(shape, np.nan), np.full(shape, np.nan)
     for k, (low, high) in enumerate(bins):
         rows = np.flatnonzero((energy >= low) & (energy < high))
-        known = np.isfinite(x[rows])
-        enough = known.sum(axis=0) >= FEWEST_IN_BIN
+        defined = np.isfinite(x[rows])
+        enough = defined.sum(axis=0) >= FEWEST_IN_BIN
         if not enough.any():
             continue
-        value = np.where(known, x[rows], 0)
-        centre = value.sum(axis=0) / np.maximum(known.sum(axis=0), 1)  # keeps the digits of a small spread
-        value = np.where(known, value - centre, 0)
-        count = np.maximum(weights[:, rows] @ known, 1)
+        value = np.where(defined, x[rows], 0)
+        centre = value.sum(axis=0) / np.maximum(defined.sum(axis=0), 1)  # subtracted to keep digits of a small spread
+        value = np.where(defined, value - centre, 0)
+        count = np.maximum(weights[:, rows] @ defined, 1)
         first = weights[:, rows] @ value / count
         second = weights[:, rows] @ value**2 / count
         mean[:, k, enough] = (first + centre)[:, enough]

@@ -1,8 +1,8 @@
-"""How far a candidate is from the reference: pure functions, each a number with its statistical error.
+"""Deviations of a candidate from the reference: pure functions, each returns numbers with their statistical errors.
 
-Energies are taken per shower and relative to Ep unless said otherwise, so that all Ep count alike, and every metric is
-0 for two equal distributions, except the AUC (0.5) and the plain moments of the candidate. Errors are the spread over Poisson
-bootstrap replicas of the showers of both samples.
+Energies are per shower and relative to Ep unless stated otherwise, so that all Ep have equal weight. Every metric is 0
+for two equal distributions, except the AUC (0.5) and the plain moments of the candidate. Errors are the spread over
+Poisson bootstrap replicas of the showers of both samples.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from calogan.validation.resampling import Columns, Sample, replica_means, replic
 
 ENERGY_BINS_GEV = ((2, 50), (50, 150), (150, 300), (300, 500))
 TAIL_CELLS = 5  # [R21]: the tails are the first and last five cells of the transverse profile
-CLASSIFIED_SHOWERS = 20_000  # of each sample at most: training time and memory grow with them, the AUC hardly does
+CLASSIFIED_SHOWERS = 20_000  # limit for each sample: more take time and memory and hardly change the AUC
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Projections:
     """The mean projections of a sample on xy, xz and yz, over Ep.
 
     Attributes:
-        mean: of the sample and of its replicas, shape (1 + REPLICAS, 3, 625).
+        mean: means of the sample and of its replicas, shape (1 + REPLICAS, 3, 625).
         noise: variance of the mean of the sample, shape (3, 625).
     """
 
@@ -43,7 +43,7 @@ class Projections:
 
 
 def projections(sample: Sample, sums: Floats) -> Projections:
-    """Make mean projections of sums over the showers of a sample, one weighting of `partials.Measured.planes`."""
+    """Compute mean projections from sums over the showers of a sample, one weighting of `parts.Measured.planes`."""
     weights = np.array([sample.weight.sum(), *(sample.weight @ sample.counts)])
     mean = sums[:-1] / weights[:, None]
     noise = (sums[-1] / weights[0] - mean[0] ** 2) / sample.effective
@@ -53,10 +53,10 @@ def projections(sample: Sample, sums: Floats) -> Projections:
 def composite_mse(reference: Projections, candidate: Projections) -> Estimate:
     """Total mean squared error between the two-dimensional projections of the mean showers.
 
-    The metric of arXiv 2103.10142, table 4, which leaves binning and normalisation open. Here: R and C are the means
-    over showers of the projection divided by Ep, 25x25 cells; each of xy, xz, yz contributes sum((C - R)^2) /
-    sum(R^2), and the three are added. A candidate too high by a factor 1 + s gives 3 s^2. The part that the finite
-    samples alone would give, the variance of the two means, is subtracted, and less than 0 is given as 0.
+    The metric of arXiv 2103.10142, table 4, which does not specify binning and normalisation. Here R and C are the
+    means over showers of the projection divided by Ep, 25x25 cells; each of xy, xz, yz contributes sum((C - R)^2) /
+    sum(R^2), and the three are added. A candidate too high by a factor 1 + s gives 3 s^2. The expectation from finite
+    samples alone, the variance of the two means, is subtracted; a negative result is set to 0.
     """
     r, c = reference.mean, candidate.mean
     noise = reference.noise + candidate.noise
@@ -98,8 +98,8 @@ def resolution_shift(reference: Sample, candidate: Sample) -> Estimate:
 def worst_layer(reference: Sample, candidate: Sample) -> Estimate:
     """Relative deviation of the mean energy of the layer where it is largest, with its sign.
 
-    In GeV, not over Ep: the first layers hold nearly the same energy at every Ep, so that over Ep a few showers of low
-    energy would decide about them, with three times the statistical error.
+    In GeV, not over Ep: the first layers hold nearly the same energy at every Ep, so relative to Ep a few showers of
+    low energy would dominate them, with three times the statistical error.
     """
     r, c = _both_means(reference, candidate, lambda s: s.profiles[:, AXES.index("z")])
     deviation = _deviation(c, r)
@@ -143,14 +143,14 @@ def separation_cell_energy(reference: Sample, candidate: Sample) -> Estimate:
 def wasserstein(reference: Sample, candidate: Sample, quantity: Callable[[Observables], Floats]) -> Estimate:
     """Wasserstein-1 distance of a per-shower number, in standard deviations of the reference.
 
-    Never negative, so two samples of the same kind give about 1/sqrt(n), not 0. Showers for which the number is not
-    defined (NaN) are left out.
+    Never negative: two samples of one distribution give about 1/sqrt(n), not 0. Showers for which the number is
+    undefined (NaN) are left out.
     """
     samples = (reference, candidate)
     values = [quantity(sample.observables) for sample in samples]
-    kept = [np.flatnonzero(np.isfinite(v) & (s.weight > 0)) for v, s in zip(values, samples, strict=True)]
-    r, c = (v[keep] for v, keep in zip(values, kept, strict=True))
-    r_weight, c_weight = (s.weight[keep] for s, keep in zip(samples, kept, strict=True))
+    rows = [np.flatnonzero(np.isfinite(v) & (s.weight > 0)) for v, s in zip(values, samples, strict=True)]
+    r, c = (v[i] for v, i in zip(values, rows, strict=True))
+    r_weight, c_weight = (s.weight[i] for s, i in zip(samples, rows, strict=True))
     together = np.concatenate([r, c])
     order = np.argsort(together)
     steps = np.diff(together[order])
@@ -160,7 +160,7 @@ def wasserstein(reference: Sample, candidate: Sample, quantity: Callable[[Observ
         signed = np.concatenate([r_weight / r_weight.sum(), -c_weight / c_weight.sum()])
         return float(np.abs(np.cumsum(signed[order])[:-1]) @ steps)
 
-    r_counts, c_counts = (s.counts[keep].T for s, keep in zip(samples, kept, strict=True))
+    r_counts, c_counts = (s.counts[i].T for s, i in zip(samples, rows, strict=True))
     replicas = (distance(r_weight * u, c_weight * v) for u, v in zip(r_counts, c_counts, strict=True))
     distances = np.array([distance(r_weight, c_weight), *replicas])
     mean = np.average(r, weights=r_weight)
@@ -171,25 +171,25 @@ def wasserstein(reference: Sample, candidate: Sample, quantity: Callable[[Observ
 
 
 def auc_high_level(reference: Sample, candidate: Sample, *, seed: int = 0) -> Estimate:
-    """Area under the ROC curve of a classifier that tells candidate from reference by its high-level features.
+    """Area under the ROC curve of a classifier that separates candidate and reference by their high-level features.
 
-    Gradient-boosted trees, trained on one half and tested on the other, then the other way round; the two areas are
-    averaged. 0.5: cannot be told apart; 1: always told apart. The error is that of the test, not of the training.
-    Of a larger sample `CLASSIFIED_SHOWERS` are taken, evenly over its length.
+    Gradient-boosted trees, trained on one half and tested on the other, then vice versa; the two areas are averaged.
+    0.5: indistinguishable; 1: always distinguished. The error is that of the test, not of the training. Of a larger
+    sample, `CLASSIFIED_SHOWERS` are used, evenly spaced over its length.
     """
     samples = (reference, candidate)
-    chosen = [_evenly(sample.used, CLASSIFIED_SHOWERS) for sample in samples]
-    seen = [sample.observables[which] for sample, which in zip(samples, chosen, strict=True)]
-    features = np.vstack([high_level_features(some)[0] for some in seen])
-    label = np.repeat([0, 1], [len(some) for some in seen])
-    weights = np.hstack([replica_weights(s.weight[i], s.counts[i]) for s, i in zip(samples, chosen, strict=True)])
-    half = _halves(seen[0].energy, seen[1].energy, seed)
+    rows = [_evenly(sample.used, CLASSIFIED_SHOWERS) for sample in samples]
+    showers = [sample.observables[i] for sample, i in zip(samples, rows, strict=True)]
+    features = np.vstack([high_level_features(some)[0] for some in showers])
+    label = np.repeat([0, 1], [len(some) for some in showers])
+    weights = np.hstack([replica_weights(s.weight[i], s.counts[i]) for s, i in zip(samples, rows, strict=True)])
+    half = _halves(showers[0].energy, showers[1].energy, seed)
     areas = []
     for test in (half, ~half):
         model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed)
-        # On a machine that does other work too, its OpenMP threads wait for each other: 2 take 20 times as long as 1.
+        # On a busy machine OpenMP threads wait for each other: 2 threads take 20 times as long as 1.
         with threadpool_limits(1):
-            train = _drawn_by_weight(weights[0], ~test)
+            train = _repeat_by_weight(weights[0], ~test)
             model.fit(features[train], label[train])
             score = model.predict_proba(features[test])[:, 1]
         areas.append(_areas(label[test], score, weights[:, test]))
@@ -197,10 +197,10 @@ def auc_high_level(reference: Sample, candidate: Sample, *, seed: int = 0) -> Es
 
 
 def pixelwise_difference(moved: Floats) -> dict[str, Estimate]:
-    """How far single showers move from those of the float32 model made with the same latent.
+    """Difference of single showers from those of the float32 model with the same latent numbers.
 
-    Table 5 of arXiv 2103.10142: the sum over cells of the absolute difference; its `mean` and `std` over showers in
-    GeV, and `relative`, the mean of its ratio to the ECAL of the float32 shower.
+    Table 5 of arXiv 2103.10142: the sum over cells of the absolute difference; its `mean` and `std` over showers, GeV,
+    and `relative`, the mean of its ratio to the ECAL of the float32 shower.
 
     Args:
         moved: see `parts.moved_energy`, shape (n, 2), GeV.
@@ -252,11 +252,11 @@ def _evenly(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
 def _areas(label: NDArray[np.intp], score: Floats, weights: Floats) -> Floats:
     """Areas under the ROC curve for many weightings of the same scores, which are sorted only once.
 
-    The area is the probability that a candidate has a higher score than a reference shower; equal ones count a half.
+    The area is the probability that a candidate has a higher score than a reference shower; ties count a half.
 
     Args:
         label: 0 for the reference, 1 for the candidate, shape (n,).
-        score: of the classifier, shape (n,).
+        score: scores of the classifier, shape (n,).
         weights: shape (k, n).
 
     Returns:
@@ -270,18 +270,18 @@ def _areas(label: NDArray[np.intp], score: Floats, weights: Floats) -> Floats:
     return areas
 
 
-def _drawn_by_weight(weights: Floats, which: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Indices of some showers, each as many times as its weight says on average.
+def _repeat_by_weight(weights: Floats, which: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Indices of some showers for a training, each repeated in proportion to its weight.
 
-    For a training: with weights given instead, scikit-learn 1.9 takes 15 times as long to choose its bins.
+    With sample weights instead, scikit-learn 1.9 takes 15 times as long to choose its bins.
     """
     rows = np.flatnonzero(which)
-    drawn = np.floor(np.cumsum(weights[rows]) + 0.5)
-    return np.repeat(rows, np.diff(drawn, prepend=0.0).astype(np.intp))
+    ends = np.floor(np.cumsum(weights[rows]) + 0.5)
+    return np.repeat(rows, np.diff(ends, prepend=0.0).astype(np.intp))
 
 
 def _halves(reference_ep: Floats, candidate_ep: Floats, seed: int) -> NDArray[np.bool_]:
-    """Divide two samples in halves, showers of neighbouring energies together.
+    """Divide two samples into halves, keeping showers of similar energies together.
 
     A candidate usually has the energies of the reference. If one shower of a pair trained the classifier and the
     other tested it, it could learn which energy has which label and would be wrong each time: AUC below 0.5.

@@ -1,4 +1,4 @@
-"""What physics measures on showers: energies, profiles, moments, hits; arrays in, arrays out."""
+"""Physics observables of showers: energies, profiles, moments, hits; arrays in, arrays out."""
 
 import dataclasses
 import math
@@ -18,9 +18,9 @@ Counts = NDArray[np.int32]
 
 AXES = ("x", "y", "z")
 PLANES = ("xy", "xz", "yz")
-BRIGHT_GEV = 3e-4  # hit threshold of the public 3DGAN analysis; a minimum-ionising particle leaves 2e-4 GeV
-SPECTRUM_EDGES_GEV: Floats = np.geomspace(1e-6, 1.0, 49)  # 8 bins in each decade of cell energy
-_CHUNK = 256  # showers taken at a time: 16 MB of cells
+BRIGHT_GEV = 3e-4  # hit threshold of the public 3DGAN analysis; a minimum-ionising particle deposits 2e-4 GeV
+SPECTRUM_EDGES_GEV: Floats = np.geomspace(1e-6, 1.0, 49)  # 8 bins per decade of cell energy
+_CHUNK = 256  # showers processed at a time: 16 MB of cells
 
 
 def ecal(showers: Showers) -> Floats:
@@ -45,7 +45,7 @@ def layer_energies(showers: Showers) -> Floats:
 
 
 def projection(showers: Showers, plane: str) -> Floats:
-    """Energy of each shower summed along the axis across a plane, shape (n, 25, 25), GeV; plane is xy, xz or yz."""
+    """Energy of each shower summed along the axis normal to a plane, shape (n, 25, 25), GeV; plane is xy, xz or yz."""
     (across,) = (1 + i for i, name in enumerate(AXES) if name not in plane)
     return _sum(showers, across)
 
@@ -57,7 +57,7 @@ def moments(profiles: NDArray[np.floating]) -> tuple[Floats, Floats]:
         profiles: energy in each cell along an axis, shape (..., k), any unit.
 
     Returns:
-        Mean and standard deviation, each of shape (...), in cells counted from 0; NaN where a profile holds no energy.
+        Mean and standard deviation, each of shape (...), in cells counted from 0; NaN for a profile without energy.
     """
     total = _nonzero(_sum(profiles, -1))
     index = np.arange(profiles.shape[-1], dtype=np.float64)
@@ -92,20 +92,20 @@ def max_cell(showers: Showers) -> Floats:
 
 
 def cell_spectrum(showers: Showers) -> Floats:
-    """Number of cells of each shower in each bin of `SPECTRUM_EDGES_GEV`, shape (n, 48); hotter cells join the last bin."""
+    """Number of cells of each shower in each bin of `SPECTRUM_EDGES_GEV`, shape (n, 48); the last includes overflow."""
     shower, *cell = np.nonzero(showers >= SPECTRUM_EDGES_GEV[0])
     return _spectrum(shower, showers[shower, *cell], len(showers)).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class Observables:
-    """All that metrics and figures need of each shower: 1.3 kB instead of 62.5.
+    """Everything that metrics and figures need of each shower: 1.3 kB instead of 62.5 kB.
 
     Attributes:
         energy: energy of the primary particles, Ep, shape (n,), GeV.
         ecal: deposited energy, shape (n,), GeV; 0 for an empty shower, which stays in the sample.
         profiles: energy along x, y and z, shape (n, 3, 25), GeV.
-        layer_moments: in each layer the mean and width of x, then of y, shape (n, 4, 25), cells; NaN where it is empty.
+        layer_moments: mean and width along x, then along y, in each layer, shape (n, 4, 25), cells; NaN if it is empty.
         core_shares: the two shares of `core_share`, shape (n, 2); NaN for an empty shower.
         hits: cells above the read-out threshold in each layer, shape (n, 25).
         bright_hits: cells above `BRIGHT_GEV`, shape (n,).
@@ -140,50 +140,50 @@ class Observables:
 
 
 def observe(events: Events) -> Observables:
-    """Measure a sample, as the detector reads it out: cells below `CLIC.threshold_gev` count as empty."""
+    """Compute the observables of a sample; cells below the read-out threshold `CLIC.threshold_gev` count as empty."""
     parts = (observe_planes(events[start : start + _CHUNK])[0] for start in range(0, len(events), _CHUNK))
     return joined(parts, len(events))
 
 
 def observe_planes(events: Events) -> tuple[Observables, Floats]:
-    """Measure a few showers; also give their projections on xy, xz and yz, shape (n, 3, 25, 25), GeV.
+    """Compute the observables of a few showers and their projections on xy, xz and yz, shape (n, 3, 25, 25), GeV.
 
-    Nine cells of ten are empty, so all sums are over the hits.
+    Nine cells of ten are empty, so all sums run over the hits only.
     """
     n, (nx, ny, nz) = len(events), CLIC.shape
     flat = events.showers.reshape(-1)
     where = np.flatnonzero(flat >= CLIC.threshold_gev)
     gev = flat[where]
-    column, z = np.divmod(where, nz)  # column: of shower, x and y
-    row = column // ny  # of shower and x
+    column, z = np.divmod(where, nz)  # index of (shower, x, y)
+    row = column // ny  # index of (shower, x)
     shower = row // nx
     planes = np.stack(
         [
-            _summed(column, gev, (n, nx, ny)),
-            _summed(row * nz + z, gev, (n, nx, nz)),
-            _summed(where - nz * ny * (row - shower), gev, (n, ny, nz)),
+            _sums(column, gev, (n, nx, ny)),
+            _sums(row * nz + z, gev, (n, nx, nz)),
+            _sums(where - nz * ny * (row - shower), gev, (n, ny, nz)),
         ],
         axis=1,
     )
     xy, xz, yz = planes[:, 0], planes[:, 1], planes[:, 2]
-    deposited = _sum(xy, (1, 2))
+    total = _sum(xy, (1, 2))
     return Observables(
         energy=events.energy.astype(np.float64),
-        ecal=deposited,
+        ecal=total,
         profiles=np.stack([xz.sum(axis=2), yz.sum(axis=2), xz.sum(axis=1)], axis=1),
         layer_moments=np.stack(
             [number for plane in (xz, yz) for number in moments(plane.swapaxes(1, 2))], axis=1, dtype=np.float32
         ),
         core_shares=np.stack(core_share(xy), axis=1),
-        hits=_counted(shower * nz + z, (n, nz)),
-        bright_hits=_counted(shower[gev >= BRIGHT_GEV], (n,)),
-        max_cell=np.where(deposited > 0, max_cell(events.showers), 0.0),
+        hits=_counts(shower * nz + z, (n, nz)),
+        bright_hits=_counts(shower[gev >= BRIGHT_GEV], (n,)),
+        max_cell=np.where(total > 0, max_cell(events.showers), 0.0),
         spectrum=_spectrum(shower, gev, n),
     ), planes
 
 
 def joined(parts: Iterable[Observables], showers: int) -> Observables:
-    """Put the parts of a sample together; showers: how many there are in all."""
+    """Concatenate the parts of a sample; showers: their total number."""
     arrays: dict[str, NDArray[Any]] = {}
     filled = 0
     for part in parts:
@@ -196,16 +196,16 @@ def joined(parts: Iterable[Observables], showers: int) -> Observables:
 
 
 def high_level_features(sample: Observables) -> tuple[Floats, tuple[str, ...]]:
-    """Describe each shower by the numbers a physicist would look at, for a classifier.
+    """Describe each shower by the numbers that a physicist would look at, for a classifier.
 
-    The list of the CaloChallenge (arXiv 2410.21611: energies, centres, widths and sparsity of each layer)
-    with the share of each layer, the moments of the whole shower, its core and its hottest cell added.
+    The list of the CaloChallenge (arXiv 2410.21611: energies, centres, widths and sparsity of each layer), extended
+    by the share of each layer, the moments of the whole shower, its core and its hottest cell.
 
     Args:
-        sample: n observed showers.
+        sample: observables of n showers.
 
     Returns:
-        Features, shape (n, k), NaN where one is not defined (the centre of an empty layer), and their k names.
+        Features, shape (n, k), NaN where undefined (such as the centre of an empty layer), and their k names.
     """
     tiny = CLIC.threshold_gev
     layers = sample.profiles[:, 2]
@@ -235,21 +235,21 @@ def high_level_features(sample: Observables) -> tuple[Floats, tuple[str, ...]]:
     return np.column_stack([*single.values(), *each_layer.values()]), names
 
 
-def _summed(index: NDArray[np.intp], gev: Showers, shape: tuple[int, ...]) -> Floats:
+def _sums(index: NDArray[np.intp], gev: Showers, shape: tuple[int, ...]) -> Floats:
     total = np.bincount(index, weights=gev, minlength=math.prod(shape))
     return np.asarray(total, dtype=np.float64).reshape(shape)
 
 
-def _counted(index: NDArray[np.intp], shape: tuple[int, ...]) -> Counts:
+def _counts(index: NDArray[np.intp], shape: tuple[int, ...]) -> Counts:
     return np.bincount(index, minlength=math.prod(shape)).reshape(shape).astype(np.int32)
 
 
 def _spectrum(shower: NDArray[np.intp], gev: Showers, n: int) -> Counts:
-    """Spectra of n showers from their hits: the shower and the energy of each."""
+    """Spectra of n showers from their hits, given as the shower and the energy of each."""
     bins = len(SPECTRUM_EDGES_GEV) - 1
     which = np.searchsorted(SPECTRUM_EDGES_GEV, gev, side="right") - 1
-    seen = which >= 0
-    return _counted(shower[seen] * bins + np.minimum(which[seen], bins - 1), (n, bins))
+    inside = which >= 0
+    return _counts(shower[inside] * bins + np.minimum(which[inside], bins - 1), (n, bins))
 
 
 def _sum(numbers: NDArray[np.floating] | NDArray[np.bool_], axis: int | tuple[int, ...]) -> Floats:
@@ -258,5 +258,5 @@ def _sum(numbers: NDArray[np.floating] | NDArray[np.bool_], axis: int | tuple[in
 
 
 def _nonzero(total: Floats) -> Floats:
-    """Replace 0 by NaN, so that a share or moment of nothing comes out undefined."""
+    """Replace 0 by NaN, so that a share or moment of no energy is undefined."""
     return np.where(total > 0, total, np.nan)

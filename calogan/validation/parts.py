@@ -1,7 +1,7 @@
-"""Measure samples of any size in parts, here or on many workers of one kind of CPU: the same bits in whatever parts.
+"""Process samples of any size in parts, here or on many workers with equal CPUs; the division does not change a bit.
 
-A `plan` is made of the energies alone; `divide` makes its parts, each of which is observed on its own; `merge` puts a sample together.
-What does not fit into `Observables`, the two-dimensional projections, is kept as sums over showers.
+A `plan` needs the energies only. `divide` makes its parts, each of which is processed on its own, and `merge` combines
+them. The two-dimensional projections, too large for `Observables`, are kept as sums over showers.
 """
 
 import copy
@@ -21,12 +21,13 @@ from calogan.validation.resampling import FEWEST_SHOWERS, energy_weights, replic
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What is decided before any shower is looked at.
+    """Decisions made before any shower is read.
 
     Attributes:
-        weights: of the reference, shape (1 or 3, n), and of the candidate, shape (1, m). Row 0 makes the spectra of Ep
-            equal; rows 1 and 2 are there for the floor: each of one half of the reference, 0 for the other half.
-        seed: of the bootstrap replicas and of the halves.
+        weights: weights of the reference, shape (1 or 3, n), and of the candidate, shape (1, m). Row 0 makes the
+            spectra of Ep equal; rows 1 and 2 are for the floor, each with the weights of one half of the reference and
+            0 for the other half.
+        seed: seed of the bootstrap replicas and of the halves.
     """
 
     weights: tuple[Floats, Floats]
@@ -35,13 +36,13 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A stretch of a sample to be observed, with all that has to be known of the rest.
+    """A range of showers to process, with everything needed from the rest of the sample.
 
     Attributes:
         of: 0 for the reference, 1 for the candidate.
-        start, stop: the showers; `start` is a multiple of `resampling.BLOCK`.
-        weights: of these showers, columns of `Plan.weights`.
-        seed: of the bootstrap replicas.
+        start, stop: range of the showers; `start` is a multiple of `resampling.BLOCK`.
+        weights: weights of these showers, columns of `Plan.weights`.
+        seed: seed of the bootstrap replicas.
     """
 
     of: int
@@ -53,11 +54,11 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """What was found in a part.
+    """Result of a part.
 
     Attributes:
-        start: place of its first shower in the sample.
-        observables: of its showers.
+        start: index of its first shower in the sample.
+        observables: observables of its showers.
         planes: sums over the showers of each block, shape (blocks, weightings, 2 + REPLICAS, 1875), of the projections
             xy, xz and yz over Ep: weighted, weighted for each replica, and the weighted sum of their squares.
         moved: see `moved_energy`, shape (showers, 2), GeV; no columns if there are no float32 showers.
@@ -79,13 +80,13 @@ class Measured:
 
 
 def plan(reference: NDArray[np.floating], candidate: NDArray[np.floating], *, floor: bool, seed: int) -> Plan:
-    """Decide weights from the energies of both samples, shapes (n,) and (m,), GeV.
+    """Compute weights from the energies of both samples.
 
     Args:
-        reference: Ep of the reference.
-        candidate: Ep of the candidate.
-        floor: the reference will also be compared with itself; not done with fewer than 2 x 20 showers.
-        seed: of the bootstrap replicas and of the halves of the reference.
+        reference: Ep of the reference, shape (n,), GeV.
+        candidate: Ep of the candidate, shape (m,), GeV.
+        floor: whether to compare the reference with itself too; skipped with fewer than 2 x 20 showers.
+        seed: seed of the bootstrap replicas and of the halves of the reference.
 
     Raises:
         EventsError: too few showers with common energies.
@@ -102,7 +103,7 @@ def plan(reference: NDArray[np.floating], candidate: NDArray[np.floating], *, fl
 
 
 def divide(plan: Plan, of: int, *, blocks: int = 1) -> Iterator[Part]:
-    """Divide the reference (0) or the candidate (1) into parts of some blocks each."""
+    """Divide the reference (0) or the candidate (1) into parts of `blocks` blocks each."""
     weights = plan.weights[of]
     size, showers = blocks * resampling.BLOCK, weights.shape[1]
     for start in range(0, showers, size):
@@ -111,73 +112,73 @@ def divide(plan: Plan, of: int, *, blocks: int = 1) -> Iterator[Part]:
 
 
 def observe_part(source: EventSource, part: Part, float32: EventSource | None = None) -> Partial:
-    """Read and measure a part, a block at a time.
+    """Read a part and compute its observables, block by block.
 
     Args:
-        source: the sample that the part is of.
-        part: which showers.
-        float32: showers of the float32 model with the latent of this sample.
+        source: the whole sample.
+        part: the range of its showers to process.
+        float32: showers of the float32 model from the same latent numbers.
     """
-    observed, planes, moved = [], [], []
-    # Products of matrices come out the same with any number of threads only if it is always the same number.
+    observables, planes, moved = [], [], []
+    # The bits of a matrix product depend on the number of threads, so it is fixed.
     with threadpool_limits(1):
         for block in resampling.blocks(part.start, part.stop):
             events = source[block]
-            observables, projections = observe_planes(events)
+            sample, projections = observe_planes(events)
             counts = replica_counts(block.start, block.stop, (part.seed, part.of))
             weights = part.weights[:, block.start - part.start : block.stop - part.start]
-            columns = projections.reshape(len(events), -1) / observables.energy[:, None]
+            columns = projections.reshape(len(events), -1) / sample.energy[:, None]
             planes.append(np.stack([_sums(weight, counts, columns) for weight in weights]))
-            observed.append(observables)
+            observables.append(sample)
             moved.append(
                 np.empty((len(events), 0)) if float32 is None else moved_energy(float32[block].showers, events.showers)
             )
-    showers = joined(observed, part.stop - part.start)
-    return Partial(part.start, showers, np.stack(planes), np.concatenate(moved))
+    whole = joined(observables, part.stop - part.start)
+    return Partial(part.start, whole, np.stack(planes), np.concatenate(moved))
 
 
 def merge(partials: Iterable[Partial], showers: int) -> Measured:
-    """Put a sample together; partials are taken one by one and let go.
+    """Combine the parts of a sample; the results of the parts are consumed one by one.
 
     Args:
-        partials: of all parts, in the order of the showers.
-        showers: how many the sample has.
+        partials: results of all parts, in the order of the showers.
+        showers: number of showers in the sample.
 
     Raises:
-        EventsError: a part is missing, or not in order.
+        EventsError: a part is missing or out of order.
     """
-    observed: list[Observables] = []
+    observables: list[Observables] = []
     moved: list[Floats] = []
     planes: Floats = np.zeros(())
-    done = 0
+    count = 0
     for partial in partials:
-        if partial.start != done:
-            raise EventsError(f"a part starts at shower {partial.start} instead of {done}; give all parts in order")
-        done += len(partial.observables)
+        if partial.start != count:
+            raise EventsError(f"a part starts at shower {partial.start} instead of {count}; give all parts in order")
+        count += len(partial.observables)
         for block in partial.planes:
             planes = planes + block
-        # Copies, for the arrays of a part that comes from Ray keep all of it in shared memory.
-        observed.append(copy.deepcopy(partial.observables))
+        # Copies: a single array of a part from Ray would keep the whole part in shared memory.
+        observables.append(copy.deepcopy(partial.observables))
         moved.append(partial.moved.copy())
-    if done != showers:
-        raise EventsError(f"parts hold {done} of {showers} showers; give all parts")
-    return Measured(joined(observed, showers), planes, np.concatenate(moved))
+    if count != showers:
+        raise EventsError(f"the parts hold {count} of {showers} showers; give all parts")
+    return Measured(joined(observables, showers), planes, np.concatenate(moved))
 
 
 def moved_energy(float32: NDArray[np.float32], candidate: NDArray[np.float32]) -> Floats:
-    """Energy by which single showers differ from those of the float32 model made with the same latent.
+    """Energy by which single showers differ from those of the float32 model with the same latent numbers.
 
     Args:
         float32: showers of the float32 model, shape (n, 25, 25, 25), GeV.
-        candidate: showers of another precision, the same shape.
+        candidate: showers of another precision, same shape and unit.
 
     Returns:
         The sum over cells of the absolute difference, and of the float32 shower, shape (n, 2), GeV.
     """
-    # One at a time, which stay in the cache: twice as fast as all at once.
+    # Single showers fit into the cache: twice as fast as all at once.
     pairs = zip(float32, candidate, strict=True)
-    found = [[np.abs(one - other).sum(dtype=np.float64), one.sum(dtype=np.float64)] for one, other in pairs]
-    return np.array(found).reshape(len(found), 2)
+    sums = [[np.abs(one - other).sum(dtype=np.float64), one.sum(dtype=np.float64)] for one, other in pairs]
+    return np.array(sums).reshape(len(sums), 2)
 
 
 def _sums(weight: Floats, counts: NDArray[np.uint8], columns: Floats) -> Floats:

@@ -1,7 +1,8 @@
-"""Weights of showers: those that make two spectra of Ep equal, and those of the bootstrap that gives errors.
+"""Weights of showers: those that make two spectra of Ep equal, and those of the bootstrap for statistical errors.
 
-The weights of a shower depend on the energies of both samples and on its place in its own, not on other showers, so a
-sample can be compared in parts. All sums over showers go block by block in float64: the same bits in whatever parts.
+The weights of a shower depend on the energies of both samples and on its position in its own, not on other showers, so
+a sample can be processed in parts. All sums over showers run block by block in float64, so their bits do not depend on
+the division into parts.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 from calogan.errors import EventsError
 from calogan.validation.observables import Floats, Observables
 
-BLOCK = 1024  # showers that are drawn and summed together, counted from the start of a sample: part of the results
+BLOCK = 1024  # showers drawn and summed together, from the start of a sample; changing it changes the results
 REPLICAS = 100
-FEWEST_SHOWERS = 20  # below this neither a spread nor its error means anything
+FEWEST_SHOWERS = 20  # with fewer, neither a spread nor its error is meaningful
 _SHOWERS_PER_MATCHED_BIN = 40
 
 Columns = Callable[[Observables], Floats]
@@ -24,12 +25,12 @@ Counts = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A sample as it is compared.
+    """A sample prepared for comparison.
 
     Attributes:
-        observables: n observed showers.
+        observables: observables of n showers.
         weight: weight of each shower, shape (n,); 0 leaves it out.
-        counts: how often each Poisson bootstrap replica has each shower, shape (n, REPLICAS).
+        counts: multiplicity of each shower in each Poisson bootstrap replica, shape (n, REPLICAS).
     """
 
     observables: Observables
@@ -51,37 +52,37 @@ class Sample:
 
 
 def match_energies(reference: Observables, candidate: Observables, *, seed: int = 0) -> tuple[Sample, Sample]:
-    """Prepare two samples for their comparison: equal spectra of Ep, see `energy_weights`, and bootstrap replicas.
+    """Prepare two samples for comparison: equal spectra of Ep, see `energy_weights`, and bootstrap replicas.
 
     Raises:
         EventsError: fewer than `FEWEST_SHOWERS` of a sample have a counterpart and hold energy.
     """
     weights = energy_weights(reference.energy, candidate.energy)
-    for name, observed, weight in zip(("reference", "candidate"), (reference, candidate), weights, strict=True):
-        used = np.count_nonzero(weight)
-        alive = np.count_nonzero((weight > 0) & (observed.ecal > 0))
-        if alive < FEWEST_SHOWERS:
+    for name, observables, weight in zip(("reference", "candidate"), (reference, candidate), weights, strict=True):
+        count = np.count_nonzero(weight)
+        filled = np.count_nonzero((weight > 0) & (observables.ecal > 0))
+        if filled < FEWEST_SHOWERS:
             raise EventsError(
-                f"only {alive} of {used} {name} showers hold any energy; at least {FEWEST_SHOWERS} are needed: "
+                f"only {filled} of {count} {name} showers hold any energy; at least {FEWEST_SHOWERS} are needed: "
                 "check the model or the unit of the cells (GeV)"
             )
     r, c = (
-        Sample(observed, weight, replica_counts(0, len(observed), (seed, i)))
-        for i, (observed, weight) in enumerate(zip((reference, candidate), weights, strict=True))
+        Sample(observables, weight, replica_counts(0, len(observables), (seed, i)))
+        for i, (observables, weight) in enumerate(zip((reference, candidate), weights, strict=True))
     )
     return r, c
 
 
 def energy_weights(reference: NDArray[np.floating], candidate: NDArray[np.floating]) -> tuple[Floats, Floats]:
-    """Weights with which the candidate has the spectrum of Ep of the reference.
+    """Weights that give the candidate the spectrum of Ep of the reference.
 
-    Shower shapes change with Ep, so a difference of spectra would pass for a difference of physics. Ep is divided into
-    bins of about equal numbers of reference showers; in each, the candidate's weights add up to the reference's. What
-    has no counterpart in the other sample gets weight 0. Two samples of the same energies are left as they are.
+    Shower shapes change with Ep, so a difference of the spectra would be mistaken for a difference of physics. Ep is
+    divided into bins with about equal numbers of reference showers; in each, the candidate's weights add up to the
+    reference's. Showers without a counterpart in the other sample get weight 0. Samples of equal energies keep weight 1.
 
     Args:
         reference: Ep of the n reference showers, shape (n,), GeV.
-        candidate: the same of the m candidate showers, shape (m,), GeV.
+        candidate: Ep of the m candidate showers, shape (m,), GeV.
 
     Returns:
         Weights of both, shapes (n,) and (m,).
@@ -94,16 +95,16 @@ def energy_weights(reference: NDArray[np.floating], candidate: NDArray[np.floati
     edges = np.unique(np.quantile(energies[0], np.linspace(0, 1, bins + 1)))
     inside = (energies[1] >= edges[0]) & (energies[1] <= edges[-1])
     of_reference, of_candidate = (np.searchsorted(edges[1:-1], energy, side="right") for energy in energies)
-    wanted = np.bincount(of_reference, minlength=len(edges)).astype(np.float64)
-    found = np.bincount(of_candidate, weights=inside, minlength=len(edges))
-    both = (wanted > 0) & (found > 0)
-    ratio = np.divide(wanted, found, out=np.zeros_like(wanted), where=both)
+    r_counts = np.bincount(of_reference, minlength=len(edges)).astype(np.float64)
+    c_counts = np.bincount(of_candidate, weights=inside, minlength=len(edges))
+    both = (r_counts > 0) & (c_counts > 0)
+    ratio = np.divide(r_counts, c_counts, out=np.zeros_like(r_counts), where=both)
     weights = both[of_reference].astype(np.float64), np.where(inside, ratio[of_candidate], 0.0)
     for name, weight in zip(("reference", "candidate"), weights, strict=True):
-        used = np.count_nonzero(weight)
-        if used < FEWEST_SHOWERS:
+        count = np.count_nonzero(weight)
+        if count < FEWEST_SHOWERS:
             raise EventsError(
-                f"only {used} of {len(weight)} {name} showers have energies that the other sample has too; "
+                f"only {count} of {len(weight)} {name} showers have energies in the range of the other sample; "
                 f"at least {FEWEST_SHOWERS} are needed: generate the candidate at the energies of the reference "
                 f"({edges[0]:g} to {edges[-1]:g} GeV)"
             )
@@ -117,11 +118,11 @@ def blocks(start: int, stop: int) -> Iterator[slice]:
 
 
 def replica_counts(start: int, stop: int, stream: tuple[int, int]) -> Counts:
-    """Draw how often each bootstrap replica has some showers.
+    """Draw the multiplicities of some showers in each bootstrap replica.
 
     Args:
-        start: place of the first of them in the sample, a multiple of `BLOCK`.
-        stop: place after the last.
+        start: index of the first of these showers in the sample, a multiple of `BLOCK`.
+        stop: index after the last of them.
         stream: seed, and a number that differs between reference and candidate.
 
     Returns:
@@ -129,8 +130,8 @@ def replica_counts(start: int, stop: int, stream: tuple[int, int]) -> Counts:
     """
     counts = np.empty((stop - start, REPLICAS), np.uint8)
     for block in blocks(start, stop):
-        drawn = np.random.default_rng((*stream, block.start // BLOCK))
-        counts[block.start - start : block.stop - start] = drawn.poisson(1.0, (block.stop - block.start, REPLICAS))
+        rng = np.random.default_rng((*stream, block.start // BLOCK))
+        counts[block.start - start : block.stop - start] = rng.poisson(1.0, (block.stop - block.start, REPLICAS))
     return counts
 
 
@@ -144,7 +145,7 @@ def replica_means(sample: Sample, columns: Columns) -> Floats:
 
     Args:
         sample: n showers.
-        columns: the per-shower numbers of some showers, shape (showers, k).
+        columns: function that computes the per-shower numbers of some showers, shape (showers, k).
 
     Returns:
         Means, shape (1 + REPLICAS, k); row 0 is the sample itself.

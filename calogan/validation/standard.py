@@ -1,4 +1,4 @@
-"""Every metric and every curve of two samples whose energies match."""
+"""The fast metrics and all curves of two samples whose energies match."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from calogan.validation.metrics import Estimate
 from calogan.validation.observables import AXES, SPECTRUM_EDGES_GEV, Floats, Observables, moments
 from calogan.validation.resampling import FEWEST_SHOWERS, Columns, Sample, replica_means
 
-# Finer where the shower changes fastest; the bins of the figures, not of the gates.
+# Bins of the figures, not of the gates; finer where the shower changes fastest.
 CURVE_EDGES_GEV: Floats = np.array([2, 10, 25, 50, 100, 150, 200, 300, 400, 500.0])
 
 _WASSERSTEIN: dict[str, Callable[[Observables], Floats]] = {
@@ -54,15 +54,18 @@ class Curve:
 def compare(
     reference: tuple[Sample, Floats], candidate: tuple[Sample, Floats], *, seed: int = 0
 ) -> dict[str, Estimate]:
-    """Compute every metric of two samples whose energies match, see `resampling.match_energies`.
+    """Compute the fast metrics of two samples whose energies match, see `resampling.match_energies`.
 
     Args:
-        reference: a sample with the sums of its projections, one weighting of `partials.Measured.planes`.
-        candidate: the other.
-        seed: of the classifier's halves.
+        reference: a sample with the sums of its projections, one weighting of `parts.Measured.planes`.
+        candidate: the other sample, likewise.
+        seed: seed of the halves for the classifier.
+
+    Returns:
+        The metrics by name.
     """
     (r, r_planes), (c, c_planes) = reference, candidate
-    found = {
+    estimates = {
         "composite_mse": metrics.composite_mse(metrics.projections(r, r_planes), metrics.projections(c, c_planes)),
         "sampling_fraction_shift": metrics.sampling_fraction_shift(r, c),
         "worst_layer": metrics.worst_layer(r, c),
@@ -72,23 +75,22 @@ def compare(
         "auc_high_level": metrics.auc_high_level(r, c, seed=seed),
     }
     for axis in AXES:
-        moments_found = metrics.profile_moments(r, c, axis)
-        found |= {f"{axis}_{name}": estimate for name, estimate in moments_found.items()}
+        estimates |= {f"{axis}_{name}": estimate for name, estimate in metrics.profile_moments(r, c, axis).items()}
     for axis in ("x", "y"):
-        found[f"{axis}_tail_first"] = metrics.tail(r, c, axis, last=False)
-        found[f"{axis}_tail_last"] = metrics.tail(r, c, axis, last=True)
+        estimates[f"{axis}_tail_first"] = metrics.tail(r, c, axis, last=False)
+        estimates[f"{axis}_tail_last"] = metrics.tail(r, c, axis, last=True)
     for name, quantity in _WASSERSTEIN.items():
-        found[f"wasserstein_{name}"] = metrics.wasserstein(r, c, quantity)
+        estimates[f"wasserstein_{name}"] = metrics.wasserstein(r, c, quantity)
     for label, (low, high) in zip(_BINS, metrics.ENERGY_BINS_GEV, strict=True):
         in_bin = [metrics.in_energy_bin(sample, low, high) for sample in (r, c)]
         if min(len(sample.used) for sample in in_bin) >= FEWEST_SHOWERS:
-            found[f"sampling_fraction_shift_{label}"] = metrics.sampling_fraction_shift(*in_bin)
-            found[f"resolution_shift_{label}"] = metrics.resolution_shift(*in_bin)
-    return {f"physics/{name}": estimate for name, estimate in found.items()}
+            estimates[f"sampling_fraction_shift_{label}"] = metrics.sampling_fraction_shift(*in_bin)
+            estimates[f"resolution_shift_{label}"] = metrics.resolution_shift(*in_bin)
+    return {f"physics/{name}": estimate for name, estimate in estimates.items()}
 
 
 def curves(reference: Sample, candidate: Sample) -> dict[str, Curve]:
-    """Compute what the figures show, see `ValidationReport.curves`."""
+    """Compute the curves of the figures, see `ValidationReport.curves`."""
 
     def curve(edges: Floats, columns: Columns, finish: Callable[[Floats], Floats] = lambda means: means) -> Curve:
         both = [finish(replica_means(sample, columns)) for sample in (reference, candidate)]
@@ -96,24 +98,24 @@ def curves(reference: Sample, candidate: Sample) -> dict[str, Curve]:
         return Curve(edges, r, r_error, c, c_error)
 
     cells = np.arange(reference.observables.profiles.shape[-1] + 1) - 0.5
-    found = {
+    results = {
         axis: curve(cells, lambda s, i=i: s.profiles[:, i] / s.energy[:, None])  # type: ignore[misc]
         for i, axis in enumerate(AXES)
     }
     layers = np.arange(reference.observables.hits.shape[1] + 1) - 0.5
-    found["hits_per_layer"] = curve(layers, lambda s: s.hits.astype(np.float64))
-    found["depth"] = curve(CURVE_EDGES_GEV, lambda s: _in_bins(s, "z", 0), lambda means: _bin_moments(means)[0])
-    found["width"] = curve(CURVE_EDGES_GEV, lambda s: _in_bins(s, "y", 1), lambda means: _bin_moments(means)[0])
-    found["cell_energy"] = curve(SPECTRUM_EDGES_GEV, lambda s: s.spectrum.astype(np.float64))
-    found["sampling_fraction"] = curve(CURVE_EDGES_GEV, _in_bins, lambda means: _bin_moments(means)[0])
-    found["resolution"] = curve(CURVE_EDGES_GEV, _in_bins, lambda means: np.divide(*_bin_moments(means)[::-1]))
-    return found
+    results["hits_per_layer"] = curve(layers, lambda s: s.hits.astype(np.float64))
+    results["depth"] = curve(CURVE_EDGES_GEV, lambda s: _in_bins(s, "z", 0), lambda means: _bin_moments(means)[0])
+    results["width"] = curve(CURVE_EDGES_GEV, lambda s: _in_bins(s, "y", 1), lambda means: _bin_moments(means)[0])
+    results["cell_energy"] = curve(SPECTRUM_EDGES_GEV, lambda s: s.spectrum.astype(np.float64))
+    results["sampling_fraction"] = curve(CURVE_EDGES_GEV, _in_bins, lambda means: _bin_moments(means)[0])
+    results["resolution"] = curve(CURVE_EDGES_GEV, _in_bins, lambda means: np.divide(*_bin_moments(means)[::-1]))
+    return results
 
 
 def _in_bins(sample: Observables, axis: str = "", moment: int = 0) -> Floats:
     """Per shower and bin of `CURVE_EDGES_GEV`: 1, a number and its square if the shower is in the bin, else 0.
 
-    The number is ECAL/Ep, or along an axis the mean (moment 0) or the width (1) of the shower, 0 of an empty one.
+    The number is ECAL/Ep, or the mean (moment 0) or width (1) of the shower along an axis, 0 for an empty shower.
     """
     which = np.searchsorted(CURVE_EDGES_GEV, sample.energy, side="right") - 1
     inside = (which[:, None] == np.arange(len(CURVE_EDGES_GEV) - 1)).astype(np.float64)
@@ -123,7 +125,7 @@ def _in_bins(sample: Observables, axis: str = "", moment: int = 0) -> Floats:
 
 
 def _bin_moments(means: Floats) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of a number in each bin, shape (replicas, bins), of the means of `_in_bins`."""
+    """Mean and standard deviation of a number in each bin, shape (replicas, bins), from the means of `_in_bins`."""
     share, first, second = np.split(means, 3, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = first / share

@@ -1,6 +1,6 @@
-"""How alike two samples are as a whole: distances of distributions, correlations, and classifiers trained repeatedly.
+"""The metrics that take a minute: distances of distributions, correlations, and repeatedly trained classifiers.
 
-What `comparison` does not do for every candidate of a search, because it takes a minute.
+A search does not compute them for every candidate; the fast metrics are in `standard`.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from calogan.validation.observables import AXES, Floats, Observables, high_level
 from calogan.validation.resampling import Sample
 
 SEPARATED = ("sampling_fraction", "depth", "width", "hits", "core_share", "max_cell")
-FEWEST = 10 * FOLDS  # showers of each sample, below which there is nothing to train on
+FEWEST = 10 * FOLDS  # showers of each sample; fewer are not enough for a training
 _PRDC = ("precision", "recall", "density", "coverage")
 METRICS = (
     *("frechet_distance", "kernel_distance", *_PRDC, "layer_correlation", "width_fluctuation", "moment_shifts"),
@@ -28,13 +28,16 @@ METRICS = (
 def similarity(reference: Sample, candidate: Sample, *, seed: int = 0) -> dict[str, Estimate]:
     """Compare the distributions of the high-level features of two samples whose energies match.
 
-    The functions of `distances`, `distributions` and `classifiers` count showers alike, so showers are chosen by their
-    weights first. Empty when a sample is left with fewer than `FEWEST`.
+    The functions of `distances`, `distributions` and `classifiers` give all showers equal weight, so showers are first
+    selected according to their weights.
 
     Args:
         reference: Geant4 showers.
         candidate: showers of any generator.
-        seed: of choices, replicas and trainings.
+        seed: seed of selections, replicas and trainings.
+
+    Returns:
+        The metrics by name; empty if fewer than `FEWEST` showers of a sample are selected.
     """
     r, c = (_thinned(sample, seed) for sample in (reference, candidate))
     if min(len(r), len(c)) < FEWEST:
@@ -42,7 +45,7 @@ def similarity(reference: Sample, candidate: Sample, *, seed: int = 0) -> dict[s
     features = [high_level_features(sample)[0] for sample in (r, c)]
     scaled = distances.normalised(*features)
     energy = (r.energy, c.energy)
-    found = {
+    estimates = {
         "frechet_distance": distances.frechet_distance(*scaled, seed=seed),
         "kernel_distance": distances.kernel_distance(*scaled, seed=seed),
         **distances.precision_recall_density_coverage(*scaled, seed=seed),
@@ -54,37 +57,40 @@ def similarity(reference: Sample, candidate: Sample, *, seed: int = 0) -> dict[s
     }
     for name in SEPARATED:
         both = _observable(r, name), _observable(c, name)
-        found[f"separation_{name}"] = distributions.separation_power(*both, seed=seed)
-        found[f"ks_{name}"] = distributions.kolmogorov_smirnov(*both, seed=seed)
+        estimates[f"separation_{name}"] = distributions.separation_power(*both, seed=seed)
+        estimates[f"ks_{name}"] = distributions.kolmogorov_smirnov(*both, seed=seed)
     trees = repeated_auc(features[0], features[1], energy_folds(*energy, seed=seed), seed=seed)
-    found["auc_high_level_repeated"] = _with_spread(trees)
-    found["jsd_high_level"] = trees.jsd
-    found["calibration_error_high_level"] = trees.calibration_error
-    # Bins with too few showers leave some undefined: those count as not measured.
-    return {f"physics/{name}": estimate for name, estimate in found.items() if np.isfinite(estimate.value)}
+    estimates["auc_high_level_repeated"] = _with_spread(trees)
+    estimates["jsd_high_level"] = trees.jsd
+    estimates["calibration_error_high_level"] = trees.calibration_error
+    # Metrics that are undefined because a bin has too few showers count as not measured.
+    return {f"physics/{name}": estimate for name, estimate in estimates.items() if np.isfinite(estimate.value)}
 
 
 def cell_similarity(
     reference: EventSource, candidate: EventSource, weights: tuple[Floats, Floats], *, trainings: int, seed: int = 0
 ) -> dict[str, Estimate]:
-    """Let a convolutional network tell the cells of two samples apart; at most 2,000 showers of each are read.
+    """Train a convolutional network to separate two samples by their cells; reads at most 2,000 showers of each.
 
     Args:
         reference: Geant4 showers.
         candidate: showers of any generator.
-        weights: those that make the spectra of Ep equal, shapes (n,) and (m,).
-        trainings: how many; 0 for none.
-        seed: of choices and trainings.
+        weights: weights that make the spectra of Ep equal, shapes (n,) and (m,).
+        trainings: number of trainings; 0 for none.
+        seed: seed of selections and trainings.
+
+    Returns:
+        The metrics by name; empty without trainings or with fewer than `FEWEST` showers of a sample.
     """
     rows = [distances.thinned(weight, seed=seed) for weight in weights]
     if not trainings or min(map(len, rows)) < FEWEST:
         return {}
     samples: list[Events] = []
-    for source, chosen in zip((reference, candidate), rows, strict=True):
-        some = np.random.default_rng(seed).permutation(len(chosen))[:CELL_SHOWERS]
-        samples.append(Selection(source, np.sort(chosen[some]))[:])
-    found = auc_low_level(*samples, trainings=trainings, seed=seed)
-    return {"physics/auc_low_level": _with_spread(found), "physics/jsd_low_level": found.jsd}
+    for source, subset in zip((reference, candidate), rows, strict=True):
+        some = np.random.default_rng(seed).permutation(len(subset))[:CELL_SHOWERS]
+        samples.append(Selection(source, np.sort(subset[some]))[:])
+    separability = auc_low_level(*samples, trainings=trainings, seed=seed)
+    return {"physics/auc_low_level": _with_spread(separability), "physics/jsd_low_level": separability.jsd}
 
 
 def layer_correlations(reference: Observables, candidate: Observables, *, seed: int = 0) -> distributions.Correlations:
@@ -94,14 +100,14 @@ def layer_correlations(reference: Observables, candidate: Observables, *, seed: 
 
 
 def _thinned(sample: Sample, seed: int) -> Observables:
-    chosen = distances.thinned(sample.weight, seed=seed)
-    return sample.observables[chosen[sample.observables.ecal[chosen] > 0]]
+    rows = distances.thinned(sample.weight, seed=seed)
+    return sample.observables[rows[sample.observables.ecal[rows] > 0]]
 
 
-def _with_spread(found: Separability) -> Estimate:
-    """The area with both errors: that of the test showers and that of the trainings."""
-    spread = found.auc_spread / np.sqrt(len(found.trainings))
-    return Estimate(found.auc.value, float(np.hypot(found.auc.error, spread)))
+def _with_spread(separability: Separability) -> Estimate:
+    """The AUC with both errors combined: that of the test showers and that of the trainings."""
+    spread = separability.auc_spread / np.sqrt(len(separability.trainings))
+    return Estimate(separability.auc.value, float(np.hypot(separability.auc.error, spread)))
 
 
 def _width(sample: Observables) -> Floats:

@@ -33,7 +33,7 @@ def test_the_operations_that_are_run_are_named_longest_first(features: NDArray[n
     assert next(iter(times)).endswith("MatMul")
 
 
-def test_times_are_for_one_shower_and_below_what_the_whole_takes(features: NDArray[np.float32]) -> None:
+def test_times_are_per_shower_and_below_the_total(features: NDArray[np.float32]) -> None:
     started = time.perf_counter()
     times = operation_times(product(1024), {"features": features}, rounds=3)
     elapsed = 1000 * (time.perf_counter() - started)

@@ -12,7 +12,7 @@ Write = Callable[[str, Path, Events], Path]
 
 
 def _columns(kind: str, events: Events) -> dict[str, np.ndarray]:
-    """What programs other than this one store for these showers."""
+    """Datasets that other programs would store for these showers."""
     x, e = events.showers, events.energy
     layer_after_layer = np.moveaxis(x, 3, 1)
     match kind:
@@ -39,7 +39,7 @@ def _columns(kind: str, events: Events) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def write_as() -> Write:
-    """Writes showers as one of several programs does; `written` is this package."""
+    """Writes showers in the way of one of several programs; `written` stands for this package."""
 
     def write(kind: str, path: Path, events: Events) -> Path:
         if kind.startswith("written"):

@@ -16,7 +16,7 @@ Put = Callable[[h5py.File, str], object]
 
 
 def file_of(**defaults: Any) -> Callable[..., Make]:
-    """Makes makers of files that are good but for the datasets given; None leaves one out."""
+    """Returns factories of files that are valid except for some datasets; None leaves a dataset out."""
 
     def but(**changes: Any) -> Make:
         def make(path: Path) -> None:
@@ -33,7 +33,7 @@ def file_of(**defaults: Any) -> Callable[..., Make]:
 
 
 def column(*shape: int, cell: float, one: float = 0, core: float | None = None) -> np.ndarray:
-    """Showers that are a column of equal cells; `one` changes a cell of shower 1 at the edge, `core` one in the column."""
+    """Showers that are a column of equal cells; `one` sets a cell of shower 1 at the edge, `core` one in the column."""
     cells = np.zeros((3, *shape), np.float32)
     x, y = shape[0] // 2, shape[1] // 2
     cells[:, x, y, 3:20] = cell
@@ -70,7 +70,7 @@ def claiming(n: int, *inner: int) -> Put:
 
 
 def far_behind(shower: int, value: float, scale: float = 1) -> Put:
-    """300 compressed showers, one of them with a bad cell, further than is looked at to recognise the format."""
+    """300 compressed showers, one of them with a bad cell, beyond those read to detect the format."""
 
     def put(file: h5py.File, name: str) -> None:
         cells = np.repeat(column(*GRID, cell=0.12 * scale)[:1], 300, axis=0)
@@ -118,15 +118,15 @@ def group(file: h5py.File, name: str) -> None:
 
 
 UNREADABLE = "is not a readable HDF5 file ("
-UNKNOWN = "is in no known format: it has "
+UNKNOWN = "unknown format, it contains "
 NUMBERS = "expected numbers"
 ROWS = "is a single number or empty; expected one row for each shower"
 GRID_OR_WIDE = "expected (n, 25, 25, 25) or (n, 51, 51, 25)"
 MEV_GRID = "expected (n, 15625) or (n, 25, 25, 25)"
-NO_ECAL = "has no dataset 'ECAL' (it has: ECAL, target)"
+NO_ECAL = "has no dataset 'ECAL'; it contains ECAL, target"
 SHARE_ELSE = "of Ep; expected about 0.02 (GeV) or 1 (GeV x 50). Are the cells in MeV?"
 NOT_FINITE = "a shower cell is not a finite number (shower 1)"
-EDGE = "too close to the edge to cut 25 cells around them; expected the middle of the window, cell 25"
+EDGE = "too close to the edge to cut out 25 cells; expected the middle of the window, cell 25"
 
 # Name, how it is made, what is said after the name of the file.
 DAMAGES: list[tuple[str, Make, str]] = [
@@ -146,9 +146,13 @@ DAMAGES: list[tuple[str, Make, str]] = [
     (
         "unknown compression",
         clic(ECAL=unknown_filter),
-        "dataset 'ECAL' is packed by a filter (32123) that is not installed here",
+        "dataset 'ECAL' is compressed with an HDF5 filter (32123) that is not installed",
     ),
-    ("nothing in it", clic(ECAL=None, target=None), f"{UNKNOWN}nothing; expected datasets ECAL with target or energy"),
+    (
+        "nothing in it",
+        clic(ECAL=None, target=None),
+        f"{UNKNOWN}nothing; expected the datasets ECAL with target or energy",
+    ),
     ("no ECAL", clic(ECAL=None), f"{UNKNOWN}target; expected"),
     ("no energies", clic(target=None), f"{UNKNOWN}ECAL; expected"),
     ("no incident energies", calochallenge(incident_energies=None), f"{UNKNOWN}showers; expected"),
@@ -169,24 +173,24 @@ DAMAGES: list[tuple[str, Make, str]] = [
     (
         "compound",
         clic(ECAL=of_type([("a", "f4"), ("b", "f4")])),
-        f"dataset 'ECAL' holds [('a', '<f4'), ('b', '<f4')]; {NUMBERS}",
+        f"dataset 'ECAL' has type [('a', '<f4'), ('b', '<f4')]; {NUMBERS}",
     ),
-    ("strings", clic(target=np.full((3, 5), b"100 GeV")), f"dataset 'target' holds |S7; {NUMBERS}"),
-    ("texts", wide(energy=of_type(h5py.string_dtype(), (3,))), f"dataset 'energy' holds object; {NUMBERS}"),
-    ("flags", clic(ECAL=of_type(bool)), f"dataset 'ECAL' holds bool; {NUMBERS}"),
-    ("complex", par04(showers=of_type(np.complex64)), f"dataset 'showers' holds complex64; {NUMBERS}"),
+    ("strings", clic(target=np.full((3, 5), b"100 GeV")), f"dataset 'target' has type |S7; {NUMBERS}"),
+    ("texts", wide(energy=of_type(h5py.string_dtype(), (3,))), f"dataset 'energy' has type object; {NUMBERS}"),
+    ("flags", clic(ECAL=of_type(bool)), f"dataset 'ECAL' has type bool; {NUMBERS}"),
+    ("complex", par04(showers=of_type(np.complex64)), f"dataset 'showers' has type complex64; {NUMBERS}"),
     (
         "lists",
         calochallenge(showers=of_type(h5py.vlen_dtype(np.float32), (3,))),
-        f"dataset 'showers' holds object; {NUMBERS}",
+        f"dataset 'showers' has type object; {NUMBERS}",
     ),
-    ("enumeration", clic(ECAL=of_type(h5py.enum_dtype({"A": 1}))), f"dataset 'ECAL' holds uint8; {NUMBERS}"),
-    ("opaque", par04(incident_energy=of_type("V8", (3,))), f"dataset 'incident_energy' holds |V8; {NUMBERS}"),
-    ("references", wide(energy=of_type(h5py.ref_dtype, (3,))), f"dataset 'energy' holds object; {NUMBERS}"),
+    ("enumeration", clic(ECAL=of_type(h5py.enum_dtype({"A": 1}))), f"dataset 'ECAL' has type uint8; {NUMBERS}"),
+    ("opaque", par04(incident_energy=of_type("V8", (3,))), f"dataset 'incident_energy' has type |V8; {NUMBERS}"),
+    ("references", wide(energy=of_type(h5py.ref_dtype, (3,))), f"dataset 'energy' has type object; {NUMBERS}"),
     (
         "grids as one number",
         clic(ECAL=of_type((np.float32, GRID), (3,))),
-        "dataset 'ECAL' holds ('<f4', (25, 25, 25)); ",
+        "dataset 'ECAL' has type ('<f4', (25, 25, 25)); ",
     ),
     ("no space", clic(ECAL=h5py.Empty("f4")), f"dataset 'ECAL' {ROWS}"),
     ("no space for energies", par04(incident_energy=h5py.Empty("f4")), f"dataset 'incident_energy' {ROWS}"),
@@ -245,9 +249,9 @@ DAMAGES: list[tuple[str, Make, str]] = [
     ("MeV in ECAL", clic(ECAL=column(*GRID, cell=120)), f"the sum of the cells is 20.4 {SHARE_ELSE}"),
     ("ten times too little", clic(ECAL=column(*GRID, cell=0.012)), f"the sum of the cells is 0.00204 {SHARE_ELSE}"),
     ("between the units", clic(ECAL=column(*GRID, cell=0.9)), f"the sum of the cells is 0.153 {SHARE_ELSE}"),
-    ("no energy, no unit", clic(ECAL=np.zeros((3, *GRID))), "the first 3 showers hold no energy, so that the unit"),
-    ("no energy, no order", par04(showers=np.zeros((3, *GRID))), "the first 3 showers hold no energy; the order"),
-    ("all NaN", clic(ECAL=np.full((3, *GRID), np.nan)), "the first 3 showers hold no energy, so that the unit"),
+    ("no energy, no unit", clic(ECAL=np.zeros((3, *GRID))), "the first 3 showers hold no energy, so the unit"),
+    ("no energy, no order", par04(showers=np.zeros((3, *GRID))), "the first 3 showers hold no energy, so the order"),
+    ("all NaN", clic(ECAL=np.full((3, *GRID), np.nan)), "the first 3 showers hold no energy, so the unit"),
     (
         "longest in the middle",
         par04(showers=np.moveaxis(column(*GRID, cell=120), 3, 2)),
@@ -256,12 +260,12 @@ DAMAGES: list[tuple[str, Make, str]] = [
     (
         "window at the edge",
         wide(ECAL=np.roll(column(*WIDE, cell=6), 14, axis=1)),
-        f"the showers lie around cell 39.0 along x, {EDGE}",
+        f"the showers are centred on cell 39.0 along x, {EDGE}",
     ),
     (
         "window at the other edge",
         wide(ECAL=np.roll(column(*WIDE, cell=6), -14, axis=2)),
-        f"the showers lie around cell 11.0 along y, {EDGE}",
+        f"the showers are centred on cell 11.0 along y, {EDGE}",
     ),
     (
         "claims of a million million",
@@ -283,15 +287,15 @@ DAMAGES: list[tuple[str, Make, str]] = [
 
 @pytest.mark.parametrize(("make", "message"), [row[1:] for row in DAMAGES], ids=[row[0] for row in DAMAGES])
 @pytest.mark.timeout(20)
-def test_a_damaged_file_is_told_what_is_wrong(make: Make, message: str, tmp_path: Path) -> None:
+def test_damage_to_a_file_is_reported(make: Make, message: str, tmp_path: Path) -> None:
     path = tmp_path / "ein Schauer ½ {x} %s.h5"
     make(path)
     with pytest.raises(EventsError) as caught:
         read_events(path)
-    told = str(caught.value)
-    assert told.startswith(f"{path}: {message}")
-    assert len(told) < 1500
-    told.encode()
+    text = str(caught.value)
+    assert text.startswith(f"{path}: {message}")
+    assert len(text) < 1500
+    text.encode()
 
 
 @pytest.mark.parametrize("make", GOOD.values(), ids=GOOD)
@@ -310,37 +314,39 @@ def test_a_cell_that_cannot_be_one_does_not_move_the_window(one: float, tmp_path
 
 
 FORCED: list[tuple[Make, str, str]] = [
-    (clic(), "calochallenge", "has no dataset 'showers' (it has: ECAL, target)"),
-    (clic(), "par04", "has no dataset 'showers' (it has: ECAL, target)"),
-    (calochallenge(), "clic", "has no dataset 'ECAL' (it has: incident_energies, showers)"),
-    (par04(), "clic-x50", "has no dataset 'ECAL' (it has: incident_energy, showers)"),
-    (par04(), "calochallenge", "has no dataset 'incident_energies' (it has: incident_energy, showers)"),
-    (clic(target=None), "clic", "has no dataset 'target' (it has: ECAL)"),
-    (clic(ECAL=None, target=None), "clic", "has no dataset 'ECAL' (it has: nothing)"),
+    (clic(), "calochallenge", "has no dataset 'showers'; it contains ECAL, target"),
+    (clic(), "par04", "has no dataset 'showers'; it contains ECAL, target"),
+    (calochallenge(), "clic", "has no dataset 'ECAL'; it contains incident_energies, showers"),
+    (par04(), "clic-x50", "has no dataset 'ECAL'; it contains incident_energy, showers"),
+    (par04(), "calochallenge", "has no dataset 'incident_energies'; it contains incident_energy, showers"),
+    (clic(target=None), "clic", "has no dataset 'target'; it contains ECAL"),
+    (clic(ECAL=None, target=None), "clic", "has no dataset 'ECAL'; it contains nothing"),
 ]
 
 
 @pytest.mark.parametrize(("make", "format", "message"), FORCED)
-def test_a_format_that_does_not_fit_is_told(make: Make, format: str, message: str, tmp_path: Path) -> None:
+def test_a_format_that_does_not_fit_is_reported(make: Make, format: str, message: str, tmp_path: Path) -> None:
     make(tmp_path / "showers.h5")
     with pytest.raises(EventsError) as caught:
         open_events(tmp_path / "showers.h5", format=format)
     assert str(caught.value).startswith(f"{tmp_path / 'showers.h5'}: {message}")
 
 
-def test_a_format_that_does_not_exist_is_told(tmp_path: Path) -> None:
+def test_a_format_that_does_not_exist_is_reported(tmp_path: Path) -> None:
     clic()(tmp_path / "showers.h5")
-    with pytest.raises(EventsError, match="'root' is not known; give one of clic, clic-x50, calochallenge, par04"):
+    with pytest.raises(
+        EventsError, match="unknown format 'root'; expected one of clic, clic-x50, calochallenge, par04"
+    ):
         open_events(tmp_path / "showers.h5", format="root")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
+def test_a_file_without_permission_is_reported(tmp_path: Path) -> None:
     clic()(tmp_path / "showers.h5")
     (tmp_path / "showers.h5").chmod(0)
     with pytest.raises(EventsError, match="is not a readable HDF5 file"):
         read_events(tmp_path / "showers.h5")
     tmp_path.chmod(0)
-    with pytest.raises(EventsError, match="cannot be looked up"):
+    with pytest.raises(EventsError, match="cannot be accessed"):
         read_events(tmp_path / "showers.h5")
     tmp_path.chmod(0o700)

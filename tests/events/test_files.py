@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from calogan.errors import EventsError
 from calogan.events import EventFiles, Events, EventSource, open_events, read_events, write_events
-from calogan.events.files import find_files, opened
+from calogan.events.files import find_files, open_hdf5
 
 Write = Callable[[str, Path, Events], Path]
 COUNTS = {"written clic": 5, "x50 wide": 3, "calochallenge": 7, "par04": 1, "clic energy": 4}
@@ -59,11 +59,11 @@ def test_chunks_are_the_sample_in_order(mixed: EventFiles, size: int) -> None:
 
 def test_showers_of_files_are_read_in_order_only(mixed: EventFiles) -> None:
     for step in (-1, 2):
-        with pytest.raises(ValueError, match="the step of a slice must be 1"):
+        with pytest.raises(ValueError, match="expected 1, because files are read in order"):
             mixed[::step]
 
 
-def test_a_bad_shower_is_told_by_its_file_and_its_number_there(geant4: Events, write_as: Write, tmp_path: Path) -> None:
+def test_a_bad_shower_is_reported_with_its_file_and_index(geant4: Events, write_as: Write, tmp_path: Path) -> None:
     bad = Events(geant4.showers[:5].copy(), geant4.energy[:5])
     bad.showers[3, 0, 0, 0] = np.nan
     files = open_events([write_as("clic", tmp_path / f"{i}.h5", some) for i, some in enumerate([geant4[:4], bad])])
@@ -93,16 +93,16 @@ def test_files_are_found_by_name_folder_and_pattern(plain: Events, tmp_path: Pat
     assert len(open_events(tmp_path)) == 15
 
 
-def test_what_names_no_file_is_told(tmp_path: Path) -> None:
+def test_a_name_without_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("text")
     for paths, message in (
         (tmp_path / "gone.h5", r"gone\.h5: no such file"),
-        (tmp_path / "empty", r"empty: the folder holds no HDF5 file \(\.h5, \.hdf5\)"),
+        (tmp_path / "empty", r"empty: the folder contains no HDF5 file \(\.h5, \.hdf5\)"),
         (f"{tmp_path}/*.h5", r"\*\.h5: the pattern matches no file"),
         (f"{tmp_path}/emp*", r"emp\*: the pattern matches no file"),
-        ([], "no file of showers is named; expected one or more HDF5 files"),
-        ("n" * 5000, r"nnn: cannot be looked up \(File name too long\)"),
+        ([], "no shower file given; expected one or more HDF5 files"),
+        ("n" * 5000, r"nnn: cannot be accessed \(File name too long\)"),
         ("a\0b.h5", "no such file"),
         (str(tmp_path / "empty" / "notes.txt" / "x.h5"), "no such file"),
     ):
@@ -110,18 +110,18 @@ def test_what_names_no_file_is_told(tmp_path: Path) -> None:
             open_events(paths)
 
 
-def test_a_file_that_is_named_twice_is_told(plain: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_given_twice_is_reported(plain: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_events(tmp_path / "a.h5", plain, header={})
     (tmp_path / "link.h5").symlink_to(path)
     monkeypatch.chdir(tmp_path)
-    twice: list[list[str | Path]] = [[path, tmp_path / "link.h5"], ["a.h5", path], [path, f"{tmp_path}/a*"], [tmp_path]]
-    twice.append([path, path])
+    link = tmp_path / "link.h5"
+    twice: list[list[str | Path]] = [[path, path], [path, link], ["a.h5", path], [path, f"{tmp_path}/a*"], [tmp_path]]
     for paths in twice:
-        with pytest.raises(EventsError, match="named more than once; its showers would count twice"):
+        with pytest.raises(EventsError, match="given more than once, so its showers would count twice"):
             open_events(paths)
 
 
-def test_files_of_two_detectors_are_told(plain: Events, tmp_path: Path) -> None:
+def test_files_of_two_detectors_are_reported(plain: Events, tmp_path: Path) -> None:
     small = Events(plain.showers[:, :5, :6, :7].copy(), plain.energy)
     for name, events in (("a.h5", plain), ("b.h5", small)):
         write_events(tmp_path / name, events, header={})
@@ -129,7 +129,7 @@ def test_files_of_two_detectors_are_told(plain: Events, tmp_path: Path) -> None:
         open_events(tmp_path, shape=None)
 
 
-def test_a_folder_or_a_pipe_among_the_files_of_a_folder_is_told(tmp_path: Path) -> None:
+def test_a_folder_or_a_pipe_among_the_files_of_a_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.h5").mkdir()
     with pytest.raises(EventsError, match=r"a\.h5: is a folder; name an HDF5 file"):
         open_events(tmp_path)
@@ -139,14 +139,14 @@ def test_a_folder_or_a_pipe_among_the_files_of_a_folder_is_told(tmp_path: Path) 
         open_events(tmp_path)
 
 
-def test_a_file_is_closed_whatever_happens(plain: Events, tmp_path: Path) -> None:
+def test_a_file_is_closed_even_after_an_error(plain: Events, tmp_path: Path) -> None:
     path = write_events(tmp_path / "a.h5", plain, header={})
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         assert set(file) == {"ECAL", "target"}
     assert not file
     with (
-        pytest.raises(EventsError, match=r"a\.h5: is damaged \(worn out\); make or fetch it anew"),
-        opened(path) as file,
+        pytest.raises(EventsError, match=r"a\.h5: is damaged \(worn out\); create or download it again"),
+        open_hdf5(path) as file,
     ):
         raise OSError("worn out")
     assert not file

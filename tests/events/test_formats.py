@@ -57,9 +57,9 @@ def test_one_real_shower_is_enough_to_tell_unit_order_and_window(
 ) -> None:
     one = geant4[which : which + 1]
     layout = open_events(write_as(kind, tmp_path_factory.mktemp("one") / "showers.h5", one)).layouts[0]
-    told = dict(KINDS)[kind]
+    expected = dict(KINDS)[kind]
     # The centre of one shower is not that of its sample: the window may start a cell beside.
-    assert layout.description.split(" from cell")[0] == told.split(" from cell")[0]
+    assert layout.description.split(" from cell")[0] == expected.split(" from cell")[0]
     assert all(abs(start - (13 if kind == "x50 wide" else 0)) <= 1 for start in layout.window)
 
 
@@ -75,7 +75,7 @@ def test_the_window_lies_around_the_showers(shift: tuple[int, int], plain: Event
     np.testing.assert_allclose(files[:].showers, plain.showers, rtol=1e-6)
 
 
-def test_what_a_file_says_goes_before_what_its_showers_look_like(plain: Events, tmp_path: Path) -> None:
+def test_attributes_take_precedence_over_the_look_of_the_showers(plain: Events, tmp_path: Path) -> None:
     odd = Events(np.moveaxis(plain.showers, 3, 1).copy(), plain.energy)  # long along x, as no shower is
     for format in ("clic", "calochallenge"):
         path = write_events(tmp_path / "odd.h5", odd, header={}, format=format)
@@ -86,9 +86,7 @@ def test_what_a_file_says_goes_before_what_its_showers_look_like(plain: Events, 
 
 
 @pytest.mark.parametrize("value", ["GeV", np.array([b"GeV", b"GeV"]), 7, h5py.Empty("S3"), b"MeV", b"\xff"])
-def test_an_attribute_that_says_nothing_is_passed_over(
-    value: object, plain: Events, write_as: Write, tmp_path: Path
-) -> None:
+def test_a_meaningless_attribute_is_ignored(value: object, plain: Events, write_as: Write, tmp_path: Path) -> None:
     for kind in ("x50", "par04"):
         path = write_as(kind, tmp_path / f"{kind}.h5", plain)
         with h5py.File(path, "a") as file:
@@ -115,14 +113,14 @@ def test_datasets_may_be_elsewhere(plain: Events, write_as: Write, tmp_path: Pat
         np.testing.assert_allclose(read_events(path).showers, plain.showers, rtol=1e-6)
 
 
-def test_target_goes_before_energy(plain: Events, write_as: Write, tmp_path: Path) -> None:
+def test_target_takes_precedence_over_energy(plain: Events, write_as: Write, tmp_path: Path) -> None:
     path = write_as("clic", tmp_path / "both.h5", plain)
     with h5py.File(path, "a") as file:
         file["energy"] = plain.energy * 2
     assert read_events(path).energy.tolist() == [100, 100, 100]
 
 
-def test_a_forced_format_settles_what_cannot_be_recognised(plain: Events, write_as: Write, tmp_path: Path) -> None:
+def test_a_format_given_by_name_overrides_the_detection(plain: Events, write_as: Write, tmp_path: Path) -> None:
     dim = Events(plain.showers / np.float32(1000), plain.energy)
     path = write_as("clic", tmp_path / "dim.h5", dim)
     np.testing.assert_array_equal(read_events(path, format="clic").showers, dim.showers)

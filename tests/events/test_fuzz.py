@@ -1,4 +1,4 @@
-"""Whatever the bytes or the structure of a file are: it is read, or an `EventsError` says what is wrong with it."""
+"""Random bytes and structures: a file is either read, or an `EventsError` says what is wrong with it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from calogan.events import Events, read_events
 from calogan.geometry import CLIC
 
 Write = Callable[[str, Path, Events], Path]
-# Bytes and structures that are tried are the same in every fast run, and new in every slow one.
+# The examples are the same in every fast run, and new in every slow run.
 FAST = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 SLOW = settings(max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 KINDS = ("written clic", "written calochallenge", "clic", "clic energy", "x50 wide", "calochallenge", "par04")

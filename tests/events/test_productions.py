@@ -17,7 +17,7 @@ PLAN_OF_TEN = Production(
 
 
 def made(shard: Shard) -> Iterator[Events]:
-    """Showers that tell their number, in parts of three."""
+    """Showers whose energy is their number, in parts of three."""
     for first in range(shard.first, shard.first + shard.showers, 3):
         numbers = np.arange(first, min(first + 3, shard.first + shard.showers))
         showers = np.zeros((len(numbers), *CLIC.shape), np.float32)
@@ -54,7 +54,7 @@ def test_a_production_is_read_in_order_and_matches_its_manifest(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("lost", ["showers-00000.h5", "showers-00002.h5", MANIFEST])
-def test_what_was_lost_is_made_again_and_nothing_else(tmp_path: Path, lost: str) -> None:
+def test_only_lost_shards_are_made_again(tmp_path: Path, lost: str) -> None:
     produce(tmp_path / "p")
     before = checksums(tmp_path / "p")
     (tmp_path / "p" / lost).unlink()
@@ -82,13 +82,13 @@ def test_a_damaged_shard_of_a_finished_production_is_made_again(
     path = tmp_path / "p" / "showers-00001.h5"
     path.write_bytes(damage(path.read_bytes()))
     assert productions.check_manifest(tmp_path / "p") == [
-        "showers-00001.h5 is not what was written: its checksum differs"
+        "showers-00001.h5 has changed: its checksum differs from the manifest"
     ]
     assert [shard.file for shard in produce(tmp_path / "p")] == ["showers-00001.h5"]
     assert checksums(tmp_path / "p") == before
 
 
-def test_what_a_killed_writer_left_is_not_read_and_goes(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_writer_are_ignored_and_removed(tmp_path: Path) -> None:
     productions.begin(tmp_path / "p", PLAN_OF_TEN)
     leftover = tmp_path / "p" / ".showers-00000.h5.4711.part"
     leftover.write_bytes(b"half")
@@ -104,23 +104,23 @@ def test_another_production_in_the_folder_is_refused(tmp_path: Path) -> None:
         productions.begin(tmp_path / "p", other)
 
 
-def test_files_of_something_else_are_not_mixed_with(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.h5").write_bytes(b"")
     with pytest.raises(EventsError, match=r"holds files, but no production.json"):
         productions.begin(tmp_path, PLAN_OF_TEN)
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(EventsError, match="cannot be made"):
+    with pytest.raises(EventsError, match="cannot be created"):
         productions.begin(tmp_path / "file", PLAN_OF_TEN)
 
 
 def test_a_production_is_not_finished_without_all_shards(tmp_path: Path) -> None:
     productions.begin(tmp_path / "p", PLAN_OF_TEN)
-    with pytest.raises(EventsError, match=r"3 shards are not there, showers-00000\.h5 first; run the job again"):
+    with pytest.raises(EventsError, match=r"3 shards are missing, the first is showers-00000\.h5; run the job again"):
         productions.finish(tmp_path / "p", PLAN_OF_TEN)
     assert [path.name for path in (tmp_path / "p").iterdir()] == [PLAN]
 
 
-def test_a_manifest_tells_what_is_missing_and_what_is_not_its_own(tmp_path: Path) -> None:
+def test_a_manifest_reveals_missing_and_additional_files(tmp_path: Path) -> None:
     produce(tmp_path / "p")
     (tmp_path / "p" / "showers-00000.h5").rename(tmp_path / "p" / "other.h5")
     assert productions.check_manifest(tmp_path / "p") == [
@@ -130,7 +130,7 @@ def test_a_manifest_tells_what_is_missing_and_what_is_not_its_own(tmp_path: Path
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"shards": [{"file": 1}]}'])
-def test_a_manifest_that_is_none_is_told(tmp_path: Path, text: str | None) -> None:
+def test_an_invalid_manifest_is_reported(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(EventsError, match="is not the manifest of a production"):

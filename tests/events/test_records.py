@@ -73,13 +73,13 @@ OF_SHOWER_9 = "cell is not a finite number (shower 9); expected energies in GeV"
         (showers(cell=-0.5), [1, 1, 1], "shower 9 has a cell with negative energy (-0.5 GeV); set cells below"),
     ],
 )
-def test_arrays_that_hold_no_showers_are_told_what_is_wrong(cells: ArrayLike, energy: ArrayLike, message: str) -> None:
+def test_invalid_arrays_are_refused_with_the_reason(cells: ArrayLike, energy: ArrayLike, message: str) -> None:
     with pytest.raises(EventsError, match=re.escape(message)) as caught:
         checked_events(cells, energy, origin="here", first=8)
     assert str(caught.value).startswith("here: ")
 
 
-def test_the_negative_cell_that_is_told_is_one_of_the_shower_that_is_told() -> None:
+def test_the_reported_negative_cell_belongs_to_the_reported_shower() -> None:
     cells = showers(cell=-1)
     cells[2, 0, 0, 0] = -7
     with pytest.raises(EventsError, match=r"shower 1 has a cell with negative energy \(-1\.0 GeV\)"):
@@ -96,13 +96,13 @@ def test_the_negative_cell_that_is_told_is_one_of_the_shower_that_is_told() -> N
         ("5:5", EnergyRange(5, 5)),
     ],
 )
-def test_an_energy_is_read(text: str, expected: EnergyRange) -> None:
+def test_an_energy_is_parsed(text: str, expected: EnergyRange) -> None:
     assert parse_energy(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "GeV", "2:", ":500", "2:500:7", "2-500", "200 GeV"])
-def test_a_text_that_is_no_energy_is_refused(text: str) -> None:
-    with pytest.raises(RequestError, match="is not understood; give GeV as 200, or as 2:500"):
+def test_an_invalid_energy_is_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="is neither a number nor a range; expected GeV, such as 200, or 2:500"):
         parse_energy(text)
 
 
@@ -110,13 +110,13 @@ def test_a_text_that_is_no_energy_is_refused(text: str) -> None:
     "text", ["0", "-5", "500:2", "-2:500", "nan", "inf", "2:inf", "nan:500", "1e999", "1e39", "2:1e39", "1e-46"]
 )
 def test_an_impossible_energy_is_refused(text: str) -> None:
-    with pytest.raises(RequestError, match="must be positive, finite and rising"):
+    with pytest.raises(RequestError, match="must be positive, finite and ascending"):
         parse_energy(text)
 
 
 @given(st.integers(1, 50), st.integers(0, 50), st.integers(0, 2**63 - 1))
 @settings(deadline=None)
-def test_the_energy_of_a_shower_does_not_depend_on_what_is_drawn_with_it(n: int, first: int, seed: int) -> None:
+def test_the_energy_of_a_shower_does_not_depend_on_other_showers(n: int, first: int, seed: int) -> None:
     whole = EnergyRange(2, 500).draw(first + n, seed)
     assert ((whole >= 2) & (whole <= 500)).all()
     np.testing.assert_array_equal(EnergyRange(2, 500).draw(n, seed, first=first), whole[first:])

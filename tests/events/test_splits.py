@@ -13,7 +13,7 @@ Noise = Callable[..., Events]
 
 
 class Watched:
-    """Showers of which one can only read slices; remembers how many at a time were read."""
+    """Showers that can be read in slices only; records the sizes of the slices."""
 
     def __init__(self, events: Events) -> None:
         self.events = events
@@ -39,7 +39,7 @@ def test_parts_are_disjoint_and_complete(noise: Noise) -> None:
 
 @given(st.permutations(range(40)), st.integers(20, 40))
 @settings(max_examples=25, deadline=None)
-def test_a_shower_falls_into_its_part_in_whatever_sample_it_is_met(noise: Noise, order: list[int], n: int) -> None:
+def test_the_part_of_a_shower_does_not_depend_on_its_sample(noise: Noise, order: list[int], n: int) -> None:
     events = noise(40)
     whole = split_events(events, SHARES)
     try:

@@ -17,7 +17,7 @@ Write = Callable[[str, Path, Events], Path]
 
 
 class OnDisk:
-    """Showers that are made when they are read; the energy of shower k is k + 1, and so is each of its cells."""
+    """Showers made on demand; the energy of shower k is k + 1, and so is each of its cells."""
 
     def __init__(self, n: int, shape: tuple[int, int, int] = (1, 1, 1)) -> None:
         self.energy = np.arange(1, n + 1, dtype=np.float32)
@@ -138,7 +138,9 @@ def test_a_sample_in_memory_is_shuffled_exactly() -> None:
 
 def test_a_buffer_too_small_to_mix_is_refused() -> None:
     for buffer, size, least in ((127, 1, 128), (100, 64, 128), (199, 100, 200)):
-        with pytest.raises(ValueError, match=f"a buffer of {buffer} showers cannot mix .* give at least {least}"):
+        with pytest.raises(
+            ValueError, match=f"a buffer of {buffer} showers is too small to mix .* give at least {least}"
+        ):
             order(OnDisk(1000), size, buffer=buffer)
         assert order(OnDisk(1000), size, buffer=least)
 

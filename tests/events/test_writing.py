@@ -21,7 +21,7 @@ from calogan.geometry import CLIC
 HEADER = {"seed": "1"}
 
 
-def test_what_is_written_is_read_back(geant4: Events, tmp_path: Path) -> None:
+def test_a_file_can_be_read_back(geant4: Events, tmp_path: Path) -> None:
     path = write_events(tmp_path / "showers.h5", geant4, header=HEADER)
     again = read_events(str(path))
     np.testing.assert_array_equal(again.showers, geant4.showers)
@@ -113,7 +113,7 @@ def test_a_file_in_memory_is_filled_as_one_on_disk(plain: Events, tmp_path: Path
             np.testing.assert_array_equal(memory[name], disk[name])
 
 
-def test_a_write_that_fails_leaves_the_file_before_it_and_nothing_else(geant4: Events, tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(geant4: Events, tmp_path: Path) -> None:
     path = write_events(tmp_path / "showers.h5", geant4[:3], header=HEADER)
     before = path.read_bytes()
 
@@ -145,9 +145,7 @@ write_events(sys.argv[1], parts(), header={})
 """
 
 
-def test_a_write_that_is_killed_leaves_the_file_before_it_and_one_that_is_not_seen(
-    plain: Events, tmp_path: Path
-) -> None:
+def test_a_killed_write_leaves_the_old_file_and_a_hidden_one(plain: Events, tmp_path: Path) -> None:
     path = write_events(tmp_path / "showers.h5", plain, header=HEADER)
     before = path.read_bytes()
     with subprocess.Popen([sys.executable, "-c", IN_THE_MIDDLE, path], stdout=subprocess.PIPE, text=True) as writer:
@@ -156,7 +154,7 @@ def test_a_write_that_is_killed_leaves_the_file_before_it_and_one_that_is_not_se
             assert writer.stdout.readline() == "written\n"
         writer.send_signal(signal.SIGKILL)
     assert path.read_bytes() == before
-    assert sorted(found.name for found in tmp_path.iterdir()) == [f".showers.h5.{writer.pid}.part", "showers.h5"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [f".showers.h5.{writer.pid}.part", "showers.h5"]
     assert open_events(tmp_path).paths == (path,)
     assert open_events(f"{tmp_path}/*").paths == (path,)
 
@@ -176,7 +174,7 @@ except EventsError as error:
 """
 
 
-def test_a_disk_that_is_full_is_told(plain: Events, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported(plain: Events, tmp_path: Path) -> None:
     path = write_events(tmp_path / "showers.h5", plain, header=HEADER)
     before = path.read_bytes()
     answer = subprocess.run(
@@ -190,13 +188,13 @@ def test_a_disk_that_is_full_is_told(plain: Events, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "prepare", "message"),
     [
-        ("gone/showers.h5", Path.absolute, r"gone: no such folder; make it first"),
+        ("gone/showers.h5", Path.absolute, r"gone: no such folder; create it first"),
         ("folder.h5", Path.mkdir, r"folder\.h5: cannot be written \("),
         ("n" * 250, Path.absolute, r"nnn: cannot be written \(.*[Ff]ile name too long"),
-        ("file/showers.h5", lambda path: path.parent.write_text("text"), r"file: no such folder; make it first"),
+        ("file/showers.h5", lambda path: path.parent.write_text("text"), r"file: no such folder; create it first"),
     ],
 )
-def test_a_place_that_cannot_be_written_to_is_told(
+def test_a_path_that_cannot_be_written_is_reported(
     name: str, prepare: Callable[[Path], object], message: str, plain: Events, tmp_path: Path
 ) -> None:
     prepare(tmp_path / name)
@@ -207,13 +205,13 @@ def test_a_place_that_cannot_be_written_to_is_told(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_told(plain: Events, tmp_path: Path) -> None:
+def test_a_folder_without_permission_is_reported(plain: Events, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(EventsError, match=r"showers\.h5: cannot be written \("):
         write_events(tmp_path / "showers.h5", plain)
 
 
 def test_a_format_that_is_only_read_is_refused(plain: Events, tmp_path: Path) -> None:
-    message = "format 'par04' is not written; give one of clic, calochallenge"
+    message = "format 'par04' cannot be written; expected one of clic, calochallenge"
     with pytest.raises(EventsError, match=re.escape(message)):
         write_events(tmp_path / "showers.h5", plain, format="par04")

@@ -39,12 +39,16 @@ def test_the_command_offers_all_formats() -> None:
     assert tuple(option.type.choices) == export.FORMATS  # type: ignore[attr-defined]
 
 
-def test_what_was_written_is_described(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_export_has_a_description(tiny_model: Path, tmp_path: Path) -> None:
     done = export.export(tiny_model, "float32", "savedmodel", tmp_path / "f32")
     assert done.path == tmp_path / "f32"
     assert done.moved.mean() < done.limit
-    told = json.loads((done.path / "assets.extra" / "calogan.json").read_text())
-    assert (told["precision"], told["cells"], told["energy_unit"]) == ("float32", [25, 25, 25], "GeV")
+    description = json.loads((done.path / "assets.extra" / "calogan.json").read_text())
+    assert (description["precision"], description["cells"], description["energy_unit"]) == (
+        "float32",
+        [25, 25, 25],
+        "GeV",
+    )
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
@@ -62,12 +66,12 @@ def test_other_precisions_become_saved_models(tiny_model: Path, tmp_path: Path, 
     assert export.export(tiny_model, precision, "savedmodel", tmp_path / precision).path.is_dir()
 
 
-def test_what_cannot_be_exported_is_told(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RequestError, match="no format 'torch'"):
+def test_an_impossible_export_is_reported(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RequestError, match="unknown format 'torch'"):
         export.export(tiny_model, "int8", "torch", tmp_path / "x")
     with pytest.raises(ModelError, match="no model"):
         export.export(tmp_path / "nothing", "int8", "savedmodel", tmp_path / "x")
-    with pytest.raises(RequestError, match="is there already"):
+    with pytest.raises(RequestError, match="already exists"):
         export.export(tiny_model, "int8", "savedmodel", tmp_path)
     with pytest.raises(RequestError, match="cannot be written"):
         export.export(tiny_model, "int8", "savedmodel", tmp_path / "nowhere" / "x")
@@ -79,7 +83,7 @@ def test_what_cannot_be_exported_is_told(tiny_model: Path, tmp_path: Path, monke
 
 @pytest.fixture(scope="module")
 def published(geant4: Events, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The published networks, hardly more than drawn at random."""
+    """The published networks, with weights that are almost random."""
     folder = tmp_path_factory.mktemp("published")
     for family in ("rehm2021", "conv3d"):
         network = Network(family=family)

@@ -58,20 +58,20 @@ def build(function: Callable[[tf.Tensor], tf.Tensor]) -> Any:
 
 def run(model: Any) -> NDArray[np.float32]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found: NDArray[np.float32] = session.run(["y"], {"x": X})[0]
-    return found
+    outputs: NDArray[np.float32] = session.run(["y"], {"x": X})[0]
+    return outputs
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_onnx_runtime_computes_what_tensorflow_does(case: str) -> None:
     # Functions that are traced are optimised, which TensorFlow gets wrong for some three-dimensional convolutions.
     expected = CASES[case](tf.constant(X)).numpy()
-    found = run(build(CASES[case]))
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    outputs = run(build(CASES[case]))
+    assert outputs.shape == expected.shape
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_what_is_not_needed_is_left_out_and_what_is_equal_is_there_once() -> None:
+def test_unused_nodes_are_left_out_and_equal_constants_shared() -> None:
     table = np.arange(100, dtype=np.float32)
     model = build(lambda x: tf.exp(x) * 0 + tf.gather(table, tf.constant([1, 2, 3, 4])) + x * table[1:5] + table[1:5])
     assert [len(constant.dims) for constant in model.graph.initializer].count(1) == 1
@@ -89,11 +89,11 @@ def test_equal_functions_give_equal_bytes() -> None:
         (tf.sin, "operation Sin"),
         (lambda x: tf.pad(x, tf.cast(x[0, 0, :4, :2], tf.int32)), "where a constant was expected"),
         (lambda x: x[..., 1], "ellipsis"),
-        (lambda x: tf.gather(x, tf.zeros((2, 3), tf.int32), axis=1, batch_dims=1), "gathers by batch"),
-        (lambda x: tf.matmul(x[0, 0], x[0, 0], transpose_b=True), "turned matrices"),
+        (lambda x: tf.gather(x, tf.zeros((2, 3), tf.int32), axis=1, batch_dims=1), "batched gather"),
+        (lambda x: tf.matmul(x[0, 0], x[0, 0], transpose_b=True), "transposed matrices"),
         (lambda x: tf.nn.conv2d_transpose(x, TURNED, (2, 15, 12, 3), 2, "VALID"), "transposed convolution"),
     ],
 )
-def test_what_cannot_be_written_is_told(function: Callable[[tf.Tensor], tf.Tensor], named: str) -> None:
+def test_an_operation_without_translation_is_reported(function: Callable[[tf.Tensor], tf.Tensor], named: str) -> None:
     with pytest.raises(ModelError, match=named):
         build(function)

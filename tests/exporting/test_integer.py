@@ -29,12 +29,12 @@ def run_onnx(model: Any, x: NDArray[np.float32], *, optimised: bool = False) -> 
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    found: NDArray[np.float32] = session.run(["y"], {"x": x})[0]
-    return found
+    outputs: NDArray[np.float32] = session.run(["y"], {"x": x})[0]
+    return outputs
 
 
 def both(definition: Definition, features: NDArray[np.float32]) -> tuple[Any, NDArray[np.float32]]:
-    """A network as ONNX, and what TensorFlow computes with it."""
+    """A network as ONNX, and its outputs in TensorFlow."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         source = tf.compat.v1.placeholder(tf.float32, features.shape)
         result = run_network(definition, source)
@@ -59,13 +59,13 @@ def without_biases(definition: Definition) -> Definition:
 
 def test_all_arithmetic_is_of_integers(int8: Source, features: NDArray[np.float32]) -> None:
     model, _ = both(int8.network, features)
-    found = collections.Counter(node.op_type for node in model.graph.node)
-    counted = count_operations(int8.network)
-    assert counted.integer_convolutions > 0
-    assert counted.float_arithmetic == 0
-    assert found["QLinearConv"] == counted.integer_convolutions
-    assert found["MatMulInteger"] == counted.integer_products
-    assert not {"Conv", "MatMul", "Gemm"} & found.keys()
+    kinds = collections.Counter(node.op_type for node in model.graph.node)
+    operations = count_operations(int8.network)
+    assert operations.integer_convolutions > 0
+    assert operations.float_arithmetic == 0
+    assert kinds["QLinearConv"] == operations.integer_convolutions
+    assert kinds["MatMulInteger"] == operations.integer_products
+    assert not {"Conv", "MatMul", "Gemm"} & kinds.keys()
 
 
 def test_the_weights_are_those_of_the_compressor(int8: Source, features: NDArray[np.float32]) -> None:
@@ -78,8 +78,8 @@ def test_the_weights_are_those_of_the_compressor(int8: Source, features: NDArray
             weights = tf.make_ndarray(tensor)["qint8"]
             assert (weights.transpose(3, 2, 0, 1) if weights.ndim == 4 else weights).tobytes() in written
             kernels += 1
-    counted = count_operations(int8.network)
-    assert kernels == counted.integer_convolutions + counted.integer_products
+    operations = count_operations(int8.network)
+    assert kernels == operations.integer_convolutions + operations.integer_products
 
 
 @pytest.mark.parametrize("optimised", [False, True])
@@ -87,17 +87,17 @@ def test_integers_are_the_same_where_no_bias_is_rounded(
     int8: Source, features: NDArray[np.float32], optimised: bool
 ) -> None:
     model, expected = both(without_biases(int8.network), features)
-    found = run_onnx(model, features, optimised=optimised)
+    outputs = run_onnx(model, features, optimised=optimised)
     assert len(np.unique(expected)) > 100
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("optimised", [False, True])
 def test_logits_differ_by_few_steps_in_few_cells(int8: Source, features: NDArray[np.float32], optimised: bool) -> None:
     model, expected = both(int8.network, features)
-    found = run_onnx(model, features, optimised=optimised)
+    outputs = run_onnx(model, features, optimised=optimised)
     step = np.diff(np.unique(expected)).min()
-    steps = np.abs(found - expected) / step
+    steps = np.abs(outputs - expected) / step
     assert steps.max() < 3.5
     assert (steps > 0.5).mean() < 0.1
 

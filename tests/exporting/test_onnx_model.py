@@ -32,10 +32,10 @@ def test_one_flat_input_and_one_flat_output(written: Path, int8: Source) -> None
 
 def test_the_network_stays_int8_without_optimisation(written: Path, int8: Source) -> None:
     model = onnx.load(written)
-    found = collections.Counter(node.op_type for node in model.graph.node)
-    counted = count_operations(int8.network)
-    assert found["QLinearConv"] == counted.integer_convolutions
-    assert (found["MatMulInteger"], found["Conv"]) == (counted.integer_products, 0)
+    kinds = collections.Counter(node.op_type for node in model.graph.node)
+    operations = count_operations(int8.network)
+    assert kinds["QLinearConv"] == operations.integer_convolutions
+    assert (kinds["MatMulInteger"], kinds["Conv"]) == (operations.integer_products, 0)
     assert [(each.domain, each.version) for each in model.opset_import] == [("", OPSET)]
     assert model.ir_version == IR_VERSION
 
@@ -44,10 +44,10 @@ def test_the_network_stays_int8_without_optimisation(written: Path, int8: Source
 def test_showers_are_those_of_the_model(written: Path, int8: Source, optimised: bool) -> None:
     inputs = draw_inputs(int8.description, 8, seed=5)
     expected = compute_showers(int8, inputs)
-    found = onnx_model.run(written, inputs, optimised=optimised)
+    showers = onnx_model.run(written, inputs, optimised=optimised)
     # The layers' energies are computed in float32, and are the same.
-    np.testing.assert_allclose(found.sum(axis=(1, 2)), expected.sum(axis=(1, 2)), rtol=1e-3, atol=625 * 1e-6)
-    assert np.abs(found - expected).sum() < 0.01 * expected.sum()
+    np.testing.assert_allclose(showers.sum(axis=(1, 2)), expected.sum(axis=(1, 2)), rtol=1e-3, atol=625 * 1e-6)
+    assert np.abs(showers - expected).sum() < 0.01 * expected.sum()
 
 
 def test_a_row_is_energy_then_latent_numbers_then_noise_in_the_order_of_the_cells(written: Path, int8: Source) -> None:
@@ -65,17 +65,17 @@ def test_a_batch_is_as_good_as_single_showers(float32: Source, tmp_path: Path) -
     onnx_model.write(float32, tmp_path / "three.onnx", batch=3)
     inputs = draw_inputs(float32.description, 6, seed=7)
     expected = compute_showers(float32, inputs)
-    found = onnx_model.run(tmp_path / "three.onnx", inputs)
-    assert np.abs(found - expected).sum() < 1e-4 * expected.sum()
+    showers = onnx_model.run(tmp_path / "three.onnx", inputs)
+    assert np.abs(showers - expected).sum() < 1e-4 * expected.sum()
 
 
 def test_the_file_describes_itself(written: Path, int8: Source) -> None:
-    told = {each.key: each.value for each in onnx.load(written).metadata_props}
-    assert told["name"] == int8.description.name
-    assert told["version"] == int8.description.version("int8")
-    assert (told["precision"], told["energy_unit"], told["latent_size"]) == ("int8", "GeV", "41")
-    assert json.loads(told["energy_range_gev"]) == [2, 500]
-    assert json.loads(told["provenance"])["model"] == int8.description.header
+    properties = {each.key: each.value for each in onnx.load(written).metadata_props}
+    assert properties["name"] == int8.description.name
+    assert properties["version"] == int8.description.version("int8")
+    assert (properties["precision"], properties["energy_unit"], properties["latent_size"]) == ("int8", "GeV", "41")
+    assert json.loads(properties["energy_range_gev"]) == [2, 500]
+    assert json.loads(properties["provenance"])["model"] == int8.description.header
 
 
 def test_equal_models_give_equal_bytes(written: Path, int8: Source, tmp_path: Path) -> None:

@@ -37,9 +37,9 @@ def test_it_is_a_graph_and_its_description(written: Path, int8: Source) -> None:
     assert files == ["assets.extra/calogan.json", "saved_model.pb"]
     with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
         signatures = tf.compat.v1.saved_model.load(session, ["serve"], str(written)).signature_def
-        counted, expected = count_operations(graph.as_graph_def()), count_operations(int8.network)
-    assert counted.integer_convolutions == expected.integer_convolutions > 0
-    assert counted.integer_products == expected.integer_products
+        operations, expected = count_operations(graph.as_graph_def()), count_operations(int8.network)
+    assert operations.integer_convolutions == expected.integer_convolutions > 0
+    assert operations.integer_products == expected.integer_products
     assert {name: sorted(each.inputs) for name, each in signatures.items()} == {
         "serving_default": ["energy", "seed"],
         "generate": ["energy", "seed"],
@@ -50,9 +50,9 @@ def test_it_is_a_graph_and_its_description(written: Path, int8: Source) -> None:
 def test_latent_numbers_give_the_showers_of_the_model(written: Path, int8: Source) -> None:
     inputs = draw_inputs(int8.description, 6, seed=5)
     expected = compute_showers(int8, inputs)
-    found = saved_model.run(written, inputs)
-    np.testing.assert_allclose(found.sum(axis=(1, 2, 3)), expected.sum(axis=(1, 2, 3)), rtol=1e-4)
-    assert np.abs(found - expected).sum() < 1e-4 * expected.sum()
+    showers = saved_model.run(written, inputs)
+    np.testing.assert_allclose(showers.sum(axis=(1, 2, 3)), expected.sum(axis=(1, 2, 3)), rtol=1e-4)
+    assert np.abs(showers - expected).sum() < 1e-4 * expected.sum()
 
 
 def test_a_shower_does_not_depend_on_how_many_are_asked_for(written: Path) -> None:

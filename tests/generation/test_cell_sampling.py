@@ -25,9 +25,9 @@ def tails(model: lean.Lean, layers: NDArray[np.float32]) -> tuple[NDArray[np.flo
     rng = np.random.default_rng(1)
     logits = 0.5 * rng.standard_normal((len(layers), 5, 5, 625), np.float32)
     bits = rng.integers(0, 2**16, (len(layers), 3 + 25**3), dtype=np.uint16)
-    known = cell_sampling.tables(model)
+    cells = cell_sampling.tables(model)
     sparse = np.full((len(layers), 25**3), np.nan, np.float32)
-    cell_sampling.drawer(known)(logits.reshape(len(layers), -1), 1.0, layers, bits, 3, sparse)
+    cell_sampling.drawer(cells)(logits.reshape(len(layers), -1), 1.0, layers, bits, 3, sparse)
     noise = cell_sampling.normals()[bits[:, 3:] >> (16 - cell_sampling.NORMAL_BITS)].reshape(-1, *CLIC.shape)
     dense = np.asarray(model.finish(logits, layers, noise))
     return dense, sparse.reshape(dense.shape)
@@ -71,21 +71,21 @@ def test_both_tails_agree_where_a_layer_is_not_hit(model: lean.Lean, geant4: Eve
     assert not ((sparse > 0) & (sparse < CLIC.threshold_gev)).any()
 
 
-def test_the_layers_of_the_compiled_tail_sum_to_what_was_drawn(model: lean.Lean, geant4: Events) -> None:
+def test_the_layers_of_the_compiled_tail_sum_to_their_energies(model: lean.Lean, geant4: Events) -> None:
     layers = geant4.showers[:32].sum(axis=(1, 2))
     sparse = tails(model, layers)[1]
     np.testing.assert_allclose(sparse.sum(axis=(1, 2)), layers, rtol=1e-4, atol=625 * CLIC.threshold_gev)
 
 
 def test_tables_survive_being_written_and_have_one_spelling(model: lean.Lean, tmp_path: Path) -> None:
-    known = cell_sampling.tables(model)
+    cells = cell_sampling.tables(model)
     for name in ("a.npz", "b.npz"):
-        cell_sampling.write(tmp_path / name, known)
+        cell_sampling.write(tmp_path / name, cells)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    found = cell_sampling.read(tmp_path / "a.npz")
-    for name, array in vars(known).items():
-        np.testing.assert_array_equal(getattr(found, name), array)
-    assert sorted(found.place) == list(range(0, 25**3, 25))
+    again = cell_sampling.read(tmp_path / "a.npz")
+    for name, array in vars(cells).items():
+        np.testing.assert_array_equal(getattr(again, name), array)
+    assert sorted(again.place) == list(range(0, 25**3, 25))
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,12 @@ def test_tables_survive_being_written_and_have_one_spelling(model: lean.Lean, tm
 def test_a_file_without_tables_is_an_error(damage: Callable[[Path], object], model: lean.Lean, tmp_path: Path) -> None:
     cell_sampling.write(tmp_path / "cells.npz", cell_sampling.tables(model))
     damage(tmp_path / "cells.npz")
-    with pytest.raises(ModelError, match="holds no tables of cells"):
+    with pytest.raises(ModelError, match="contains no tables of cells"):
         cell_sampling.read(tmp_path / "cells.npz")
 
 
 def test_tables_of_another_version_are_an_error(model: lean.Lean, tmp_path: Path) -> None:
-    known = vars(cell_sampling.tables(model))
-    np.savez(tmp_path / "cells.npz", **known | {"place": np.arange(25**3, dtype=np.int32)})
+    cells = vars(cell_sampling.tables(model))
+    np.savez(tmp_path / "cells.npz", **cells | {"place": np.arange(25**3, dtype=np.int32)})
     with pytest.raises(ModelError, match="another version"):
         cell_sampling.read(tmp_path / "cells.npz")

@@ -52,11 +52,11 @@ def test_another_law_of_deposits_changes_the_variance_only(rate: float) -> None:
 def test_a_lone_deposit_has_its_law() -> None:
     """The peak is lognormal around 0.2075 MeV, the middle of bin 69, with a spread of three bins, 0.23."""
     assert UNEVEN.mean == pytest.approx(0.5 * 5e-5 + 0.5 * 2.075e-4 * np.exp(0.5 * 0.23**2), rel=0.02)
-    found = UNEVEN.mean * drawn_of(UNEVEN, 1e-3, even_normals(2**20))
-    found = found[found > 0]
+    energies = UNEVEN.mean * drawn_of(UNEVEN, 1e-3, even_normals(2**20))
+    energies = energies[energies > 0]
     # Half of the exponential deposits, and hardly any of the peak, are below log(2) of 0.05 MeV.
-    assert (found < np.log(2) * 5e-5).mean() == pytest.approx(0.25, abs=0.05)
-    assert (found > 2.075e-4).mean() == pytest.approx(0.25 + 0.5 * np.exp(-4.15), abs=0.03)
+    assert (energies < np.log(2) * 5e-5).mean() == pytest.approx(0.25, abs=0.05)
+    assert (energies > 2.075e-4).mean() == pytest.approx(0.25 + 0.5 * np.exp(-4.15), abs=0.03)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.5, 2.0, 10.0])
@@ -72,21 +72,23 @@ def test_quantiles_are_those_of_a_simulation(rate: float) -> None:
         np.quantile(simulated, np.clip(levels - error, 0, 1)),
         np.quantile(simulated, levels + error * (levels < 0.999)),
     )
-    found = drawn(rate, special.ndtri(levels).astype(np.float32))
+    energies = drawn(rate, special.ndtri(levels).astype(np.float32))
     slack = 0.01 * (1 + expected)
-    assert (found >= low - slack).all()
-    assert (found[:-1] <= (high + slack)[:-1]).all()
-    assert found[-1] == pytest.approx(expected[-1], rel=0.1)
+    assert (energies >= low - slack).all()
+    assert (energies[:-1] <= (high + slack)[:-1]).all()
+    assert energies[-1] == pytest.approx(expected[-1], rel=0.1)
 
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("quantum", [1.0, 3.5e-4])
 def test_the_likelihood_agrees_with_scipy(rate: float, quantum: float) -> None:
     energy = (quantum * np.array([1e-3, 0.1, 1.0, rate + 0.1, 3 * rate + 1])).astype(np.float32)
-    found = np.asarray(
+    log_density = np.asarray(
         compound_poisson.log_likelihood(energy, np.full_like(energy, rate), np.float32(quantum), EXPONENTIAL)
     )
-    np.testing.assert_allclose(found, [np.log(density(float(e), rate, quantum)) for e in energy], rtol=3e-3, atol=0.02)
+    np.testing.assert_allclose(
+        log_density, [np.log(density(float(e), rate, quantum)) for e in energy], rtol=3e-3, atol=0.02
+    )
 
 
 def test_an_empty_cell_has_the_probability_of_no_crossing() -> None:

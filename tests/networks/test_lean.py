@@ -91,7 +91,7 @@ def test_neighbours_fluctuate_together_and_each_cell_as_before(model: lean.Lean)
     assert correlation(0, 0, 1) == pytest.approx(0, abs=0.01)
 
 
-def test_hits_spread_less_where_they_put_right_what_a_layer_lacks(
+def test_correcting_the_energy_of_a_layer_narrows_the_spread_of_hits(
     model: lean.Lean, layers: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n = 200

@@ -23,7 +23,7 @@ activations = st.sampled_from(["leaky", "relu", "layer", "tanh", "none"])
 
 
 def randomize(network: keras.Model, seed: int = 1) -> keras.Model:
-    """Give normalisations statistics as if they were trained, with negative and vanishing scales among them."""
+    """Give normalisations random statistics as after training, including negative and zero scales."""
     rng = np.random.default_rng(seed)
     for layer in network.layers:
         if isinstance(layer, layers.BatchNormalization):
@@ -43,8 +43,8 @@ def functional(shape: tuple[int, ...], *chain: keras.Layer) -> keras.Model:
 
 def assert_equal(network: keras.Model, lowered: keras.Model, scale: float = 1.0) -> None:
     x = np.float32(scale) * np.random.default_rng(2).standard_normal((3, *network.input_shape[1:]), np.float32)
-    expected, found = np.asarray(network(x)), np.asarray(lowered(x))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=EXACT * np.abs(expected).max())
+    expected, outputs = np.asarray(network(x)), np.asarray(lowered(x))
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=EXACT * np.abs(expected).max())
 
 
 def kinds(network: keras.Model) -> set[type]:
@@ -126,7 +126,7 @@ def test_only_the_shift_before_a_padded_convolution_is_left(activation: str, pad
     assert "multiply" not in left
 
 
-def test_layers_that_no_rule_is_about_are_kept() -> None:
+def test_layers_without_a_rule_are_kept() -> None:
     network = functional(
         (4, 4, 6),
         layers.Conv2D(4, 3, dilation_rate=2, padding="same"),
@@ -141,7 +141,7 @@ def test_layers_that_no_rule_is_about_are_kept() -> None:
     assert_equal(network, lowered)
 
 
-def test_what_two_branches_share_is_computed_once() -> None:
+def test_a_shared_layer_is_computed_once() -> None:
     features = keras.Input((5, 5, 2))
     shared = layers.LeakyReLU()(layers.Conv2D(3, 2, padding="same")(features))
     branches = [layers.BatchNormalization()(shared), layers.Conv2D(3, 3, padding="same")(shared), shared]
@@ -187,6 +187,6 @@ def test_a_lowered_network_quantizes_fully(integer: bool, left: int) -> None:
         layers.Conv2D(2, 2, activation="relu"),
     )
     definition = compress(lower(network, integer=integer), features(network, 16), Quantization())
-    counted = count_operations(definition)
-    assert counted.float_arithmetic == left
-    assert (counted.integer_convolutions, counted.integer_products) == (3 + 4 * integer, 1)
+    operations = count_operations(definition)
+    assert operations.float_arithmetic == left
+    assert (operations.integer_convolutions, operations.integer_products) == (3 + 4 * integer, 1)

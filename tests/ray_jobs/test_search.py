@@ -121,5 +121,5 @@ def test_a_choice_that_cannot_be_made_ends_the_job_before_it_begins(
     driver = start("search", "--config", config, "--out", tmp_path / "out")
     said = driver.end()
     assert driver.process.returncode == 2, said
-    assert "error: search.choices: 'network.dpeth' is nothing that can be chosen" in said
+    assert "error: search.choices: 'network.dpeth' is not a setting" in said
     assert not (tmp_path / "out").exists()

@@ -9,11 +9,11 @@ from calogan.validation.standard import METRICS
 
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_of_a_report_is_defined_in_words(name: str) -> None:
-    found = glossary.metric(name)
-    assert found.formula
-    assert found.source
-    assert found.name == name.removeprefix("physics/")
-    assert "{" not in found.title
+    metric = glossary.metric(name)
+    assert metric.formula
+    assert metric.source
+    assert metric.name == name.removeprefix("physics/")
+    assert "{" not in metric.title
 
 
 def test_titles_tell_all_metrics_apart() -> None:
@@ -29,7 +29,7 @@ def test_templates_are_filled_in() -> None:
     assert glossary.curve("z").title == "Longitudinal profile"  # not the template of the other axes
 
 
-def test_what_the_table_does_not_know_is_called_by_its_name() -> None:
+def test_the_title_of_an_unknown_entry_is_its_name() -> None:
     metric, curve = glossary.metric("physics/new_thing"), glossary.curve("new_curve")
     assert (metric.title, metric.formula, metric.scale) == ("new thing", "", 1.0)
     assert (curve.title, curve.views, curve.log_x) == ("New curve", (), None)
@@ -42,8 +42,8 @@ def test_fractions_are_shown_times_100() -> None:
 
 
 def test_the_first_table_names_known_metrics() -> None:
-    known = {name.removeprefix("physics/") for name in METRICS}
-    assert set(glossary.summary()) <= known
+    names = {name.removeprefix("physics/") for name in METRICS}
+    assert set(glossary.summary()) <= names
 
 
 def test_texts_hold_no_address_and_no_unknown_field() -> None:

@@ -123,7 +123,7 @@ def test_the_verdict_is_in_words_and_explained(page: Page) -> None:
     assert plain.count("1 of 3 gates failed: number of hits, shift; 1 undecided.") == len(NAMES)
     for explanation in ("beyond the limit by more than two", "use more showers", "within the limit", "do not allow"):
         assert explanation in plain
-    assert "This version of the report has no definition of it in words." in plain
+    assert "This version of the report has no definition of this metric." in plain
 
 
 def test_nothing_is_fetched_from_elsewhere(text: str, page: Page) -> None:
@@ -221,9 +221,9 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 
 def test_all_reports_fit_into_one_json(reports: dict[str, ValidationReport]) -> None:
-    found = json.loads(html.to_json(reports, reference_name="Geant4"))
-    assert found["reference"] == "Geant4"
-    assert list(found["candidates"]) == list(NAMES)
-    metrics = found["candidates"]["INC int8"]["metrics"]
+    content = json.loads(html.to_json(reports, reference_name="Geant4"))
+    assert content["reference"] == "Geant4"
+    assert list(content["candidates"]) == list(NAMES)
+    metrics = content["candidates"]["INC int8"]["metrics"]
     assert metrics["physics/hits_shift"]["value"] == 0.5
     assert metrics["physics/auc_high_level"]["value"] is None

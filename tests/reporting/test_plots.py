@@ -77,7 +77,7 @@ def test_the_ratio_is_that_of_candidate_to_reference() -> None:
     assert outside[0, 1] == pytest.approx(figure.axes[-1].get_ylim()[0])  # the empty bin: an arrow
 
 
-def test_what_may_be_negative_is_subtracted() -> None:
+def test_a_reference_with_negative_values_is_subtracted() -> None:
     edges: Floats = np.linspace(-1, 1, 21)
     wave = np.sin(3 * edges[1:])
     shifted = Curve(edges, wave, 0.1 * np.ones(20), wave + 0.2, 0.1 * np.ones(20))

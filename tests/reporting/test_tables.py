@@ -9,9 +9,9 @@ from calogan.validation.report import ValidationReport
 
 
 def report_of(**gated: tuple[float, float, float] | None) -> ValidationReport:
-    """A report with gates: value, error and limit of each metric, or None where it is not measured."""
-    metrics = {f"physics/{name}": Estimate(*found[:2]) for name, found in gated.items() if found}
-    limits = {f"physics/{name}": Gate(found[2] if found else 1.0) for name, found in gated.items()}
+    """A report with gates: value, error and limit of each metric, or None if it is not measured."""
+    metrics = {f"physics/{name}": Estimate(*values[:2]) for name, values in gated.items() if values}
+    limits = {f"physics/{name}": Gate(values[2] if values else 1.0) for name, values in gated.items()}
     gates = {name: judge(gate, metrics.get(name)) for name, gate in limits.items()}
     return ValidationReport(
         showers={"reference": 1000, "candidate": 500},
@@ -30,18 +30,18 @@ def test_headlines_name_the_verdict_and_the_gates() -> None:
         "good": report_of(z_mean_shift=(0.0, 0.01, 0.2), hits_shift=None),
         "empty": report_of(hits_shift=None),
     }
-    found = {headline.name: headline for headline in tables.headlines(reports)}
-    assert [headline.verdict for headline in found.values()] == ["failed", "undecided", "passed", "not measured"]
-    assert found["bad"].text == "1 of 3 gates failed: number of hits, shift; 1 undecided"
-    assert found["unsure"].text.startswith("no gate failed, 1 of 2 gates undecided: mean energy of the worst layer")
-    assert found["good"].text == "1 of 1 gate passed"
-    assert [title for title, _ in found["bad"].gates] == [
+    headlines = {headline.name: headline for headline in tables.headlines(reports)}
+    assert [headline.verdict for headline in headlines.values()] == ["failed", "undecided", "passed", "not measured"]
+    assert headlines["bad"].text == "1 of 3 gates failed: number of hits, shift; 1 undecided"
+    assert headlines["unsure"].text.startswith("no gate failed, 1 of 2 gates undecided: mean energy of the worst layer")
+    assert headlines["good"].text == "1 of 1 gate passed"
+    assert [title for title, _ in headlines["bad"].gates] == [
         "number of hits, shift",
         "mean energy of the worst layer, shift",
     ]
     assert (
-        "more showers" in found["bad"].gates[1][1].explanation
-        or "times as many" in found["bad"].gates[1][1].explanation
+        "more showers" in headlines["bad"].gates[1][1].explanation
+        or "times as many" in headlines["bad"].gates[1][1].explanation
     )
 
 
@@ -105,5 +105,5 @@ def test_provenance_is_given_once_where_it_is_the_same() -> None:
 
 def test_definitions_are_those_of_the_metrics_there_are() -> None:
     report = report_of(x_mean=(1.0, 0.1, 2.0), y_mean=(1.0, 0.1, 2.0), brand_new=(1.0, 0.1, 2.0))
-    found = tables.used_definitions({"int8": report})
-    assert [entry.title for entry in found] == ["centre of the mean profile along x, y or z", "brand new"]
+    definitions = tables.used_definitions({"int8": report})
+    assert [entry.title for entry in definitions] == ["centre of the mean profile along x, y or z", "brand new"]

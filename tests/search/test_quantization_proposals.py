@@ -28,7 +28,7 @@ def kept(*names: str, precision: str = "float32", **changes: object) -> Quantiza
 
 
 def run(outcome: Outcome, operations: tuple[str, ...] = OPERATIONS, showers: int = 128) -> list[Trial | Failure]:
-    """Search to the end."""
+    """Run a search to its end."""
     history: list[Trial | Failure] = []
     while proposed := propose(BASE, operations, showers, history):
         history += map(outcome, proposed)
@@ -36,7 +36,7 @@ def run(outcome: Outcome, operations: tuple[str, ...] = OPERATIONS, showers: int
 
 
 def losing(harm: dict[str, float], time: dict[str, float] | None = None) -> Outcome:
-    """Each operation in int8 harms by its own amount, and takes its time when it is not."""
+    """Each operation costs score in int8, and time in float32."""
 
     def outcome(quantization: Quantization) -> Trial:
         floats = quantization.keep_float32 + quantization.keep_bfloat16
@@ -65,28 +65,28 @@ def test_no_more_calibration_showers_than_there_are_are_proposed() -> None:
     assert {"per_tensor", "kl"} <= {q.granularity for q in first} | {q.algorithm for q in first}
 
 
-def test_what_the_base_keeps_is_not_tried_again() -> None:
+def test_operations_kept_by_the_base_are_not_proposed() -> None:
     first = propose(kept("dense 1"), OPERATIONS, 128, [])
     assert [q.keep_float32 for q in first if len(q.keep_float32) > 1] == [
         tuple(sorted(("dense 1", name))) for name in OPERATIONS[1:]
     ]
 
 
-def test_only_what_is_missing_is_proposed_again() -> None:
+def test_only_missing_trials_are_proposed_again() -> None:
     first = propose(BASE, OPERATIONS, 128, [])
     assert propose(BASE, OPERATIONS, 128, [trial(q) for q in first[2:]]) == first[:2]
 
 
 def test_the_most_useful_operations_are_combined_the_cheapest_gain_first() -> None:
     harm = {"dense 1": 0.02, "convolution 2": 0.02, "convolution 3": 0.001}
-    tried = run(losing(harm, {"dense 1": 0.01, "convolution 2": 0.1, "convolution 3": 0.1}))
-    combined = [q.quantization.keep_float32 for q in tried if len(q.quantization.keep_float32) > 1]
+    history = run(losing(harm, {"dense 1": 0.01, "convolution 2": 0.1, "convolution 3": 0.1}))
+    combined = [q.quantization.keep_float32 for q in history if len(q.quantization.keep_float32) > 1]
     assert combined == [("convolution 2", "dense 1"), ("convolution 2", "convolution 3", "dense 1")]
-    bfloat16 = [q.quantization.keep_bfloat16 for q in tried if q.quantization.keep_bfloat16]
+    bfloat16 = [q.quantization.keep_bfloat16 for q in history if q.quantization.keep_bfloat16]
     assert bfloat16 == [("dense 1",), *combined]
 
 
-def test_what_gains_nothing_beyond_statistics_is_not_combined() -> None:
+def test_insignificant_gains_are_not_combined() -> None:
     def outcome(quantization: Quantization) -> Trial:
         return trial(
             quantization, 0.01 if quantization == BASE else 0.009, spread=0.0 if quantization == BASE else 0.01
@@ -107,9 +107,9 @@ def test_a_base_that_cannot_be_made_ends_the_search_after_the_first_trials() -> 
     def outcome(quantization: Quantization) -> Trial | Failure:
         return Failure(quantization, "no") if quantization == BASE else trial(quantization)
 
-    tried = run(outcome)
-    assert len(tried) == 10
-    assert BASE not in [found.quantization for found in rank(tried, 0.01)]
+    history = run(outcome)
+    assert len(history) == 10
+    assert BASE not in [each.quantization for each in rank(history, 0.01)]
 
 
 @given(st.data())
@@ -124,18 +124,18 @@ def test_a_search_ends_repeats_nothing_and_names_only_operations_of_the_network(
         loss, speed = data.draw(st.floats(-0.1, 0.1)), data.draw(st.floats(0.1, 5))
         return trial(quantization, loss, speed, data.draw(st.floats(0, 0.01)))
 
-    tried = [attempt.quantization for attempt in run(outcome, names)]
-    assert len(set(tried)) == len(tried) <= 6 + number + 4 * COMBINED
-    assert tried[0] == BASE
-    assert {name for q in tried for name in q.keep_float32 + q.keep_bfloat16} <= set(names)
+    configurations = [attempt.quantization for attempt in run(outcome, names)]
+    assert len(set(configurations)) == len(configurations) <= 6 + number + 4 * COMBINED
+    assert configurations[0] == BASE
+    assert {name for q in configurations for name in q.keep_float32 + q.keep_bfloat16} <= set(names)
 
 
 @given(st.permutations(OPERATIONS), st.integers(0, COMBINED))
 @settings(max_examples=30, deadline=None)
 def test_the_operations_that_must_stay_float_are_found(order: list[str], number: int) -> None:
     needed = order[:number]
-    tried = run(losing(dict.fromkeys(needed, 0.02)))
-    best = rank(tried, 0.01)[0].quantization
+    history = run(losing(dict.fromkeys(needed, 0.02)))
+    best = rank(history, 0.01)[0].quantization
     assert set(best.keep_float32 + best.keep_bfloat16) == set(needed)
 
 
@@ -146,7 +146,7 @@ def test_the_fastest_within_the_tolerance_comes_first() -> None:
         trial(kept("b"), -0.001, 3),
         trial(kept("c"), 0.007, 2.5),
     ]
-    assert [found.speedup for found in rank(trials, 0.01)] == [3, 2.5, 2]
+    assert [each.speedup for each in rank(trials, 0.01)] == [3, 2.5, 2]
 
 
 def test_a_loss_that_is_not_proved_small_is_not_tolerated() -> None:
@@ -156,15 +156,15 @@ def test_a_loss_that_is_not_proved_small_is_not_tolerated() -> None:
 
 def test_of_equal_speeds_the_smaller_loss_comes_first() -> None:
     trials = [trial(kept("a"), 0.004, 3.05), trial(kept("b"), 0.001, 3.0), trial(kept("c"), 0.0, 2.0)]
-    assert [found.quantization.keep_float32 for found in rank(trials, 0.01)] == [("b",), ("a",), ("c",)]
+    assert [each.quantization.keep_float32 for each in rank(trials, 0.01)] == [("b",), ("a",), ("c",)]
 
 
 @given(st.lists(st.tuples(st.floats(-0.1, 0.1), st.floats(0.1, 5)), min_size=1, max_size=8))
-def test_ranking_drops_and_invents_nothing(found: list[tuple[float, float]]) -> None:
-    trials = [trial(kept(str(k)), loss, speed) for k, (loss, speed) in enumerate(found)]
+def test_ranking_drops_and_invents_nothing(points: list[tuple[float, float]]) -> None:
+    trials = [trial(kept(str(k)), loss, speed) for k, (loss, speed) in enumerate(points)]
     good = [one for one in trials if one.loss + 2 * one.loss_error <= 0.01 * one.float32_score]
     if not good:
-        with pytest.raises(GateError, match=rf"none of {len(trials)} .* widen"):
+        with pytest.raises(GateError, match=rf"none of {len(trials)} .* increase"):
             rank(trials, 0.01)
         return
     ranked = rank(trials, 0.01)
@@ -174,9 +174,9 @@ def test_ranking_drops_and_invents_nothing(found: list[tuple[float, float]]) -> 
 
 
 def test_no_trial_at_all_is_an_error_with_the_reasons() -> None:
-    with pytest.raises(QuantizationError, match="no quantization could be made: out of luck; no model"):
+    with pytest.raises(QuantizationError, match="no quantization succeeded: out of luck; no model"):
         rank([Failure(BASE, "out of luck"), Failure(kept("a"), "no model"), Failure(kept("b"), "no model")], 0.01)
-    with pytest.raises(QuantizationError, match="nothing was tried"):
+    with pytest.raises(QuantizationError, match="there was no trial"):
         rank([], 0.01)
 
 
@@ -189,12 +189,12 @@ def test_a_score_that_is_no_score_is_refused(bad: float) -> None:
         Trial(BASE, (), (), {}, 1.0, {})
 
 
-def test_what_both_precisions_share_cancels_in_the_loss() -> None:
-    found = Trial(BASE, (0.69, 0.79, 0.62), (0.70, 0.80, 0.63), {"perf/network_speedup": 3.0}, 1.0, {})
-    assert found.loss == pytest.approx(0.01)
-    assert found.loss_error == pytest.approx(0, abs=1e-12)
-    assert found.metrics()["physics/score_float32"] == pytest.approx(0.71)
-    assert "loss +0.0100 +- 0.0000, network 3.00x" in summary(found)
+def test_common_fluctuations_cancel_in_the_loss() -> None:
+    result = Trial(BASE, (0.69, 0.79, 0.62), (0.70, 0.80, 0.63), {"perf/network_speedup": 3.0}, 1.0, {})
+    assert result.loss == pytest.approx(0.01)
+    assert result.loss_error == pytest.approx(0, abs=1e-12)
+    assert result.metrics()["physics/score_float32"] == pytest.approx(0.71)
+    assert "loss +0.0100 +- 0.0000, network 3.00x" in summary(result)
 
 
 def test_a_quantization_is_written_as_the_file_that_repeats_it() -> None:

@@ -1,4 +1,4 @@
-"""Descriptions of detectors: the packaged one, others, and what is refused."""
+"""Descriptions of detectors: the packaged one, others, and invalid ones."""
 
 from pathlib import Path
 
@@ -51,10 +51,10 @@ def test_other_numbers_of_layers_and_cells(tmp_path: Path) -> None:
         ("count = 17", "count = 199", "207 layers of 25 x 25 cells are too many"),
         ("absorber_mm = 2.4", "absorber_mm = 0.0", "plates.0.absorber_mm"),
         ("W = 0.93", "Pb = 0.93", "no interaction tables for Pb; expected H, C"),
-        ("W = 0.93", "W = 0.5", r"the shares add up to 0\.57; expected 1"),
+        ("W = 0.93", "W = 0.5", r"the fractions add up to 0\.57; expected 1"),
         ("density = 17.8", "density = 0.0", "materials.tungsten_alloy.density"),
         ('absorber = "tungsten_alloy"', 'absorber = "lead"', "no material lead under materials"),
-        ('absorber = "tungsten_alloy"', 'absorber = "silicon"', "silicon is the material of the read-out"),
+        ('absorber = "tungsten_alloy"', 'absorber = "silicon"', "silicon is the built-in read-out material"),
         ('material = "silicon"', 'material = "air"', "exactly one slice of silicon"),
         ('name = "clic"', "name = clic", "is not TOML"),
     ],

@@ -1,4 +1,4 @@
-"""Interaction tables: limits known by hand, constants of nature, and the numbers the reference showers were made with."""
+"""Interaction tables: analytic limits, constants of nature, and the tables used for the reference showers."""
 
 import importlib.util
 import os
@@ -36,7 +36,7 @@ ATOMIC_MASS = {"C": 12.011, "Si": 28.086, "Ar": 39.948, "Cu": 63.546, "W": 183.8
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tables as they are written for Geant4."""
+    """The tables in Geant4's format."""
     if importlib.util.find_spec("geant4_pybind") is None:
         pytest.skip("geant4-pybind is not installed")
     folder = tmp_path_factory.mktemp("tables")
@@ -115,7 +115,7 @@ def test_share_of_atomic_electrons() -> None:
     ],
 )
 def test_numbers_of_the_reference_showers(z: int, log10_mev: float, share: float, expected: float) -> None:
-    """Scaled cross-sections, mb, of the tables that the packaged Geant4 showers were made with."""
+    """Scaled cross-sections, mb, of the tables used for the packaged Geant4 showers."""
     assert bremsstrahlung(z, 10.0 ** np.array([log10_mev]), np.array([share])) == pytest.approx(expected, rel=2e-5)
 
 

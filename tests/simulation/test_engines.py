@@ -41,11 +41,11 @@ def test_the_same_production_twice_is_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_long_run_comes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     energy = EnergyRange(2, 10).draw(50, 1)
-    told: list[int] = []
+    counts: list[int] = []
     monkeypatch.setattr(engines, "_PART", 20)
-    parts = list(Engine().simulate(energy, seed=1, first=30, progress=told.append))
+    parts = list(Engine().simulate(energy, seed=1, first=30, progress=counts.append))
     assert [len(part) for part in parts] == [20, 20, 10]
-    assert sum(told) == 50
+    assert sum(counts) == 50
     whole = parametric.simulate(energy, seed=1, first=30)
     np.testing.assert_array_equal(np.concatenate([part.showers for part in parts]), whole.showers)
 
@@ -57,7 +57,7 @@ def test_a_shard_of_default_size_is_minutes_of_work(name: str) -> None:
     assert sum(shard.showers for shard in plan.shards) == 10**6
 
 
-def test_files_say_what_made_them(tmp_path: Path) -> None:
+def test_files_name_their_simulation(tmp_path: Path) -> None:
     folder = produce(tmp_path / "p", Engine(tuning=PUBLISHED), 3, 3)
     with h5py.File(folder / "showers-00000.h5") as file:
         assert file.attrs["generator"] == "parametric simulation"
@@ -80,19 +80,19 @@ def test_other_settings_are_another_production(tmp_path: Path) -> None:
         ({"field_tesla": float("nan")}, "field_tesla"),
     ],
 )
-def test_impossible_settings_are_told(wrong: dict[str, float], message: str) -> None:
+def test_impossible_settings_are_reported(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_engine("geant4", **wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("energy", [EnergyRange(0.01, 5), EnergyRange(2, 5000)])
-def test_energies_an_engine_cannot_do_are_told_before_anything_is_made(energy: EnergyRange) -> None:
+def test_energies_outside_the_range_are_reported_before_the_start(energy: EnergyRange) -> None:
     with pytest.raises(
         RequestError, match=r"is outside the range of the parametric simulation; ask for 0\.5 to 1000 GeV"
     ):
         engines.plan(Engine(), energy, showers=10, seed=1)
 
 
-def test_a_detector_that_is_not_there_is_told() -> None:
+def test_a_missing_detector_is_reported() -> None:
     with pytest.raises(ConfigError, match="no detector 'none': give a TOML file or one of clic"):
         load_engine("geant4", detector="none")

@@ -1,4 +1,4 @@
-"""Geant4 showers: physics against published and measured numbers, reproducibility, data, and processes that die."""
+"""Geant4 showers: physics against published and measured numbers, reproducibility, data, and crashing processes."""
 
 import importlib.util
 import signal
@@ -71,7 +71,7 @@ def reference() -> Events:
 
 
 def near(values: NDArray[np.floating], expected: float, *, relative: float = 0) -> bool:
-    """Whether the mean is within four of its standard errors, and a tolerance for what is expected."""
+    """Whether the mean is within four standard errors plus the tolerance of the expected value."""
     error = values.std() / np.sqrt(len(values))
     return bool(abs(values.mean() - expected) < 4 * error + relative * abs(expected))
 
@@ -253,16 +253,16 @@ def test_data_downloaded_earlier_are_found(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.parametrize("variable", ["G4LEDATA", "GEANT4_DATA_DIR"])
-def test_a_variable_that_points_elsewhere_is_told(
+def test_a_variable_that_points_elsewhere_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
 ) -> None:
     monkeypatch.setenv(variable, str(tmp_path))
-    with pytest.raises(SimulationError, match=rf"{variable} is set, but .* does not hold .* G4EMLOW8\.8; point it"):
+    with pytest.raises(SimulationError, match=rf"{variable} is set, but .* does not hold .* G4EMLOW8\.8; set it"):
         geant4.data_origin()
 
 
 @needs_geant4
-def test_header_says_how_showers_were_made() -> None:
+def test_the_header_describes_the_simulation() -> None:
     header = geant4.header(field_tesla=0, cut_mm=1.5)
     assert header["geant4_version"] == "11.4.1"
     assert header["physics_list"] == "G4EmStandardPhysics"
@@ -276,7 +276,7 @@ def test_header_says_how_showers_were_made() -> None:
 
 
 def children() -> list[psutil.Process]:
-    """Simulations of this process that are running."""
+    """Running simulations started by this process."""
     return [child for child in psutil.Process().children() if "calogan.simulation.geant4_worker" in child.cmdline()]
 
 
@@ -285,13 +285,13 @@ def test_fatal_error_shows_the_last_lines(monkeypatch: pytest.MonkeyPatch, tmp_p
     (tmp_path / "brem_SB").mkdir()
     (tmp_path / "epics2017" / "phot").mkdir(parents=True)
     monkeypatch.setenv("G4LEDATA", str(tmp_path))
-    with pytest.raises(SimulationError, match=r"(?s)Geant4 died with .*; its last lines:.*(brem_SB|Exception)"):
+    with pytest.raises(SimulationError, match=r"(?s)Geant4 ended with .*; its last lines:.*(brem_SB|Exception)"):
         fixed(1, 1)
 
 
 @needs_geant4
-def test_a_killed_simulation_is_told() -> None:
-    with pytest.raises(SimulationError, match="Geant4 died with SIGKILL"):
+def test_a_killed_simulation_is_reported() -> None:
+    with pytest.raises(SimulationError, match="Geant4 ended with SIGKILL"):
         fixed(2, 1000, progress=lambda _: children()[0].kill())
     assert not children()
 
@@ -334,13 +334,13 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_worker_cannot_be_imported_by_mistake() -> None:
-    """It would make geant4-pybind ask whether to download."""
+    """The import would make geant4-pybind offer a download."""
     code = "import calogan.simulation.geant4_worker"
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
     assert answer.returncode == 1
-    assert "the process that geant4.simulate starts" in answer.stderr
+    assert "call geant4.simulate" in answer.stderr
     assert "download the missing ones" not in answer.stdout
 
 
@@ -359,9 +359,9 @@ def test_no_energies_give_no_showers() -> None:
         ({"energy": [[1.0]]}, r"shape \(1, 1\); expected \(n,\)"),
         ({"seed": -1}, "seed -1 is negative"),
         ({"first": -1}, "first -1 is negative"),
-        ({"field_tesla": 21.0}, r"field 21\.0 T is not possible"),
-        ({"field_tesla": float("nan")}, "field nan T is not possible"),
-        ({"cut_mm": 0.0}, r"cut 0\.0 mm is not possible"),
+        ({"field_tesla": 21.0}, r"field 21\.0 T is out of range"),
+        ({"field_tesla": float("nan")}, "field nan T is out of range"),
+        ({"cut_mm": 0.0}, r"cut 0\.0 mm is out of range"),
     ],
 )
 def test_impossible_requests_are_refused(settings: dict[str, object], message: str) -> None:
@@ -373,7 +373,7 @@ def test_impossible_requests_are_refused(settings: dict[str, object], message: s
 @pytest.mark.slow
 @needs_geant4
 def test_the_last_layer_is_that_of_the_packaged_showers() -> None:
-    """Nothing is behind it that the field could bend electrons back from; that would be a third more hits."""
+    """The world ends behind the last layer: the field would bend electrons back from a gap, with a third more hits."""
     packaged = read_events(packaged_sample())
     chosen = packaged[np.flatnonzero((packaged.energy > 80) & (packaged.energy < 150))]
     simulated = geant4.simulate(chosen.energy[:40], seed=6)

@@ -1,4 +1,4 @@
-"""The effective media: averages known by hand."""
+"""The effective media: averages calculated by hand."""
 
 import pytest
 

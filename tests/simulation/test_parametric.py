@@ -1,4 +1,4 @@
-"""The parametrisation: answers known by hand, determinism, and agreement with Geant4."""
+"""The parametrisation: results calculated by hand, determinism, and agreement with Geant4."""
 
 from itertools import pairwise
 
@@ -37,7 +37,7 @@ def square_share(events: Events, half: int) -> float:
 
 @pytest.fixture(scope="module")
 def reference() -> Events:
-    """Geant4 showers that the tuning did not see."""
+    """Geant4 showers that were not used for the tuning."""
     return read_events(packaged_sample())
 
 
@@ -77,7 +77,7 @@ def test_showers_are_symmetric_in_x_and_y() -> None:
 
 
 def test_spots_add_up_to_the_energy_of_their_layer() -> None:
-    """Without radius all energy is in the central column; with one, only what leaves the grid is missing."""
+    """With radius 0 all energy is in the central column; with a radius, only the energy off the grid is missing."""
     energy = np.full(64, 50, dtype=np.float32)
     layers = simulate(energy, seed=1).showers.sum(axis=(1, 2), dtype=np.float64)
     needle = simulate(
@@ -182,14 +182,14 @@ def mean_radius(events: Events) -> NDArray[np.float64]:
 
 
 def around_trend(values: NDArray[np.float64], energy: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Values less their straight line in ln E."""
+    """Values minus their linear trend in ln E."""
     ln_e = np.log(energy.astype(np.float64))
     return np.asarray(values - np.polynomial.Polynomial.fit(ln_e, values, 1)(ln_e))
 
 
 @pytest.mark.parametrize(("low", "high"), [(10, 100), (100, 250), (250, 500)])
 def test_averages_agree_with_geant4(reference: Events, candidate: Events, low: float, high: float) -> None:
-    """Averages of a parametrisation are good to about 1 %, which is also the statistical error of either sample."""
+    """Averages of the parametrisation are accurate to about 1 %, which is also the statistical error of each sample."""
     geant4, ours = (events[(events.energy >= low) & (events.energy < high)] for events in (reference, candidate))
     assert sampling_fraction(ours) == pytest.approx(sampling_fraction(geant4), rel=0.02)
     for half, limit in ((0, 0.02), (1, 0.01), (4, 0.005)):  # 9x9 cells: nearly two Moliere radii

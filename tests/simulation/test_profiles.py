@@ -1,4 +1,4 @@
-"""The formulas: numbers worked out by hand, and limits that do not depend on the fit."""
+"""The formulas: numbers calculated by hand, and limits that do not depend on the fit."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ HALF = np.full((1, 1), 0.5)
 
 
 def profile(gev: float, tuning: Tuning = PUBLISHED) -> tuple[NDArray[np.float64], Profile]:
-    """The profile of a shower on the median, with its energy."""
+    """The median profile of a shower, with its energy."""
     energy = np.array([[gev]])
     return energy, longitudinal_profile(np.log(energy * 1000 / THIN.critical_energy), HALF, HALF, tuning)
 

@@ -1,4 +1,4 @@
-"""The fit of the parametrisation, on showers that the parametrisation itself made, and the file of its result."""
+"""The fit of the parametrisation, tested on its own showers, and the file of its result."""
 
 import re
 from pathlib import Path
@@ -16,13 +16,13 @@ from calogan.simulation.tuning import read_tuning, tune, write_tuning
 ENERGY = np.random.default_rng(0).uniform(10, 30, 60).astype(np.float32)
 
 
-def test_fit_finds_what_its_reference_was_made_with() -> None:
+def test_the_fit_recovers_the_constants_of_its_reference() -> None:
     changes = {"depth": 1.1, "depth_offset": 0.0, "response_thin": 0.9, "response_thick": 0.9, "onset": 0.1}
     truth = TUNED.model_copy(update=changes)
     lines: list[str] = []
-    found = tune(simulate(ENERGY, seed=5, tuning=truth), seed=5, progress=lines.append)
-    assert found.response_thin == pytest.approx(truth.response_thin, rel=0.03)
-    assert found.onset < 0.7 * TUNED.onset
+    fit = tune(simulate(ENERGY, seed=5, tuning=truth), seed=5, progress=lines.append)
+    assert fit.response_thin == pytest.approx(truth.response_thin, rel=0.03)
+    assert fit.onset < 0.7 * TUNED.onset
     distance = [float(re.findall(r"distance (\d+)", line)[0]) for line in lines]
     assert min(distance) < 0.2 * distance[0]
 

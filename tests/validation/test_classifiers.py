@@ -7,7 +7,7 @@ from calogan.validation.observables import Floats
 
 
 def two_scores(candidate: int, reference: int, high: float = 0.8) -> tuple[classifiers.Rows, Floats]:
-    """Four of five showers of the candidate have a high score, four of five of the reference a low one."""
+    """Four of five candidate showers have a high score, four of five reference showers a low one."""
     numbers = [candidate * 4 // 5, candidate // 5, reference // 5, reference * 4 // 5]
     return np.repeat([1, 1, 0, 0], numbers), np.repeat([high, 1 - high, high, 1 - high], numbers)
 
@@ -29,26 +29,26 @@ def test_neighbours_in_energy_stay_together() -> None:
 @pytest.mark.parametrize("reference", [1000, 5000])
 def test_known_scores_give_the_known_numbers(reference: int) -> None:
     label, score = two_scores(1000, reference)
-    found = classifiers.assess(label, score, score)
+    assessment = classifiers.assess(label, score, score)
 
-    assert found.auc.value == pytest.approx(0.8 * 0.8 + 0.5 * 2 * 0.8 * 0.2)
+    assert assessment.auc.value == pytest.approx(0.8 * 0.8 + 0.5 * 2 * 0.8 * 0.2)
     # 1 minus the entropy of (0.8, 0.2) in bits
-    assert found.jsd.value == pytest.approx(1 + 0.8 * np.log2(0.8) + 0.2 * np.log2(0.2))
-    assert found.calibration_error.value == pytest.approx(0, abs=1e-12)
-    assert found.auc.error == pytest.approx(0.4 * np.sqrt(0.25 / 1000 + 0.25 / reference) * 2**0.5, rel=0.5)
-    assert found.curve.share[[1, 8]] == pytest.approx([0.2, 0.8])
-    assert np.isnan(found.curve.share[5])
+    assert assessment.jsd.value == pytest.approx(1 + 0.8 * np.log2(0.8) + 0.2 * np.log2(0.2))
+    assert assessment.calibration_error.value == pytest.approx(0, abs=1e-12)
+    assert assessment.auc.error == pytest.approx(0.4 * np.sqrt(0.25 / 1000 + 0.25 / reference) * 2**0.5, rel=0.5)
+    assert assessment.curve.share[[1, 8]] == pytest.approx([0.2, 0.8])
+    assert np.isnan(assessment.curve.share[5])
 
 
-def test_scores_that_are_too_sure_are_found_and_mended() -> None:
+def test_overconfident_scores_are_detected_and_corrected() -> None:
     label, score = two_scores(2000, 2000, high=0.95)
     calibrate = classifiers.isotonic_calibration(label, score)
-    found = classifiers.assess(label, score, calibrate(score))
+    assessment = classifiers.assess(label, score, calibrate(score))
 
-    assert found.calibration_error.value == pytest.approx(0.15)
+    assert assessment.calibration_error.value == pytest.approx(0.15)
     assert calibrate(np.array([0.0, 0.05, 0.95, 1.0])) == pytest.approx([0.2, 0.2, 0.8, 0.8])
-    assert found.curve.score[[1, 2, 8]] == pytest.approx([np.nan, 0.2, 0.8], nan_ok=True)
-    assert found.jsd.value == pytest.approx(0.278, abs=1e-3)
+    assert assessment.curve.score[[1, 2, 8]] == pytest.approx([np.nan, 0.2, 0.8], nan_ok=True)
+    assert assessment.jsd.value == pytest.approx(0.278, abs=1e-3)
 
 
 def test_weights_count_as_showers() -> None:
@@ -72,7 +72,7 @@ def test_a_sure_mistake_does_not_outweigh_the_rest() -> None:
 
 
 @pytest.mark.parametrize("ratio", [1, 3])
-def test_trees_find_what_is_there_and_nothing_else(ratio: int) -> None:
+def test_trees_find_real_differences_only(ratio: int) -> None:
     rng = np.random.default_rng(1)
     energy = rng.uniform(2, 500, 400)
     folds = classifiers.energy_folds(energy, np.repeat(energy, ratio))
@@ -92,8 +92,8 @@ def test_trees_find_what_is_there_and_nothing_else(ratio: int) -> None:
 
 def test_pairs_of_one_energy_do_not_push_the_area_below_one_half() -> None:
     energy = np.random.default_rng(2).uniform(2, 500, (500, 1))
-    found = classifiers.repeated_auc(energy, energy, classifiers.energy_folds(energy[:, 0], energy[:, 0]))
-    assert found.auc.value == pytest.approx(0.5, abs=0.01)
+    separability = classifiers.repeated_auc(energy, energy, classifiers.energy_folds(energy[:, 0], energy[:, 0]))
+    assert separability.auc.value == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_seed_gives_the_same_again() -> None:

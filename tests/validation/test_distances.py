@@ -51,9 +51,9 @@ def test_frechet_distance_of_known_normal_distributions() -> None:
     # the covariances commute: the distance is that of means and standard deviations
     expected = ((0.3 / scale) ** 2 + (0.5 / scale) ** 2).sum()
 
-    found = distances.frechet_distance(r, c)
-    assert found.value == pytest.approx(expected, abs=3 * found.error)
-    assert found.error < 0.1 * expected
+    estimate = distances.frechet_distance(r, c)
+    assert estimate.value == pytest.approx(expected, abs=3 * estimate.error)
+    assert estimate.error < 0.1 * expected
 
 
 def test_frechet_distance_of_correlated_features() -> None:
@@ -65,8 +65,8 @@ def test_frechet_distance_of_correlated_features() -> None:
     # for two features the trace of the root of a matrix follows from its trace and determinant
     overlap = np.sqrt(np.trace(s1 @ s2) + 2 * np.sqrt(np.linalg.det(s1 @ s2)))
 
-    found = distances.frechet_distance(r, c)
-    assert found.value == pytest.approx(np.trace(s1) + np.trace(s2) - 2 * overlap, rel=0.03)
+    estimate = distances.frechet_distance(r, c)
+    assert estimate.value == pytest.approx(np.trace(s1) + np.trace(s2) - 2 * overlap, rel=0.03)
 
 
 def test_frechet_distance_does_not_depend_on_the_number_of_showers() -> None:
@@ -90,17 +90,17 @@ def test_frechet_distance_stands_dependent_and_constant_features() -> None:
 def test_kernel_distance_of_known_moments() -> None:
     r, c = np.tile([[-1.0], [1.0]], (2000, 1)), np.tile([[-0.5], [0.5]], (2000, 1))
     # one feature: the sum over j of binomial(4, j) (difference of the j-th moments)^2
-    found = distances.kernel_distance(r, c)
-    assert found.value == pytest.approx(6 * 0.75**2 + 0.9375**2, rel=0.01)
+    estimate = distances.kernel_distance(r, c)
+    assert estimate.value == pytest.approx(6 * 0.75**2 + 0.9375**2, rel=0.01)
 
 
 def test_kernel_distance_is_not_biased_and_its_error_is_right() -> None:
-    found = [distances.kernel_distance(normal(k, 200), normal(100 + k, 300, shift=0.3), seed=k) for k in range(30)]
+    estimates = [distances.kernel_distance(normal(k, 200), normal(100 + k, 300, shift=0.3), seed=k) for k in range(30)]
     same = [distances.kernel_distance(normal(k, 200), normal(100 + k, 300), seed=k) for k in range(30)]
 
-    assert np.mean([e.error for e in found]) == pytest.approx(np.std([e.value for e in found]), rel=0.5)
+    assert np.mean([e.error for e in estimates]) == pytest.approx(np.std([e.value for e in estimates]), rel=0.5)
     assert np.mean([e.value for e in same]) == pytest.approx(0, abs=3 * np.std([e.value for e in same]) / np.sqrt(30))
-    assert np.mean([e.value for e in found]) > 3 * found[0].error
+    assert np.mean([e.value for e in estimates]) > 3 * estimates[0].error
 
 
 def test_kernel_distance_takes_a_part_of_large_samples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,28 +116,28 @@ def test_kernel_distance_takes_a_part_of_large_samples(monkeypatch: pytest.Monke
 def test_precision_recall_density_coverage_by_hand() -> None:
     r, c = np.array([[0.0], [1], [3], [6]]), np.array([[0.5], [5], [20], [21]])
 
-    found = distances.precision_recall_density_coverage(r, c, neighbours=1)
-    assert {name: e.value for name, e in found.items()} == {
+    estimates = distances.precision_recall_density_coverage(r, c, neighbours=1)
+    assert {name: e.value for name, e in estimates.items()} == {
         "precision": 0.5,
         "recall": 1.0,
         "density": 0.75,
         "coverage": 0.75,
     }
-    assert found["precision"].error == pytest.approx(0.25)
+    assert estimates["precision"].error == pytest.approx(0.25)
 
 
 def test_equal_distributions_have_the_known_density_and_coverage() -> None:
-    found = distances.precision_recall_density_coverage(normal(0, 2000), normal(1, 2500))
-    assert found["density"].value == pytest.approx(1, abs=5 * found["density"].error)
-    assert found["coverage"].value == pytest.approx(1 - 0.5**5, abs=5 * found["coverage"].error)
+    estimates = distances.precision_recall_density_coverage(normal(0, 2000), normal(1, 2500))
+    assert estimates["density"].value == pytest.approx(1, abs=5 * estimates["density"].error)
+    assert estimates["coverage"].value == pytest.approx(1 - 0.5**5, abs=5 * estimates["coverage"].error)
 
 
 def test_a_generator_of_few_showers_is_precise_but_covers_little() -> None:
     collapsed = np.repeat(normal(1, 20), 50, axis=0) + normal(2, 1000, scale=1e-3)
-    found = distances.precision_recall_density_coverage(normal(0, 1000), collapsed)
-    assert found["precision"].value > 0.7
-    assert found["recall"].value < 0.1
-    assert found["coverage"].value < 0.3
+    estimates = distances.precision_recall_density_coverage(normal(0, 1000), collapsed)
+    assert estimates["precision"].value > 0.7
+    assert estimates["recall"].value < 0.1
+    assert estimates["coverage"].value < 0.3
 
 
 def test_empty_cells_are_zero_decades_above_the_threshold() -> None:

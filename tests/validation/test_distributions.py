@@ -17,8 +17,8 @@ def test_separation_power_of_equal_disjoint_and_known_histograms() -> None:
 
 
 def test_separation_power_of_one_distribution_is_that_of_the_noise() -> None:
-    found = [distributions.separation_power(*RNG.random((2, 500)), bins=20, seed=k) for k in range(20)]
-    assert np.mean([e.value for e in found]) == pytest.approx(19 * 2 / 500 / 4, rel=0.2)
+    estimates = [distributions.separation_power(*RNG.random((2, 500)), bins=20, seed=k) for k in range(20)]
+    assert np.mean([e.value for e in estimates]) == pytest.approx(19 * 2 / 500 / 4, rel=0.2)
 
 
 def test_separation_power_does_not_depend_on_the_unit() -> None:
@@ -30,9 +30,9 @@ def test_separation_power_does_not_depend_on_the_unit() -> None:
 
 def test_kolmogorov_smirnov_distance_by_hand() -> None:
     r, c = np.arange(100.0), np.arange(100.0) + 25
-    found = distributions.kolmogorov_smirnov(r, c)
-    assert found.value == pytest.approx(0.25)
-    assert found.error == pytest.approx(0.06, rel=0.4)
+    estimate = distributions.kolmogorov_smirnov(r, c)
+    assert estimate.value == pytest.approx(0.25)
+    assert estimate.error == pytest.approx(0.06, rel=0.4)
 
 
 def width(n: int, energy: Floats, spread: float, rng: np.random.Generator) -> Floats:
@@ -42,13 +42,13 @@ def width(n: int, energy: Floats, spread: float, rng: np.random.Generator) -> Fl
 def test_fluctuation_is_that_at_fixed_energy() -> None:
     energy = RNG.uniform(2, 500, (2, 5000))
     r, c = width(5000, energy[0], 0.1, RNG), width(5000, energy[1], 0.08, RNG)
-    found = distributions.fluctuation_shift(r, c, (energy[0], energy[1]))
+    estimate = distributions.fluctuation_shift(r, c, (energy[0], energy[1]))
 
     # the change of the width with Ep inside a bin, 0.1 / sqrt(12), is in both
     trend = 0.1 / np.sqrt(12)
     expected = np.hypot(0.08, trend) / np.hypot(0.1, trend) - 1
-    assert found.value == pytest.approx(expected, abs=4 * found.error)
-    assert found.error == pytest.approx(1 / np.sqrt(5000), rel=0.4)
+    assert estimate.value == pytest.approx(expected, abs=4 * estimate.error)
+    assert estimate.error == pytest.approx(1 / np.sqrt(5000), rel=0.4)
     assert distributions.fluctuation_shift(r, r, (energy[0], energy[0])).value == 0
 
 
@@ -59,13 +59,13 @@ def test_moment_shifts_in_bins_of_energy() -> None:
     moved[:50, 0] *= 1.1
     moved[3, 1] = np.nan
 
-    found = distributions.moment_shifts(moments, moved, (energy, energy), [(2, 50), (50, 300), (300, 500)])
-    assert found.mean.shape == found.std_error.shape == (3, 2)
-    assert (found.mean[0, 0], found.std[0, 0]) == pytest.approx((0.1, 0.1))
-    assert found.mean[1] == pytest.approx([0, 0], abs=1e-12)
-    assert np.isnan(found.mean[2]).all()
-    assert found.overall.value == pytest.approx((0.1 + abs(found.mean[0, 1])) / 4)
-    assert found.mean_error[1, 0] == pytest.approx(0.1 * np.sqrt(2 / 60), rel=0.5)
+    shifts = distributions.moment_shifts(moments, moved, (energy, energy), [(2, 50), (50, 300), (300, 500)])
+    assert shifts.mean.shape == shifts.std_error.shape == (3, 2)
+    assert (shifts.mean[0, 0], shifts.std[0, 0]) == pytest.approx((0.1, 0.1))
+    assert shifts.mean[1] == pytest.approx([0, 0], abs=1e-12)
+    assert np.isnan(shifts.mean[2]).all()
+    assert shifts.overall.value == pytest.approx((0.1 + abs(shifts.mean[0, 1])) / 4)
+    assert shifts.mean_error[1, 0] == pytest.approx(0.1 * np.sqrt(2 / 60), rel=0.5)
 
 
 def test_correlations_of_known_layers() -> None:
@@ -73,20 +73,20 @@ def test_correlations_of_known_layers() -> None:
         common, own = RNG.standard_normal((n, 1)), RNG.standard_normal((n, 3))
         return np.hstack([np.sqrt(rho) * common + np.sqrt(1 - rho) * own, np.full((n, 1), 7.0)])
 
-    found = distributions.layer_correlation(layers(2000, 0.5), layers(3000, 0.7))
-    assert found.reference[0, 1] == pytest.approx(0.5, abs=0.06)
-    assert found.candidate[1, 2] == pytest.approx(0.7, abs=0.06)
-    assert np.diag(found.reference)[:3] == pytest.approx(np.ones(3))
-    assert (found.reference[3] == 0).all()
+    correlations = distributions.layer_correlation(layers(2000, 0.5), layers(3000, 0.7))
+    assert correlations.reference[0, 1] == pytest.approx(0.5, abs=0.06)
+    assert correlations.candidate[1, 2] == pytest.approx(0.7, abs=0.06)
+    assert np.diag(correlations.reference)[:3] == pytest.approx(np.ones(3))
+    assert (correlations.reference[3] == 0).all()
     # three pairs of six differ by 0.2
-    assert found.difference.value == pytest.approx(0.1, abs=4 * found.difference.error)
+    assert correlations.difference.value == pytest.approx(0.1, abs=4 * correlations.difference.error)
     # the difference of atanh over 1/sqrt(n - 3)
     expected = (np.arctanh(0.7) - np.arctanh(0.5)) / np.sqrt(1 / 2000 + 1 / 3000)
-    assert found.pull[0, 1] == pytest.approx(expected, rel=0.35)
-    assert found.largest_pull == np.abs(found.pull).max()
+    assert correlations.pull[0, 1] == pytest.approx(expected, rel=0.35)
+    assert correlations.largest_pull == np.abs(correlations.pull).max()
 
 
 def test_pulls_of_one_distribution_are_about_one() -> None:
-    found = distributions.layer_correlation(RNG.random((1000, 12)), RNG.random((800, 12)))
-    assert found.pull[np.triu_indices(12, 1)].std() == pytest.approx(1, abs=0.3)
-    assert found.largest_pull < 4.5
+    correlations = distributions.layer_correlation(RNG.random((1000, 12)), RNG.random((800, 12)))
+    assert correlations.pull[np.triu_indices(12, 1)].std() == pytest.approx(1, abs=0.3)
+    assert correlations.largest_pull < 4.5

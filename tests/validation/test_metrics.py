@@ -17,7 +17,7 @@ from calogan.validation.resampling import Sample, energy_weights, replica_counts
 
 
 class Taken(NamedTuple):
-    """A sample ready to be compared."""
+    """A sample prepared for comparison."""
 
     sample: Sample
     planes: Projections
@@ -44,9 +44,9 @@ def taken(events: Events, of: int, weight: Floats | None = None) -> Taken:
     """Measure a sample, the reference (0) or the candidate (1)."""
     n = len(events)
     weights = np.ones(n) if weight is None else weight
-    measured = merge([observe_part(events, Part(of, 0, n, weights[None], seed=0))], n)
-    sample = Sample(measured.observables, weights, replica_counts(0, n, (0, of)))
-    return Taken(sample, metrics.projections(sample, measured.planes[0]))
+    whole = merge([observe_part(events, Part(of, 0, n, weights[None], seed=0))], n)
+    sample = Sample(whole.observables, weights, replica_counts(0, n, (0, of)))
+    return Taken(sample, metrics.projections(sample, whole.planes[0]))
 
 
 def matched(reference: Events, candidate: Events) -> tuple[Taken, Taken]:
@@ -98,7 +98,7 @@ def halves(events: Events) -> tuple[Taken, Taken]:
 
 
 @pytest.mark.parametrize("name", DISTANCES)
-def test_a_sample_is_at_no_distance_from_itself(name: str, reference: Taken) -> None:
+def test_the_distance_of_a_sample_to_itself_is_zero(name: str, reference: Taken) -> None:
     assert DISTANCES[name](reference, reference).value == pytest.approx(0, abs=1e-12)
 
 
@@ -110,10 +110,10 @@ def test_the_order_of_showers_does_not_matter(name: str, reference: Taken, scale
 
 @pytest.mark.parametrize("name", DISTANCES)
 def test_two_halves_of_geant4_agree_within_a_few_errors(name: str, halves: tuple[Taken, Taken]) -> None:
-    found = DISTANCES[name](*halves)
-    assert found.error > 0 or name == "empty_showers"
+    estimate = DISTANCES[name](*halves)
+    assert estimate.error > 0 or name == "empty_showers"
     # Wasserstein and separation are never negative: their error does not cover their mean.
-    assert abs(found.value) <= {"wasserstein": 8, "separation": 8}.get(name, 4) * found.error
+    assert abs(estimate.value) <= {"wasserstein": 8, "separation": 8}.get(name, 4) * estimate.error
 
 
 def test_ten_percent_more_energy_gives_the_known_numbers(reference: Taken, scaled: Taken) -> None:
@@ -125,35 +125,35 @@ def test_ten_percent_more_energy_gives_the_known_numbers(reference: Taken, scale
     # 3 s^2, less what the finite samples account for
     assert metrics.composite_mse(reference.planes, scaled.planes).value == pytest.approx(0.03, rel=0.1)
     fraction = r.observables.sampling_fraction
-    found = metrics.wasserstein(r, c, lambda s: s.sampling_fraction)
-    assert found.value == pytest.approx(fraction.mean() * 0.1 / fraction.std(), rel=1e-4)
+    estimate = metrics.wasserstein(r, c, lambda s: s.sampling_fraction)
+    assert estimate.value == pytest.approx(fraction.mean() * 0.1 / fraction.std(), rel=1e-4)
 
 
 def test_composite_mse_does_not_count_the_noise_of_finite_samples(events: Events) -> None:
     order = np.random.default_rng(0).permutation(800).reshape(8, 2, 50)
-    found = [
+    values = [
         metrics.composite_mse(taken(events[np.sort(r)], 0).planes, taken(events[np.sort(c)], 1).planes).value
         for r, c in order
     ]
     # A plain squared difference is never 0; less than the noise is as likely as more.
-    assert found.count(0.0) >= 3
+    assert values.count(0.0) >= 3
 
 
 def test_the_error_of_composite_mse_is_its_spread_over_samples(events: Events) -> None:
     parts = [taken(events[k::10], k % 2).planes for k in range(10)]
     off = taken(Events(events.showers * np.float32(1.3), events.energy), 0).planes
-    found = [metrics.composite_mse(off, part) for part in parts]
-    assert np.mean([e.error for e in found]) == pytest.approx(np.std([e.value for e in found]), rel=0.6)
+    estimates = [metrics.composite_mse(off, part) for part in parts]
+    assert np.mean([e.error for e in estimates]) == pytest.approx(np.std([e.value for e in estimates]), rel=0.6)
 
 
 def test_showers_one_layer_deeper_shift_by_one_layer() -> None:
     r, c = beams([100.0] * 40, [5, 9] * 20, 0), beams([100.0] * 40, [6, 10] * 20, 1)
-    found = metrics.profile_moments(r.sample, c.sample, "z")
+    estimates = metrics.profile_moments(r.sample, c.sample, "z")
 
-    assert {name: e.value for name, e in found.items()} == pytest.approx(
+    assert {name: e.value for name, e in estimates.items()} == pytest.approx(
         {"mean": 8, "std": 2, "mean_shift": 1, "std_shift": 0}, abs=1e-9
     )
-    assert found["mean"].error == pytest.approx(2 / np.sqrt(40), rel=0.4)
+    assert estimates["mean"].error == pytest.approx(2 / np.sqrt(40), rel=0.4)
     assert metrics.composite_mse(r.planes, c.planes).value > 1
     assert np.isinf(metrics.worst_layer(r.sample, c.sample).value)
 
@@ -205,7 +205,7 @@ def test_wasserstein_is_that_of_scipy(values: list[tuple[float, float, bool]], s
     counts[:3] = 1
     samples = [Sample(empty, np.where(in_candidate == of, weight, 0.0), counts) for of in (False, True)]
 
-    found = metrics.wasserstein(samples[0], samples[1], lambda _: number)
+    estimate = metrics.wasserstein(samples[0], samples[1], lambda _: number)
 
     r, c = number[~in_candidate], number[in_candidate]
     spread = np.sqrt(np.cov(r, aweights=weight[~in_candidate], ddof=0))
@@ -213,11 +213,11 @@ def test_wasserstein_is_that_of_scipy(values: list[tuple[float, float, bool]], s
         wasserstein_distance(r, c, (weight * k)[~in_candidate], (weight * k)[in_candidate]) / spread
         for k in np.vstack([np.ones_like(number), counts.T])
     ]
-    assert found.value == pytest.approx(distances[0], abs=1e-9)
-    assert found.error == pytest.approx(np.std(distances[1:]), abs=1e-9)
+    assert estimate.value == pytest.approx(distances[0], abs=1e-9)
+    assert estimate.error == pytest.approx(np.std(distances[1:]), abs=1e-9)
 
 
-def test_wasserstein_leaves_out_what_is_not_defined(reference: Taken, scaled: Taken) -> None:
+def test_wasserstein_leaves_out_undefined_values(reference: Taken, scaled: Taken) -> None:
     r, c = reference.sample, scaled.sample
 
     def holed(sample: Observables) -> Floats:
@@ -237,13 +237,13 @@ def test_areas_are_those_of_scikit_learn(showers: list[tuple[int, float, int]]) 
     np.testing.assert_allclose(metrics._areas(label, score.astype(float), weights), expected, rtol=1e-9)
 
 
-def test_the_classifier_sees_nothing_between_a_sample_and_itself(reference: Taken) -> None:
+def test_the_classifier_finds_no_difference_of_a_sample_to_itself(reference: Taken) -> None:
     observed = reference.sample.observables[:300]
-    found = metrics.auc_high_level(plain(observed, 0), plain(observed, 1))
-    assert found.value == pytest.approx(0.5, abs=max(3 * found.error, 0.02))
+    estimate = metrics.auc_high_level(plain(observed, 0), plain(observed, 1))
+    assert estimate.value == pytest.approx(0.5, abs=max(3 * estimate.error, 0.02))
 
 
-def test_the_classifier_sees_what_is_plain(reference: Taken, scaled: Taken) -> None:
+def test_the_classifier_finds_a_plain_difference(reference: Taken, scaled: Taken) -> None:
     r, c = (plain(some.sample.observables[:300], of) for of, some in enumerate((reference, scaled)))
     assert metrics.auc_high_level(r, c).value > 0.75
 
@@ -261,7 +261,7 @@ def test_the_classifier_takes_a_bounded_number_of_showers(
 
 def test_training_draws_showers_by_their_weight() -> None:
     weights = np.array([1.0, 0.0, 2.0, 0.5, 0.5, 1.0])
-    drawn = metrics._drawn_by_weight(weights, np.array([True] * 5 + [False]))
+    drawn = metrics._repeat_by_weight(weights, np.array([True] * 5 + [False]))
     assert np.bincount(drawn, minlength=6).tolist() in ([1, 0, 2, 1, 0, 0], [1, 0, 2, 0, 1, 0])
 
 
@@ -278,5 +278,5 @@ def test_pixelwise_difference_of_known_showers() -> None:
     candidate = float32.copy()
     candidate[0, 12, 12, 5] = 1.5
     candidate[1, 0, 0, 0] = 1.5
-    found = metrics.pixelwise_difference(moved_energy(float32, candidate))
-    assert {name: e.value for name, e in found.items()} == pytest.approx({"mean": 1.0, "std": 0.5, "relative": 0.5})
+    estimates = metrics.pixelwise_difference(moved_energy(float32, candidate))
+    assert {name: e.value for name, e in estimates.items()} == pytest.approx({"mean": 1.0, "std": 0.5, "relative": 0.5})

@@ -60,7 +60,7 @@ def test_an_empty_shower_stays_and_divides_by_nothing() -> None:
     assert features[0, names.index("hits")] == 0
 
 
-def test_cells_below_the_readout_threshold_are_not_seen() -> None:
+def test_cells_below_the_readout_threshold_are_ignored() -> None:
     faint = one_cell(0, 0, 0, 0.9e-6)
     showers = np.concatenate([one_cell(12, 12, 5, 1.0) + faint, faint])
     sample = obs.observe(Events(showers, np.array([50.0, 50.0], np.float32)))
@@ -68,7 +68,7 @@ def test_cells_below_the_readout_threshold_are_not_seen() -> None:
     assert sample.hits.sum(axis=1).tolist() == sample.spectrum.sum(axis=1).tolist() == [1, 0]
 
 
-def test_observing_the_hits_gives_what_each_function_gives_of_all_cells(geant4: Events) -> None:
+def test_observables_from_hits_agree_with_those_from_all_cells(geant4: Events) -> None:
     sample, planes = obs.observe_planes(geant4)
 
     assert len(sample) == len(geant4)

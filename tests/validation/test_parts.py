@@ -20,9 +20,9 @@ def plan(geant4: Events) -> parts.Plan:
     return parts.plan(geant4.energy, geant4.energy[:90], floor=True, seed=5)
 
 
-def measured(events: Events, plan: parts.Plan, of: int, blocks: int) -> Measured:
-    found = (observe_part(events, part, events) for part in divide(plan, of, blocks=blocks))
-    return merge(found, len(events))
+def process(events: Events, plan: parts.Plan, of: int, blocks: int) -> Measured:
+    partials = (observe_part(events, part, events) for part in divide(plan, of, blocks=blocks))
+    return merge(partials, len(events))
 
 
 def test_the_plan_has_a_weighting_for_each_comparison(geant4: Events, plan: parts.Plan) -> None:
@@ -41,16 +41,16 @@ def test_too_few_showers_have_no_floor() -> None:
 
 
 def test_parts_cover_a_sample_once(plan: parts.Plan) -> None:
-    found = list(divide(plan, 0, blocks=2))
-    assert [(part.start, part.stop) for part in found] == [(0, 64), (64, 128), (128, 192), (192, 200)]
-    np.testing.assert_array_equal(np.hstack([part.weights for part in found]), plan.weights[0])
+    cover = list(divide(plan, 0, blocks=2))
+    assert [(part.start, part.stop) for part in cover] == [(0, 64), (64, 128), (128, 192), (192, 200)]
+    np.testing.assert_array_equal(np.hstack([part.weights for part in cover]), plan.weights[0])
 
 
 @pytest.mark.parametrize("blocks", [2, 3, 100])
 @pytest.mark.parametrize("of", [0, 1])
 def test_every_division_gives_the_same_bits(blocks: int, of: int, geant4: Events, plan: parts.Plan) -> None:
     events = geant4[: plan.weights[of].shape[1]]
-    one, other = measured(events, plan, of, 1), measured(events, plan, of, blocks)
+    one, other = process(events, plan, of, 1), process(events, plan, of, blocks)
     np.testing.assert_array_equal(one.planes, other.planes)
     np.testing.assert_array_equal(one.moved, other.moved)
     for name, array in one.observables.arrays().items():
@@ -62,32 +62,32 @@ def test_files_give_the_same_bits_as_memory(geant4: Events, plan: parts.Plan, tm
     for name, some in (("a", geant4[:70]), ("b", geant4[70:])):  # not the edges of blocks
         write_events(tmp_path / f"{name}.h5", some, header={})
     files = open_events(tmp_path)
-    found = merge((observe_part(files, part) for part in divide(plan, 0)), len(files))
-    np.testing.assert_array_equal(found.planes, measured(geant4, plan, 0, 1).planes)
+    whole = merge((observe_part(files, part) for part in divide(plan, 0)), len(files))
+    np.testing.assert_array_equal(whole.planes, process(geant4, plan, 0, 1).planes)
 
 
 def test_sums_are_those_of_the_projections_over_ep(geant4: Events, plan: parts.Plan) -> None:
-    found = measured(geant4, plan, 0, 1).planes
+    block_sums = process(geant4, plan, 0, 1).planes
     planes = np.stack([projection(geant4.showers, plane) for plane in ("xy", "xz", "yz")], axis=1)
     over_ep = planes.reshape(200, -1) / geant4.energy[:, None].astype(np.float64)
     counts = resampling.replica_counts(0, 200, (5, 0))
-    for sums, weight in zip(found, plan.weights[0], strict=True):
+    for sums, weight in zip(block_sums, plan.weights[0], strict=True):
         np.testing.assert_allclose(sums[0], weight @ over_ep, rtol=1e-5, atol=1e-9)
         np.testing.assert_allclose(sums[100], (weight * counts[:, 99]) @ over_ep, rtol=1e-5, atol=1e-9)
         np.testing.assert_allclose(sums[101], weight @ over_ep**2, rtol=1e-5, atol=1e-9)
 
 
-def test_merging_refuses_what_is_not_all_parts_in_order(geant4: Events, plan: parts.Plan) -> None:
-    found = [observe_part(geant4, part) for part in divide(plan, 0, blocks=4)]
-    assert len(found) == 2
+def test_merging_refuses_missing_and_unordered_parts(geant4: Events, plan: parts.Plan) -> None:
+    partials = [observe_part(geant4, part) for part in divide(plan, 0, blocks=4)]
+    assert len(partials) == 2
     with pytest.raises(EventsError, match="starts at shower 128 instead of 0"):
-        merge(found[::-1], 200)
+        merge(partials[::-1], 200)
     with pytest.raises(EventsError, match="hold 128 of 200"):
-        merge(found[:1], 200)
+        merge(partials[:1], 200)
 
 
 def test_a_part_is_read_a_block_at_a_time(geant4: Events, plan: parts.Plan) -> None:
-    asked: list[int] = []
+    sizes: list[int] = []
 
     class Watched:
         energy = geant4.energy
@@ -96,12 +96,12 @@ def test_a_part_is_read_a_block_at_a_time(geant4: Events, plan: parts.Plan) -> N
             return len(geant4)
 
         def __getitem__(self, which: slice, /) -> Events:
-            asked.append(which.stop - which.start)
+            sizes.append(which.stop - which.start)
             return geant4[which]
 
     (part,) = divide(plan, 0, blocks=100)
     observe_part(Watched(), part)
-    assert asked == [32] * 6 + [8]
+    assert sizes == [32] * 6 + [8]
 
 
 def test_moved_energy_of_known_showers() -> None:

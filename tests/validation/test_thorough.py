@@ -13,35 +13,35 @@ def halves(geant4: Events) -> tuple[Sample, Sample]:
 
 
 def test_halves_of_geant4_are_alike_and_every_metric_is_there(halves: tuple[Sample, Sample]) -> None:
-    found = thorough.similarity(*halves)
+    estimates = thorough.similarity(*halves)
     # 10 showers in each bin of Ep are too few for a spread.
     left_out = {"physics/auc_low_level", "physics/jsd_low_level", "physics/width_fluctuation"}
-    assert set(found) == {f"physics/{name}" for name in thorough.METRICS} - left_out
-    auc = found["physics/auc_high_level_repeated"]
+    assert set(estimates) == {f"physics/{name}" for name in thorough.METRICS} - left_out
+    auc = estimates["physics/auc_high_level_repeated"]
     assert abs(auc.value - 0.5) < 4 * auc.error
-    assert abs(found["physics/kernel_distance"].value) < 5 * found["physics/kernel_distance"].error
-    assert found["physics/coverage"].value > 0.8
-    assert all(np.isfinite(estimate.error) for estimate in found.values())
+    assert abs(estimates["physics/kernel_distance"].value) < 5 * estimates["physics/kernel_distance"].error
+    assert estimates["physics/coverage"].value > 0.8
+    assert all(np.isfinite(estimate.error) for estimate in estimates.values())
 
 
-def test_showers_that_are_all_alike_are_seen(geant4: Events) -> None:
+def test_identical_showers_are_detected(geant4: Events) -> None:
     # The mean shower of neighbouring energies, scaled: right on average, without fluctuation.
     order = np.argsort(geant4.energy)
     smooth = geant4.showers.copy()
     for rows in np.array_split(order, 10):
         share = geant4.showers[rows] / geant4.energy[rows, None, None, None]
         smooth[rows] = share.mean(axis=0) * geant4.energy[rows, None, None, None]
-    found = thorough.similarity(*match_energies(observe(geant4), observe(Events(smooth, geant4.energy))))
-    assert found["physics/width_fluctuation"].value < -0.9
-    assert found["physics/auc_high_level_repeated"].value > 0.95
-    assert found["physics/jsd_high_level"].value > 0.5
+    estimates = thorough.similarity(*match_energies(observe(geant4), observe(Events(smooth, geant4.energy))))
+    assert estimates["physics/width_fluctuation"].value < -0.9
+    assert estimates["physics/auc_high_level_repeated"].value > 0.95
+    assert estimates["physics/jsd_high_level"].value > 0.5
 
 
 def test_showers_without_a_counterpart_do_not_count(geant4: Events) -> None:
     r, c = match_energies(observe(geant4), observe(geant4))
     high = Sample(r.observables, np.where(geant4.energy > 250, 1.0, 0.0), r.counts)
-    found = thorough.similarity(high, Sample(c.observables, high.weight, c.counts))
-    assert found["physics/ks_depth"].value == 0
+    estimates = thorough.similarity(high, Sample(c.observables, high.weight, c.counts))
+    assert estimates["physics/ks_depth"].value == 0
     assert thorough.similarity(high, Sample(c.observables, high.weight * 0, c.counts)) == {}
 
 
@@ -54,5 +54,5 @@ def test_cells_are_not_compared_without_trainings_or_showers(geant4: Events) -> 
 @pytest.mark.slow
 def test_doubled_cells_are_told_apart(geant4: Events) -> None:
     one = np.ones(len(geant4))
-    found = thorough.cell_similarity(geant4, Events(2 * geant4.showers, geant4.energy), (one, one), trainings=1)
-    assert found["physics/auc_low_level"].value > 0.9
+    estimates = thorough.cell_similarity(geant4, Events(2 * geant4.showers, geant4.energy), (one, one), trainings=1)
+    assert estimates["physics/auc_low_level"].value > 0.9

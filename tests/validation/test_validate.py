@@ -27,14 +27,14 @@ def events() -> Events:
 def report(events: Events) -> ValidationReport:
     lines: list[str] = []
     candidate = events[300:]
-    found = validate.validate(events[:300], candidate, float32=candidate, progress=lines.append)
+    result = validate.validate(events[:300], candidate, float32=candidate, progress=lines.append)
     assert lines == [
         "observing the reference: shower 0 of 300",
         "observing the candidate: shower 0 of 300",
         "comparing them",
         "comparing the reference with itself",
     ]
-    return found
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +157,9 @@ def test_the_seed_is_that_of_sums_replicas_and_classifier(events: Events) -> Non
     report = validate.validate(*samples, floor=False, seed=3)
 
     plan = validate.prepare(*samples, floor=False, seed=3)
-    measured = [merge([observe_part(s, part) for part in divide(plan, of)], len(s)) for of, s in enumerate(samples)]
-    r, c = match_energies(*(found.observables for found in measured), seed=3)
-    planes = [metrics.projections(s, m.planes[0]) for s, m in zip((r, c), measured, strict=True)]
+    wholes = [merge([observe_part(s, part) for part in divide(plan, of)], len(s)) for of, s in enumerate(samples)]
+    r, c = match_energies(*(whole.observables for whole in wholes), seed=3)
+    planes = [metrics.projections(s, m.planes[0]) for s, m in zip((r, c), wholes, strict=True)]
     # Each replica has the same showers in the sums of its projections as elsewhere.
     np.testing.assert_allclose(
         planes[0].mean.sum(axis=-1), np.tile(replica_means(r, lambda s: s.sampling_fraction[:, None]), 3)
@@ -173,8 +173,8 @@ def test_files_are_validated_without_being_read_whole(events: Events, tmp_path: 
     for name, some in (("a", events[:150]), ("b", events[150:300])):
         write_events(tmp_path / f"{name}.h5", some, header={})
     files = open_events(tmp_path)
-    found, expected = (validate.validate(s, events[300:], floor=False) for s in (files, events[:300]))
-    assert json.dumps(report_to_dict(found)) == json.dumps(report_to_dict(expected))
+    result, expected = (validate.validate(s, events[300:], floor=False) for s in (files, events[:300]))
+    assert json.dumps(report_to_dict(result)) == json.dumps(report_to_dict(expected))
 
 
 def test_float32_showers_of_other_energies_are_an_error(events: Events) -> None:

@@ -1,4 +1,4 @@
-"""What the comparators have in common: a network that another runtime computes, and how that runtime is given it."""
+"""Common parts of the comparators: export of a network to another runtime, and batches for it."""
 
 from pathlib import Path
 from typing import TypeAlias
@@ -16,7 +16,7 @@ Floats: TypeAlias = NDArray[np.float32]
 def export(network: keras.Model, folder: Path) -> Path:
     """Write a network as a SavedModel whose only signature, `serve`, takes batches of fixed size.
 
-    Runtimes plan their memory and choose their kernels by the shape, so it is not left open.
+    The size is fixed because runtimes plan their memory and choose their kernels by the shape.
     """
     archive = keras.export.ExportArchive()
     archive.track(network)
@@ -30,9 +30,9 @@ def export(network: keras.Model, folder: Path) -> Path:
 
 
 def batches(features: Floats) -> list[Floats]:
-    """Divide features, shape (n, k), into whole batches; the last one is filled up from the start.
+    """Divide features, shape (n, k), into full batches; the last one is filled up with rows from the start.
 
-    The lowest and the highest value of a batch do not change by rows that are there twice.
+    Repeated rows do not change the range of the features over all batches.
     """
     rows = -(-len(features) // BATCH) * BATCH
     return np.split(np.resize(features, (rows, *features.shape[1:])), rows // BATCH)

@@ -1,8 +1,8 @@
-"""The network of a model in other runtimes, to compare its int8 network with: TFLite, ONNX Runtime, OpenVINO.
+"""The network of a model in other runtimes, for comparison with its int8 network: TFLite, ONNX Runtime, OpenVINO.
 
-Only `network` is theirs, the part that is quantized. What is before and behind it are the float32 graphs of the
-model folder, so physics and speed differ by that part alone. A comparator is made in memory from the weights of a
-model each time, and is not part of its folder.
+The other runtime computes the network only, the part that is quantized. The steps before and after it are the float32
+graphs of the model folder, so physics and speed differ by that part alone. A comparator is converted in memory from the
+weights of a model each time, and is not stored in its folder.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from calogan.generation.graphs import prepare_graph, session_config
 from calogan.generation.model_folder import Bundle
 from calogan.generation.random_numbers import latent_numbers
 
-# The packages each needs beside TensorFlow; all of them come with calogan[peers].
+# The packages that each needs in addition to TensorFlow; calogan[peers] installs all of them.
 _PACKAGES = {
     "tflite-float16": (),
     "tflite-int8": (),
@@ -38,20 +38,20 @@ _CALIBRATION_SHOWERS, _CALIBRATION_SEED = 64, 0
 
 
 class Comparator(Generator):
-    """A generator whose network another runtime computes; `precision` is its kind.
+    """A generator whose network runs in another runtime; `precision` is its kind.
 
     Attributes:
-        network: that network.
+        network: the network in that runtime.
     """
 
     def __init__(self, folder: Path, model: Bundle, kind: str, network: Network) -> None:
         file = f"network.{kind}"
-        described = dataclasses.replace(
+        description = dataclasses.replace(
             model,
             network_files={**model.network_files, kind: file},
             sha256={**model.sha256, file: network.sha256},
         )
-        super().__init__(folder, described, kind, _compute(folder, model, network))
+        super().__init__(folder, description, kind, _compute(folder, model, network))
         self.network = network
 
 
@@ -64,21 +64,21 @@ def load(model: str | os.PathLike[str], kind: str, *, calibration: NDArray[np.fl
     """Convert and load a model for another runtime, on one thread.
 
     Args:
-        model: packaged name or folder; it must hold its weights.
+        model: packaged name or folder; it must include its weights.
         kind: one of `KINDS`.
-        calibration: primary energies to find the ranges of activations with, shape (n,), GeV; as for
-            `quantize.quantize`, no more is needed of a shower. By default drawn flat over the range of the
-            model, as many as its own int8 network was calibrated with.
+        calibration: primary energies of the calibration set, shape (n,), GeV; as for `quantize.quantize`, the showers
+            are not needed. By default drawn uniformly over the range of the model, as many as in the calibration
+            set of its own int8 network.
 
     Raises:
         ModelError: there is no such model or kind, its weights are missing, or a package is not installed.
         QuantizationError: the runtime cannot convert the network.
     """
     if kind not in KINDS:
-        raise ModelError(f"no comparator {kind!r}; there are {', '.join(KINDS)}")
-    missing = _missing(_PACKAGES[kind])
-    if missing:
-        raise ModelError(f"{kind} needs {', '.join(missing)}, not installed here; pip install 'calogan[peers]'")
+        raise ModelError(f"no comparator {kind!r}; expected one of {', '.join(KINDS)}")
+    gaps = _missing(_PACKAGES[kind])
+    if gaps:
+        raise ModelError(f"{kind} needs {', '.join(gaps)}, not installed here; pip install 'calogan[peers]'")
     folder = model_folder.find(model)
     description = model_folder.read(folder)
     model_folder.check_files(folder, description, "float32")
@@ -97,7 +97,7 @@ def _missing(packages: Sequence[str]) -> list[str]:
 
 
 def _converter(kind: str) -> Callable[..., Network]:
-    # Imported when asked for: the packages may not be there, and take seconds to import.
+    # Imported on demand: the packages may not be installed, and take seconds to import.
     match kind:
         case "onnxruntime-int8":
             from calogan.benchmark.peers import onnx_runtime  # noqa: PLC0415
@@ -114,11 +114,11 @@ def _converter(kind: str) -> Callable[..., Network]:
 
 
 def _compute(folder: Path, model: Bundle, network: Network) -> Compute:
-    """Join the graph before the network of a model and a network of another runtime."""
+    """Connect the graph before the network of a model to a network in another runtime."""
     with tf.Graph().as_default() as graph:
-        inputs, *prepared = prepare_graph(folder, model)
+        inputs, *outputs = prepare_graph(folder, model)
         session = tf.compat.v1.Session(graph=graph, config=session_config(1))
-        prepare = session.make_callable(prepared, feed_list=inputs)
+        prepare = session.make_callable(outputs, feed_list=inputs)
 
     def compute(energy: Floats, latent: Floats) -> tuple[Floats, float, Floats]:
         features, context = prepare(energy, latent)
@@ -136,12 +136,12 @@ def compare_speed(
     rounds: int,
     progress: Callable[[], None] = lambda: None,
 ) -> BenchmarkReport:
-    """Time precisions of a model and its comparators beside each other.
+    """Time precisions of a model and its comparators side by side.
 
     Args:
         model: packaged name or folder.
-        samplers: by name, the first is what the others are compared with; each on one thread.
-        rounds: interleaved rounds of all of them.
+        samplers: generators by name, each on one thread; the first is the baseline.
+        rounds: number of interleaved rounds.
         progress: called after every round.
     """
     folder = model_folder.find(model)

@@ -1,4 +1,4 @@
-"""ONNX Runtime, CPU provider; quantized statically by its own tool. Needs onnx, onnxruntime and tf2onnx."""
+"""ONNX Runtime, CPU provider, with static quantization by its own tool. Needs onnx, onnxruntime and tf2onnx."""
 
 import collections
 import hashlib
@@ -28,11 +28,11 @@ _FLOAT = ("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "
 def int8(network: keras.Model, features: Floats) -> Network:
     """Quantize with pairs of QuantizeLinear and DequantizeLinear; features and outputs stay float32.
 
-    Weights per channel, int8; activations per tensor, uint8, which is what VNNI multiplies.
+    Weights are int8 per channel, activations uint8 per tensor, the types that VNNI multiplies.
     """
     with tempfile.TemporaryDirectory(prefix="calogan-") as scratch, silence():
         folder = Path(scratch)
-        # It has no integer kernel for transposed convolutions.
+        # ONNX Runtime has no integer kernel for transposed convolutions.
         saved = export(rewrites.lower(network, integer=True), folder / "float32")
         try:
             onnx.save(_to_onnx(saved), folder / "converted.onnx")
@@ -48,12 +48,12 @@ def int8(network: keras.Model, features: Floats) -> Network:
             )
             return _start((folder / "int8.onnx").read_bytes(), folder / "optimised.onnx")
         except (ValueError, RuntimeError, KeyError, onnx.checker.ValidationError) as error:
-            raise QuantizationError(f"ONNX Runtime could not quantize this network: {error}") from error
+            raise QuantizationError(f"ONNX Runtime cannot quantize this network: {error}") from error
 
 
 def _to_onnx(saved: Path) -> onnx.ModelProto:
-    loaded = tf.saved_model.load(str(saved))  # named, so that its variables live until they are converted
-    signature = loaded.signatures["serve"]
+    source = tf.saved_model.load(str(saved))  # a reference keeps its variables alive until they are converted
+    signature = source.signatures["serve"]
     (spec,) = signature.structured_input_signature[1].values()
 
     @tf.function(input_signature=[spec])  # type: ignore[untyped-decorator]
@@ -66,7 +66,7 @@ def _to_onnx(saved: Path) -> onnx.ModelProto:
 
 
 class _Calibration(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Batches in the way its tool asks for them."""
+    """Batches for the quantization tool of ONNX Runtime."""
 
     def __init__(self, name: str, features: Floats) -> None:
         self._batches: Iterator[Floats] = iter(batches(features))
@@ -86,17 +86,17 @@ def _start(content: bytes, optimised: Path) -> Network:
     (source,) = session.get_inputs()
 
     def run(features: Floats) -> Floats:
+        outputs: Floats
         (outputs,) = session.run(None, {source.name: features})
-        found: Floats = outputs
-        return found
+        return outputs
 
     return Network(run, hashlib.sha256(content).hexdigest(), len(content) / 1e6, _count(onnx.load(optimised)))
 
 
 def _count(model: onnx.ModelProto) -> OperationCount:
-    found = collections.Counter(node.op_type for node in model.graph.node)
+    counts = collections.Counter(node.op_type for node in model.graph.node)
     return OperationCount(
-        integer_convolutions=found["QLinearConv"],
-        integer_products=found["QGemm"] + found["QLinearMatMul"],
-        float_arithmetic=sum(found[name] for name in _FLOAT),
+        integer_convolutions=counts["QLinearConv"],
+        integer_products=counts["QGemm"] + counts["QLinearMatMul"],
+        float_arithmetic=sum(counts[name] for name in _FLOAT),
     )

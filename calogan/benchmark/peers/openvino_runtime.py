@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU; quantized by NNCF. Needs openvino and nncf."""
+"""OpenVINO on the CPU, with quantization by NNCF. Needs openvino and nncf."""
 
 import hashlib
 import logging
@@ -21,19 +21,19 @@ _CONVOLUTIONS, _PRODUCTS = ("Convolution", "Deconvolution"), ("FullyConnected", 
 
 
 def int8(network: keras.Model, features: Floats) -> Network:
-    """Quantize with NNCF's defaults, its correction of biases among them; features and outputs stay float32."""
+    """Quantize with NNCF's defaults, including its bias correction; features and outputs stay float32."""
     data = batches(features)
     nncf.set_log_level(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="calogan-") as scratch, silence():
         folder = Path(scratch)
         try:
-            # It has integer kernels for transposed convolutions: they need not be taken apart.
+            # OpenVINO has integer kernels for transposed convolutions, so they need not be split.
             converted = openvino.convert_model(export(rewrites.lower(network, integer=False), folder / "float32"))
             quantized = nncf.quantize(converted, nncf.Dataset(data), subset_size=len(data))
             openvino.save_model(quantized, folder / "int8.xml", compress_to_fp16=False)
             return _start(folder / "int8.xml")
         except (ValueError, RuntimeError, nncf.ValidationError) as error:
-            raise QuantizationError(f"OpenVINO could not quantize this network: {error}") from error
+            raise QuantizationError(f"OpenVINO cannot quantize this network: {error}") from error
 
 
 def _start(path: Path) -> Network:
@@ -45,15 +45,15 @@ def _start(path: Path) -> Network:
             properties.inference_num_threads(): 1,
             properties.num_streams(): 1,
             properties.hint.enable_cpu_pinning(): False,
-            # What is not quantized is computed in float32, as everywhere else here, and not in bfloat16.
+            # Operations that are not quantized run in float32, as in the other runtimes, instead of bfloat16.
             properties.hint.inference_precision(): openvino.Type.f32,
         },
     )
     request = compiled.create_infer_request()
 
     def run(features: Floats) -> Floats:
-        found: Floats = request.infer([features], share_inputs=True, share_outputs=True)[0]
-        return found
+        outputs: Floats = request.infer([features], share_inputs=True, share_outputs=True)[0]
+        return outputs
 
     return Network(run, hashlib.sha256(content).hexdigest(), len(content) / 1e6, _count(compiled))
 
@@ -61,12 +61,12 @@ def _start(path: Path) -> Network:
 def _count(compiled: openvino.CompiledModel) -> OperationCount:
     information = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
     # A kernel is named after the precision of its first input: brgconv_avx512_i8.
-    found = [(info["layerType"].astype(str), info["primitiveType"].astype(str).lower()) for info in information]
-    integer = [layer for layer, kernel in found if kernel.endswith("i8")]
+    kernels = [(info["layerType"].astype(str), info["primitiveType"].astype(str).lower()) for info in information]
+    integer = [layer for layer, kernel in kernels if kernel.endswith("i8")]
     return OperationCount(
         integer_convolutions=sum(layer in _CONVOLUTIONS for layer in integer),
         integer_products=sum(layer in _PRODUCTS for layer in integer),
         float_arithmetic=sum(
-            layer in _CONVOLUTIONS + _PRODUCTS for layer, kernel in found if not kernel.endswith("i8")
+            layer in _CONVOLUTIONS + _PRODUCTS for layer, kernel in kernels if not kernel.endswith("i8")
         ),
     )

@@ -1,4 +1,4 @@
-"""TFLite: the runtime that the 2021 paper compares with, arXiv 2103.10142, tables 3 to 5; XNNPACK computes it."""
+"""TFLite with XNNPACK, the runtime that the 2021 paper compares with (arXiv 2103.10142, tables 3 to 5)."""
 
 import hashlib
 import tempfile
@@ -21,22 +21,22 @@ _CONVOLUTIONS = {_OPERATORS.CONV_2D, _OPERATORS.TRANSPOSE_CONV, _OPERATORS.CONV_
 _PRODUCTS = {_OPERATORS.FULLY_CONNECTED, _OPERATORS.BATCH_MATMUL}
 
 
-def float16(network: keras.Model, features: Floats) -> Network:  # noqa: ARG001 - one interface
-    """Store weights in half precision; XNNPACK widens them once and computes in float32."""
+def float16(network: keras.Model, features: Floats) -> Network:  # noqa: ARG001 - common interface
+    """Store weights in half precision; XNNPACK converts them once and computes in float32."""
     return _convert(network, None)
 
 
 def int8(network: keras.Model, features: Floats) -> Network:
     """Quantize every operator that TFLite has an integer kernel for; features and outputs stay float32.
 
-    Weights per channel, activations per tensor with zero points.
+    Weights are quantized per channel, activations per tensor with zero points.
     """
     return _convert(network, features)
 
 
 def _convert(network: keras.Model, features: Floats | None) -> Network:
     with tempfile.TemporaryDirectory(prefix="calogan-") as scratch, silence():
-        # TFLite has an integer kernel for transposed convolutions: they need not be taken apart.
+        # TFLite has an integer kernel for transposed convolutions, so they need not be split.
         saved = export(rewrites.lower(network, integer=False), Path(scratch) / "float32")
         converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=["serve"])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -46,20 +46,22 @@ def _convert(network: keras.Model, features: Floats | None) -> Network:
             converter.representative_dataset = lambda: ([batch] for batch in batches(features))
             converter.target_spec.supported_ops = [
                 tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
-                tf.lite.OpsSet.TFLITE_BUILTINS,  # for what has no integer kernel
+                tf.lite.OpsSet.TFLITE_BUILTINS,  # for operators without an integer kernel
             ]
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Statistics for quantized inputs")  # it measures them
+                warnings.filterwarnings(
+                    "ignore", message="Statistics for quantized inputs"
+                )  # the calibration measures them
                 content = bytes(converter.convert())
         except (ValueError, RuntimeError, tf.errors.OpError) as error:
-            raise QuantizationError(f"TFLite could not convert this network: {error}") from error
+            raise QuantizationError(f"TFLite cannot convert this network: {error}") from error
         return _start(content)
 
 
 def _start(content: bytes) -> Network:
     with warnings.catch_warnings():
-        # TensorFlow 2.21, which this package is pinned to, still has it.
+        # The pinned TensorFlow 2.21 still includes it.
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")
         interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
     interpreter.allocate_tensors()
@@ -69,8 +71,8 @@ def _start(content: bytes) -> Network:
     def run(features: Floats) -> Floats:
         interpreter.set_tensor(source["index"], features)
         interpreter.invoke()
-        found: Floats = outputs()
-        return found
+        cells: Floats = outputs()
+        return cells
 
     return Network(run, hashlib.sha256(content).hexdigest(), len(content) / 1e6, _count(content))
 
@@ -79,12 +81,12 @@ def _count(content: bytes) -> OperationCount:
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     (graph,) = model.subgraphs
     codes = [code.builtinCode for code in model.operatorCodes]
-    found = [(codes[op.opcodeIndex], graph.tensors[op.outputs[0]].type) for op in graph.operators]
-    integer = [code for code, kind in found if kind == schema.TensorType.INT8]
+    operators = [(codes[op.opcodeIndex], graph.tensors[op.outputs[0]].type) for op in graph.operators]
+    integer = [code for code, kind in operators if kind == schema.TensorType.INT8]
     return OperationCount(
         integer_convolutions=sum(code in _CONVOLUTIONS for code in integer),
         integer_products=sum(code in _PRODUCTS for code in integer),
         float_arithmetic=sum(
-            code in _CONVOLUTIONS | _PRODUCTS for code, kind in found if kind == schema.TensorType.FLOAT32
+            code in _CONVOLUTIONS | _PRODUCTS for code, kind in operators if kind == schema.TensorType.FLOAT32
         ),
     )

@@ -44,7 +44,7 @@ def float32(tiny_model: Path) -> Events:
 
 @pytest.fixture(scope="module")
 def features(tiny_model: Path) -> Floats:
-    """What the network is given, of energies and latent numbers that no comparator is calibrated with."""
+    """Inputs of the network, from energies and latent numbers outside the calibration sets."""
     description = model_folder.read(tiny_model)
     energy = np.linspace(2, 500, BATCH, dtype=np.float32)
     latent = latent_numbers(BATCH, seed=9, model=description)
@@ -53,13 +53,13 @@ def features(tiny_model: Path) -> Floats:
 
 @pytest.fixture(scope="module")
 def outputs(tiny_model: Path, features: Floats) -> Floats:
-    """What the network makes of them in float32."""
+    """Outputs of the network in float32."""
     network = freezing.load_generator_network(tiny_model, model_folder.read(tiny_model)).network
     return np.asarray(network(features))
 
 
-def distance(found: Floats, expected: Floats) -> float:
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected - expected.mean()))
+def distance(outputs: Floats, expected: Floats) -> float:
+    return float(np.linalg.norm(outputs - expected) / np.linalg.norm(expected - expected.mean()))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,14 +81,14 @@ def test_showers_have_the_layers_energies_of_float32(loaded: Load, float32: Even
 
 @pytest.mark.parametrize("kind", INT8)
 def test_int8_is_computed_in_int8(loaded: Load, kind: str) -> None:
-    counted = loaded(kind).network.operations
-    assert (counted.integer_convolutions, counted.integer_products, counted.float_arithmetic) == (3, 2, 0)
+    operations = loaded(kind).network.operations
+    assert (operations.integer_convolutions, operations.integer_products, operations.float_arithmetic) == (3, 2, 0)
 
 
 def test_float16_is_computed_in_float32_from_half_the_bytes(loaded: Load, tiny_model: Path) -> None:
     network = loaded("tflite-float16").network
-    counted = network.operations
-    assert (counted.integer_convolutions, counted.integer_products, counted.float_arithmetic) == (0, 0, 5)
+    operations = network.operations
+    assert (operations.integer_convolutions, operations.integer_products, operations.float_arithmetic) == (0, 0, 5)
     assert network.size_mb == pytest.approx((tiny_model / "network.float16.pb").stat().st_size / 1e6, rel=0.1)
     assert network.size_mb > loaded("tflite-int8").network.size_mb
 
@@ -131,14 +131,14 @@ def test_a_second_conversion_gives_the_same_showers(tiny_model: Path, loaded: Lo
 
 def test_batches_hold_every_row_and_are_whole() -> None:
     features = np.arange(3 * BATCH - 10, dtype=np.float32)[:, None]
-    found = base.batches(features)
-    assert [len(batch) for batch in found] == [BATCH] * 3
-    np.testing.assert_array_equal(np.concatenate(found)[: len(features)], features)
-    np.testing.assert_array_equal(found[-1][-10:], features[:10])
+    parts = base.batches(features)
+    assert [len(batch) for batch in parts] == [BATCH] * 3
+    np.testing.assert_array_equal(np.concatenate(parts)[: len(features)], features)
+    np.testing.assert_array_equal(parts[-1][-10:], features[:10])
 
 
-def test_what_cannot_be_loaded_is_an_error(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match="no comparator 'int8'; there are tflite-float16"):
+def test_a_comparator_that_cannot_be_loaded_is_an_error(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match="no comparator 'int8'; expected one of tflite-float16"):
         loading.load(tiny_model, "int8")
     monkeypatch.setitem(loading._PACKAGES, "tflite-int8", ("no_such_package",))
     with pytest.raises(ModelError, match=r"needs no_such_package.*calogan\[peers\]"):
@@ -169,7 +169,7 @@ def test_loading_writes_nothing_to_the_screen(
     assert capfd.readouterr() == ("", "")
 
 
-def test_speed_is_measured_beside_the_model_itself(tiny_model: Path, loaded: Load) -> None:
+def test_speed_is_measured_side_by_side_with_the_model(tiny_model: Path, loaded: Load) -> None:
     samplers = {precision: generator.load(tiny_model, precision=precision) for precision in ("float32", "int8")}
     rounds: list[None] = []
     report = compare_speed(
