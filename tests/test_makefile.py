@@ -35,7 +35,7 @@ def make(programs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def plant(path: Path, text: str) -> None:
     path.unlink()
-    path.write_text(f'#!/bin/sh\n{text}\n')
+    path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
 
 

@@ -1,4 +1,4 @@
-"""Hook of mkdocs: fills in the tables that pages take from the package, so that they cannot go stale."""
+"""Hook of mkdocs: fills in what pages take from the package, so that it cannot go stale."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -7,18 +7,38 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import click
 import list_rooms
 
+from calogan.cli.main import cli
 from calogan.reporting import glossary
 from calogan.validation.gates import load_gates
 
+WIDE = {"comparators.md", "families.md", "metrics.md", "published.md", "results.md", "training-log.md"}
+COLUMNS = 96  # of the help of a command
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put each table where its comment stands."""
-    for comment, table in TABLES.items():
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Put each part where its comment stands, and keep a value and its error on one line."""
+    for comment, part in PARTS.items():
         if comment in markdown:
-            markdown = markdown.replace(comment, table())
-    return markdown
+            markdown = markdown.replace(comment, part())
+    if page.file.src_uri in WIDE:
+        page.meta["hide"] = ["toc"]
+    return markdown.replace(" ± ", "\u00a0±\u00a0")
+
+
+def commands() -> str:
+    """The help of every command, in the order of the data."""
+    return "\n\n".join(_commands())
+
+
+def _commands() -> Iterator[str]:
+    with click.Context(cli, info_name="calogan", **{**cli.context_settings, "terminal_width": COLUMNS}) as context:
+        yield f"```text\n{cli.get_help(context)}\n```"
+        for name, command in cli.commands.items():
+            with click.Context(command, info_name=name, parent=context) as below:
+                yield f"## {name}\n\n```text\n{command.get_help(below)}\n```"
 
 
 def gates() -> str:
@@ -44,7 +64,8 @@ def _metrics() -> Iterator[str]:
         yield f"`{metric.name}`\n:   **{metric.title}{unit}.** {metric.formula}. *Source: {metric.source}.*\n"
 
 
-TABLES: dict[str, Callable[[], str]] = {
+PARTS: dict[str, Callable[[], str]] = {
+    "<!-- commands -->": commands,
     "<!-- gates -->": gates,
     "<!-- metrics -->": metrics,
     "<!-- rooms -->": list_rooms.table,
