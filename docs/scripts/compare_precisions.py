@@ -25,6 +25,7 @@ from calogan.benchmark.precisions import BenchmarkReport
 from calogan.events import Events, packaged_sample, read_events
 from calogan.generation import generator, model_folder
 from calogan.generation.generator import Generator
+from calogan.reporting.html import write_html
 from calogan.simulation import parametric
 from calogan.validation import validate
 from calogan.validation.report import ValidationReport
@@ -86,7 +87,7 @@ def main(model: str, rounds: int, html: Path | None) -> None:
             for name, timing in timed.timings.items()
         }
         title = f"Model {timed.model} in several runtimes"
-        html.write_html(html, reports, title=title, speed=speed)
+        write_html(html, reports, title=title, speed=speed)
 
 
 def judge(samplers: Mapping[str, Generator]) -> dict[str, ValidationReport]:
