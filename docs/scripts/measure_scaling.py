@@ -49,7 +49,7 @@ exception: it sees the rows of its worker only, so `rehm2021`, `conv3d` and the 
 
 The first worker scores the epochs, writes checkpoints to `OUT/training` and logs to MLflow, if MLFLOW_TRACKING_URI is
 set; the model is frozen once, at the end. When a worker dies, Ray Train starts all of them anew, up to three times; when
-the job dies, submit it again. Both go on after the last whole epoch, and end with the same weights. Every worker reads
+the job dies, submit it again. Both resume after the last complete epoch, and end with the same weights. Every worker reads
 all files. Each has `--cpus-per-worker` cores, by default as many as let all workers run at once.
 
 ## What a second worker brings
