@@ -1,20 +1,34 @@
 # Two commands: `make demo` shows everything, `make test` tests it. Both make the virtual environment first.
-PYTHON ?= python3.11
+VERSIONS := 3.11 3.12 3.13
 VENV := .venv
 BIN := $(VENV)/bin
 CRDS := ../shared/data/kuberay-crds
 
-.PHONY: help install demo stop test lint constraints results comparators families scaling training-log files clean
+IS_SUPPORTED := 'import sys; sys.exit("%d.%d" % sys.version_info[:2] not in "$(VERSIONS)".split())'
+# The first that runs: a name on the path may be that of a version manager, with nothing behind it.
+PYTHON ?= $(shell for name in $(VERSIONS:%=python%) python3; do \
+	$$name -c $(IS_SUPPORTED) 2>/dev/null && echo $$name && break; done)
+# uv takes the same options and is faster; it is used where it is installed.
+INSTALL = $(if $(shell uv --version 2>/dev/null),uv pip install --python $(BIN)/python,\
+	$(BIN)/python -m pip install --disable-pip-version-check) --quiet \
+	--constraint constraints/$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
+
+.PHONY: help install demo stop test lint docs wheel constraints clean
 
 help:  ## Show what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 install: $(VENV)/installed  ## Make the virtual environment with the pinned dependencies.
 
-$(VENV)/installed: pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here; install Python 3.11 or set PYTHON=..."; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+$(VENV)/installed: pyproject.toml $(wildcard constraints/*.txt)
+	@test -x $(BIN)/python || $(or $(PYTHON),false) -c $(IS_SUPPORTED) 2>/dev/null || \
+		{ echo "no supported Python: install one of $(VERSIONS), or name it with PYTHON=..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(INSTALL) --editable '.[docs]'
 	touch $@
 
 demo: install  ## The whole pipeline on real Geant4 showers; KEEP=1 leaves the servers running.
@@ -24,35 +38,26 @@ stop: install  ## Stop what `make demo KEEP=1` left running.
 	@$(BIN)/python deploy/demo.py --stop
 
 test: install  ## The fast tests.
-	@CALOGAN_CRD_DIR=$${CALOGAN_CRD_DIR:-$(if $(wildcard $(CRDS)),$(abspath $(CRDS)))} $(BIN)/python -m pytest
+	@CALOGAN_CRD_DIR=$${CALOGAN_CRD_DIR:-$(if $(wildcard $(CRDS)),$(abspath $(CRDS)))} $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: install  ## Style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-constraints:  ## Resolve all dependencies anew and pin them.
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml -o constraints.txt
+# A generated page needs no tools of the site, and hours of measurement must not end with a download.
+docs: $(VENV)/installed$(if $(PAGE),,-docs)  ## Build the site into site/; PAGE=results makes that page anew instead.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python $(if $(PAGE),docs/scripts/make_page.py $(PAGE) $(if $(SHOWERS),--showers $(SHOWERS)),\
+		-m mkdocs build --strict --quiet)
 
-results: install  ## Measure the packaged model and write docs/results.md.
-	@$(BIN)/python docs/scripts/make_results.py
+wheel: install  ## Build the wheel into dist/, then use one in a fresh environment and another folder.
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(BIN)/python -m pytest -m slow tests/test_wheel.py
 
-comparators: install  ## Compare int8 with TFLite, ONNX Runtime and OpenVINO; write docs/comparators.md. Needs the extra peers.
-	@$(BIN)/python docs/scripts/compare_precisions.py
+constraints: install  ## Resolve all dependencies and pin them, for each Python; FRESH=1 takes the newest of all.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	for version in $(VERSIONS); do $(BIN)/uv pip compile --quiet $(if $(FRESH),--upgrade) --python-version $$version \
+		--all-extras --no-header --no-annotate pyproject.toml --output-file constraints/$$version.txt || exit; done
 
-families: install  ## Train all families on the Geant4 showers in SHOWERS, compare them, write docs/families.md; hours.
-	@test -n "$(SHOWERS)" || { echo "name a file of Geant4 showers: make families SHOWERS=showers.h5"; exit 1; }
-	@$(BIN)/python docs/scripts/compare_families.py --showers $(SHOWERS)
-
-training-log: install  ## Search for a better lean, write docs/training-log.md; half an hour. SHOWERS names Geant4 showers.
-	@$(BIN)/python docs/scripts/log_training.py $(if $(SHOWERS),--showers $(SHOWERS))
-
-scaling: install  ## Measure what a second worker brings to a training; write docs/distributed_training.md.
-	@$(BIN)/python docs/scripts/measure_scaling.py
-
-files: install  ## Measure the files of showers and write docs/files.md.
-	@$(BIN)/python docs/scripts/measure_files.py
-
-clean: stop  ## Remove what the demo has written.
-	rm -rf .demo
+clean: stop  ## Remove what the demo and the site have written.
+	rm -rf .demo site

@@ -16,14 +16,14 @@ from calogan.errors import CaloganError
 @click.version_option(__version__, prog_name="calogan")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the libraries below log.")
 def cli(verbose: bool) -> None:
-    r"""Calorimeter showers from a generator network quantized to int8, proved against Geant4.
+    """Calorimeter showers from a generator network quantized to int8, proved against Geant4.
 
     \b
     The steps, in the order of the data:
       simulate -> inspect -> train -> quantize -> validate -> benchmark -> generate -> serve
     Results go to files and standard output, progress to standard error. Exit codes: 0 done,
     1 the step failed, 2 the input cannot be used, 3 a physics gate failed, 4 a server does not answer.
-    """
+    """  # noqa: D301 - click looks for the character, not for a backslash
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
 
 
