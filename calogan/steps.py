@@ -11,7 +11,7 @@ from calogan.errors import ModelError
 from calogan.events import Events, EventSource, Selection, open_events, packaged_sample, split_source
 from calogan.events.files import find_files
 from calogan.generation import freezing, generator, model_folder
-from calogan.generation.model_folder import Bundle
+from calogan.generation.model_folder import ModelDescription
 from calogan.quantization.quantize import quantize
 from calogan.reporting import html, pictures, plots
 from calogan.simulation import parametric
@@ -102,7 +102,7 @@ def training_pictures(reference: Events, candidate: Events) -> dict[str, Figure]
     return {"shower_shapes": shapes, "shower": showers}
 
 
-def quantize_model(config: Config, model: Path, target: Path | None = None) -> Bundle:
+def quantize_model(config: Config, model: Path, target: Path | None = None) -> ModelDescription:
     """Quantize a model to int8 on the calibration split, in place or into another folder.
 
     Raises:

@@ -13,14 +13,14 @@ from calogan.config import Config, Network
 from calogan.errors import ModelError
 from calogan.generation import cell_sampling, model_folder
 from calogan.generation.graphs import write_graph
-from calogan.generation.model_folder import Bundle
+from calogan.generation.model_folder import ModelDescription
 from calogan.networks import rewrites
 from calogan.networks.base import GeneratorNetwork
 from calogan.networks.families import build_generator
 from calogan.networks.lean import Lean
 
 
-def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, ...] = ()) -> Bundle:
+def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, ...] = ()) -> ModelDescription:
     """Write a trained generator as a model folder with its float32 network.
 
     Args:
@@ -43,7 +43,7 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
         cell_sampling.write(folder / model_folder.CELLS, cell_sampling.tables(model))
     return model_folder.write(
         folder,
-        Bundle(
+        ModelDescription(
             name=config.name,
             family=config.network.family,
             latent_size=model.latent_size,
@@ -62,7 +62,7 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
     )
 
 
-def load_generator_network(folder: Path, model: Bundle) -> GeneratorNetwork:
+def load_generator_network(folder: Path, model: ModelDescription) -> GeneratorNetwork:
     """Return the trained generator of a model as a Keras model, for what a frozen graph cannot do.
 
     Raises:

@@ -27,7 +27,7 @@ DESCRIPTION, WEIGHTS, CELLS = "model.json", "generator.weights.h5", "cells.npz"
 
 
 @dataclass(frozen=True)
-class Bundle:
+class ModelDescription:
     """What is to be known about a model.
 
     Attributes:
@@ -88,7 +88,7 @@ def find(model: str | os.PathLike[str]) -> Path:
     )
 
 
-def read(folder: Path) -> Bundle:
+def read(folder: Path) -> ModelDescription:
     """Read the description of a model.
 
     Raises:
@@ -97,20 +97,20 @@ def read(folder: Path) -> Bundle:
     try:
         fields = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         fields["energy_range"] = tuple(fields["energy_range"])
-        return Bundle(**fields)
+        return ModelDescription(**fields)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{folder / DESCRIPTION}: is damaged ({error}); make the model again") from error
 
 
-def write(folder: Path, bundle: Bundle) -> Bundle:
+def write(folder: Path, description: ModelDescription) -> ModelDescription:
     """Write the description, with the hashes of the files that are there; returns it."""
     files = sorted(path for path in folder.iterdir() if path.suffix in {".pb", ".h5", ".npz"})
-    bundle = dataclasses.replace(bundle, sha256={path.name: provenance.sha256(path) for path in files})
-    write_text(folder / DESCRIPTION, json.dumps(dataclasses.asdict(bundle), indent=1) + "\n")
-    return bundle
+    description = dataclasses.replace(description, sha256={path.name: provenance.sha256(path) for path in files})
+    write_text(folder / DESCRIPTION, json.dumps(dataclasses.asdict(description), indent=1) + "\n")
+    return description
 
 
-def check_files(folder: Path, bundle: Bundle, precision: str) -> None:
+def check_files(folder: Path, description: ModelDescription, precision: str) -> None:
     """Make sure that the files of one precision are there and are those that were written.
 
     Raises:
@@ -118,16 +118,16 @@ def check_files(folder: Path, bundle: Bundle, precision: str) -> None:
     """
     if precision not in PRECISIONS:
         raise ModelError(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
-    if precision not in bundle.network_files:
-        offered = ", ".join(bundle.network_files)
+    if precision not in description.network_files:
+        offered = ", ".join(description.network_files)
         raise ModelError(
-            f"{folder}: model {bundle.name} has no {precision}, only {offered}; make it with calogan quantize"
+            f"{folder}: model {description.name} has no {precision}, only {offered}; make it with calogan quantize"
         )
-    for name in bundle.files(precision):
-        check_file(folder, bundle, name)
+    for name in description.files(precision):
+        check_file(folder, description, name)
 
 
-def check_file(folder: Path, bundle: Bundle, name: str) -> None:
+def check_file(folder: Path, description: ModelDescription, name: str) -> None:
     """Make sure that a file is there and is the one that was written.
 
     Raises:
@@ -136,26 +136,26 @@ def check_file(folder: Path, bundle: Bundle, name: str) -> None:
     path = folder / name
     if not path.is_file():
         raise ModelError(f"{path}: is missing; fetch or make the model again")
-    if provenance.sha256(path) != bundle.sha256.get(name):
+    if provenance.sha256(path) != description.sha256.get(name):
         raise ModelError(f"{path}: is not the file that was written (SHA-256 differs); fetch or make the model again")
 
 
-def copy(source: Path, target: Path, *, precisions: tuple[str, ...] | None = None) -> Bundle:
+def copy(source: Path, target: Path, *, precisions: tuple[str, ...] | None = None) -> ModelDescription:
     """Copy a model, or only some of its precisions, into a new folder.
 
     Raises:
         ModelError: a precision is not in the model, or a file of it is missing or altered.
     """
-    bundle = read(source)
-    keep = {name: bundle.network_files.get(name, "") for name in precisions or bundle.network_files}
+    description = read(source)
+    keep = {name: description.network_files.get(name, "") for name in precisions or description.network_files}
     for precision in keep:
-        check_files(source, bundle, precision)
-    names = {name for precision in keep for name in bundle.files(precision)}
-    if WEIGHTS in bundle.sha256:
-        check_file(source, bundle, WEIGHTS)
+        check_files(source, description, precision)
+    names = {name for precision in keep for name in description.files(precision)}
+    if WEIGHTS in description.sha256:
+        check_file(source, description, WEIGHTS)
         names.add(WEIGHTS)
     target.mkdir(parents=True, exist_ok=True)
     for name in names:
         shutil.copyfile(source / name, target / name)
-    quantization = bundle.quantization if "int8" in keep else {}
-    return write(target, dataclasses.replace(bundle, network_files=keep, quantization=quantization))
+    quantization = description.quantization if "int8" in keep else {}
+    return write(target, dataclasses.replace(description, network_files=keep, quantization=quantization))

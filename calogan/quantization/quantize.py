@@ -10,7 +10,7 @@ from calogan.config import Quantization
 from calogan.errors import QuantizationError
 from calogan.events import Events
 from calogan.generation import freezing, model_folder
-from calogan.generation.model_folder import Bundle
+from calogan.generation.model_folder import ModelDescription
 from calogan.generation.random_numbers import latent_numbers
 from calogan.networks import rewrites
 from calogan.networks.base import GeneratorNetwork
@@ -18,7 +18,7 @@ from calogan.quantization.neural_compressor import compress, name_operations
 from calogan.quantization.operations import count_operations
 
 
-def quantize(folder: Path, calibration: Events, config: Quantization, target: Path) -> Bundle:
+def quantize(folder: Path, calibration: Events, config: Quantization, target: Path) -> ModelDescription:
     """Quantize the network of a model to int8, after training.
 
     Args:
@@ -59,7 +59,7 @@ def operation_names(folder: Path) -> tuple[str, ...]:
 
 
 def _calibration_features(
-    model: GeneratorNetwork, description: Bundle, calibration: Events, config: Quantization
+    model: GeneratorNetwork, description: ModelDescription, calibration: Events, config: Quantization
 ) -> NDArray[np.float32]:
     energy = calibration.energy[: config.calibration_showers]
     latent = latent_numbers(len(energy), seed=0, model=description)

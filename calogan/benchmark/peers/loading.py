@@ -23,7 +23,7 @@ from calogan.events import EnergyRange
 from calogan.generation import freezing, model_folder
 from calogan.generation.generator import BATCH, Compute, Generator
 from calogan.generation.graphs import prepare_graph, session_config
-from calogan.generation.model_folder import Bundle
+from calogan.generation.model_folder import ModelDescription
 from calogan.generation.random_numbers import latent_numbers
 
 # The packages each needs beside TensorFlow; all of them come with calogan[peers].
@@ -44,7 +44,7 @@ class Comparator(Generator):
         network: that network.
     """
 
-    def __init__(self, folder: Path, model: Bundle, kind: str, network: Network) -> None:
+    def __init__(self, folder: Path, model: ModelDescription, kind: str, network: Network) -> None:
         file = f"network.{kind}"
         described = dataclasses.replace(
             model,
@@ -113,7 +113,7 @@ def _converter(kind: str) -> Callable[..., Network]:
             return tflite.int8 if kind == "tflite-int8" else tflite.float16
 
 
-def _compute(folder: Path, model: Bundle, network: Network) -> Compute:
+def _compute(folder: Path, model: ModelDescription, network: Network) -> Compute:
     """Join the graph before the network of a model and a network of another runtime."""
     with tf.Graph().as_default() as graph:
         inputs, *prepared = prepare_graph(folder, model)
