@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from calogan.config import Config
-from calogan.errors import ModelError
 from calogan.events import Events, EventSource, Selection, open_events, packaged_sample, split_source
 from calogan.events.files import find_files
 from calogan.generation import freezing, generator, model_folder
@@ -108,9 +107,7 @@ def quantize_model(config: Config, model: Path, target: Path | None = None) -> M
     Raises:
         ModelError: there is no such model, or it is a packaged one and no other folder is given.
     """
-    source = model_folder.find(model)
-    if target is None and source != model:
-        raise ModelError(f"{model} is a packaged model, which stays as it is; name another folder with --out")
+    source = model_folder.find(model) if target else model_folder.find_writable(model)
     return quantize(source, read_split(config, "calibration"), config.quantization, target or source)
 
 

@@ -5,7 +5,6 @@ model folder, so physics and speed differ by that part alone. A comparator is ma
 model each time, and is not part of its folder.
 """
 
-import dataclasses
 import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -46,10 +45,11 @@ class Comparator(Generator):
 
     def __init__(self, folder: Path, model: ModelDescription, kind: str, network: Network) -> None:
         file = f"network.{kind}"
-        described = dataclasses.replace(
-            model,
-            network_files={**model.network_files, kind: file},
-            sha256={**model.sha256, file: network.sha256},
+        described = model.model_copy(
+            update={
+                "network_files": {**model.network_files, kind: file},
+                "sha256": {**model.sha256, file: network.sha256},
+            }
         )
         super().__init__(folder, described, kind, _compute(folder, model, network))
         self.network = network
