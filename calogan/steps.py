@@ -7,11 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from calogan.config import Config
-from calogan.errors import ModelError
 from calogan.events import Events, EventSource, Selection, open_events, packaged_sample, split_source
 from calogan.events.files import find_files
 from calogan.generation import freezing, generator, model_folder
-from calogan.generation.model_folder import Bundle
+from calogan.generation.model_folder import ModelDescription
 from calogan.quantization.quantize import quantize
 from calogan.reporting import html, pictures, plots
 from calogan.simulation import parametric
@@ -102,15 +101,13 @@ def training_pictures(reference: Events, candidate: Events) -> dict[str, Figure]
     return {"shower_shapes": shapes, "shower": showers}
 
 
-def quantize_model(config: Config, model: Path, target: Path | None = None) -> Bundle:
+def quantize_model(config: Config, model: Path, target: Path | None = None) -> ModelDescription:
     """Quantize a model to int8 on the calibration split, in place or into another folder.
 
     Raises:
         ModelError: there is no such model, or it is a packaged one and no other folder is given.
     """
-    source = model_folder.find(model)
-    if target is None and source != model:
-        raise ModelError(f"{model} is a packaged model, which stays as it is; name another folder with --out")
+    source = model_folder.find(model) if target else model_folder.find_writable(model)
     return quantize(source, read_split(config, "calibration"), config.quantization, target or source)
 
 

@@ -82,7 +82,7 @@ def adopt(config: Config, model: Path, ranked: Sequence[Trial]) -> tuple[Trial, 
 def main(config_name: str, model: Path, parallel: int | None) -> None:
     """Tune the quantization of a model; its int8 network is replaced by the fastest that passes the gates."""
     config = load_config(config_name)
-    model = model_folder.find(model).resolve()
+    model = model_folder.find_writable(model).resolve()
     operations = quantize.operation_names(model)
     showers = len(steps.read_split(config, "calibration"))
     folder = quantization_trials.records_folder(config, model)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,11 +29,8 @@ def own_core(*, patience: float = 900) -> Iterator[int]:
     allowed = os.sched_getaffinity(0)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as held:
         core = _take(held, sorted(allowed), time.monotonic() + patience)
-        os.sched_setaffinity(0, {core})
-        try:
+        with _pinned(core, {threading.get_native_id()}):
             yield core
-        finally:
-            os.sched_setaffinity(0, allowed)
 
 
 def _take(held: socket.socket, cores: list[int], end: float) -> int:
@@ -58,17 +56,33 @@ def elapsed_ms(call: Callable[[], Any]) -> float:
 
 @contextlib.contextmanager
 def one_core() -> Iterator[None]:
-    """Keep this process, with the threads TensorFlow starts meanwhile, on one core."""
+    """Keep this process, with the threads TensorFlow starts meanwhile, on one core; afterwards all is as it was."""
+    with _pinned(max(os.sched_getaffinity(0)), _threads()):
+        yield
+
+
+@contextlib.contextmanager
+def _pinned(core: int, threads: set[int]) -> Iterator[None]:
+    """Keep threads, with those they start, on a core; then each has its cores again, new ones those of this thread."""
+    # Thread by thread: Linux has no call for a whole process, and a thread keeps the cores it was started with.
+    earlier = _threads()
     allowed = os.sched_getaffinity(0)
-    _pin({max(allowed)})
+    before: dict[int, set[int]] = {}
+    for thread in threads:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            before[thread] = os.sched_getaffinity(thread)
+            os.sched_setaffinity(thread, {core})
     try:
         yield
     finally:
-        _pin(allowed)
+        for thread in _threads():
+            with contextlib.suppress(ProcessLookupError):
+                if thread in before:
+                    os.sched_setaffinity(thread, before[thread])
+                elif thread not in earlier and os.sched_getaffinity(thread) == {core}:
+                    os.sched_setaffinity(thread, allowed)
 
 
-def _pin(cores: set[int]) -> None:
-    # Thread by thread: Linux has no call for a whole process, and a thread keeps the cores it was started with.
-    for thread in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(ProcessLookupError):  # it has just ended
-            os.sched_setaffinity(int(thread.name), cores)
+def _threads() -> set[int]:
+    """Numbers of the threads of this process, as Linux calls them."""
+    return {int(path.name) for path in Path("/proc/self/task").iterdir()}

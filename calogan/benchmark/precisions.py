@@ -24,7 +24,7 @@ from calogan.errors import QuantizationError
 from calogan.generation import freezing, generator, model_folder
 from calogan.generation.generator import Generator
 from calogan.generation.graphs import read_graph, session_config, undequantized
-from calogan.generation.model_folder import Bundle
+from calogan.generation.model_folder import ModelDescription
 from calogan.generation.random_numbers import latent_numbers
 from calogan.quantization.operations import OperationCount, count_operations
 
@@ -177,7 +177,7 @@ def interleave(
     }
 
 
-def tensorflow_network(folder: Path, description: Bundle, precision: str) -> Network:
+def tensorflow_network(folder: Path, description: ModelDescription, precision: str) -> Network:
     """The network of a model in one precision, run by TensorFlow on one thread.
 
     Raises:
@@ -200,7 +200,7 @@ def tensorflow_network(folder: Path, description: Bundle, precision: str) -> Net
     return Network(run, description.sha256[file], (folder / file).stat().st_size / 1e6, operations)
 
 
-def network_features(folder: Path, description: Bundle, n: int) -> NDArray[np.float32]:
+def network_features(folder: Path, description: ModelDescription, n: int) -> NDArray[np.float32]:
     """Inputs of a model's network for n energies over the whole range, shape (n, k)."""
     model = freezing.load_generator_network(folder, description)
     energy = np.linspace(*description.energy_range, n, dtype=np.float32)

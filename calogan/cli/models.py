@@ -70,8 +70,8 @@ def quantize(model: Path, config: str, out: Path | None) -> None:
     )
 
     with screen.status("quantizing"):
-        steps.quantize_model(loaded, model, out)
-    counted = count_operations(read_graph((out or model) / "network.int8.pb"))
+        description = steps.quantize_model(loaded, model, out)
+    counted = count_operations(read_graph((out or model) / description.network_files["int8"]))
     screen.print(
         f"int8: {counted.integer_convolutions} fused convolutions, {counted.integer_products} products; "
         f"{counted.float_arithmetic} left in floating point"

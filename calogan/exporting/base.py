@@ -12,7 +12,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from calogan import provenance
 from calogan.generation import freezing, model_folder
 from calogan.generation.graphs import read_graph
-from calogan.generation.model_folder import Bundle
+from calogan.generation.model_folder import ModelDescription
 from calogan.generation.random_numbers import latent_numbers
 from calogan.geometry import CLIC
 from calogan.networks.base import GeneratorNetwork
@@ -34,7 +34,7 @@ class Source:
         network: the network in that precision, features -> out_outputs.
     """
 
-    description: Bundle
+    description: ModelDescription
     precision: str
     generator: GeneratorNetwork
     network: tf.compat.v1.GraphDef
@@ -80,7 +80,7 @@ def open_source(folder: Path, precision: str) -> Source:
     return Source(description, precision, freezing.load_generator_network(folder, description), network)
 
 
-def draw_inputs(description: Bundle, n: int, seed: int) -> Inputs:
+def draw_inputs(description: ModelDescription, n: int, seed: int) -> Inputs:
     """Inputs to test an export with: energies spread over the range of the model, and random numbers."""
     energy = np.geomspace(*description.energy_range, n, dtype=np.float32)
     latent = latent_numbers(n, seed=seed, model=description)

@@ -13,14 +13,14 @@ from calogan.config import Config, Network
 from calogan.errors import ModelError
 from calogan.generation import cell_sampling, model_folder
 from calogan.generation.graphs import write_graph
-from calogan.generation.model_folder import Bundle
+from calogan.generation.model_folder import ModelDescription
 from calogan.networks import rewrites
 from calogan.networks.base import GeneratorNetwork
 from calogan.networks.families import build_generator
 from calogan.networks.lean import Lean
 
 
-def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, ...] = ()) -> Bundle:
+def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, ...] = ()) -> ModelDescription:
     """Write a trained generator as a model folder with its float32 network.
 
     Args:
@@ -39,30 +39,29 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
     float32 = (folder / "network.float32.pb").read_bytes()
     (folder / "network.bfloat16.pb").write_bytes(compute_in_bfloat16(float32))
     (folder / "network.float16.pb").write_bytes(halve_weights(float32))
+    network_files = {name: f"network.{name}.pb" for name in ("float32", "bfloat16", "float16")}
+    files = [model_folder.PREPARE, model_folder.WEIGHTS, *network_files.values()]
     if isinstance(model, Lean):
         cell_sampling.write(folder / model_folder.CELLS, cell_sampling.tables(model))
+        files.append(model_folder.CELLS)
     return model_folder.write(
         folder,
-        Bundle(
+        ModelDescription(
             name=config.name,
             family=config.network.family,
             latent_size=model.latent_size,
             cell_noise=model.cell_noise,
             energy_range=(config.data.energy_low, config.data.energy_high),
-            network_files={
-                "float32": "network.float32.pb",
-                "bfloat16": "network.bfloat16.pb",
-                "float16": "network.float16.pb",
-            },
+            network_files=network_files,
             quantization={},
             header=provenance.header(seed=config.training.seed, inputs=inputs),
-            sha256={},
+            sha256=model_folder.hashes(folder, files),
             **config.network.model_dump(exclude={"family"}),
         ),
     )
 
 
-def load_generator_network(folder: Path, model: Bundle) -> GeneratorNetwork:
+def load_generator_network(folder: Path, model: ModelDescription) -> GeneratorNetwork:
     """Return the trained generator of a model as a Keras model, for what a frozen graph cannot do.
 
     Raises:

@@ -20,7 +20,7 @@ from calogan.errors import RequestError
 from calogan.events import EnergyRange, Events
 from calogan.generation import cell_sampling, model_folder
 from calogan.generation.graphs import prepare_graph, session_config, splice, undequantized
-from calogan.generation.model_folder import Bundle
+from calogan.generation.model_folder import ModelDescription
 from calogan.generation.random_numbers import NUMBERS_PER_WORD, check_seed, latent_of_words, random_words
 from calogan.geometry import CELLS, CLIC
 
@@ -44,13 +44,15 @@ class Generator:
         energy_range: energies the model was trained for, GeV.
     """
 
-    def __init__(self, folder: Path, model: Bundle, precision: str, compute: Compute, *, threads: int = 1) -> None:
+    def __init__(
+        self, folder: Path, model: ModelDescription, precision: str, compute: Compute, *, threads: int = 1
+    ) -> None:
         self.name = model.name
         self.family = model.family
         self.precision = precision
         self.version = model.version(precision)
         self.energy_range = EnergyRange(*model.energy_range)
-        self._bundle = model
+        self._description = model
         self._compute = compute
         self._draw = cell_sampling.drawer(cell_sampling.read(folder / model_folder.CELLS)) if model.cell_noise else None
         self._threads = threads
@@ -77,10 +79,12 @@ class Generator:
         showers = np.empty((len(padded), CELLS), dtype=np.float32)
         for start in range(0, len(padded), BATCH):
             part = padded[start : start + BATCH]
-            words = random_words(len(part), seed, first - lead + start, self._bundle)
+            words = random_words(len(part), seed, first - lead + start, self._description)
             # Not named: a runtime that lends its memory may want it back before the next batch.
             self._finish(
-                *self._compute(part, latent_of_words(words, self._bundle)), words, showers[start : start + len(part)]
+                *self._compute(part, latent_of_words(words, self._description)),
+                words,
+                showers[start : start + len(part)],
             )
             if progress:
                 progress(min(start + len(part), lead + len(energy)) - max(start, lead))
@@ -95,7 +99,7 @@ class Generator:
             np.multiply(flat, step, out=showers)
             showers[showers < CLIC.threshold_gev] = 0
             return
-        draw, first, bits = self._draw, self._bundle.latent_size * NUMBERS_PER_WORD, words.view(np.uint16)
+        draw, first, bits = self._draw, self._description.latent_size * NUMBERS_PER_WORD, words.view(np.uint16)
         bounds = np.linspace(0, len(flat), self._threads + 1).astype(int)
 
         def draw_part(k: int) -> None:
@@ -122,7 +126,7 @@ def load(model: str | os.PathLike[str], *, precision: str, threads: int = 1) -> 
     return Generator(folder, description, precision, _graph(folder, description, precision, threads), threads=threads)
 
 
-def _graph(folder: Path, model: Bundle, precision: str, threads: int) -> Compute:
+def _graph(folder: Path, model: ModelDescription, precision: str, threads: int) -> Compute:
     """Join the graphs of a model into one call."""
     with tf.Graph().as_default() as graph:
         inputs, features, context = prepare_graph(folder, model)

@@ -9,10 +9,10 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from calogan.errors import ModelError
-from calogan.generation.model_folder import Bundle
+from calogan.generation.model_folder import ModelDescription
 
 
-def prepare_graph(folder: Path, model: Bundle) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+def prepare_graph(folder: Path, model: ModelDescription) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
     """Import what is before the network into the current graph.
 
     Returns:

@@ -1,34 +1,48 @@
-"""A model on disk: a folder of frozen TensorFlow graphs and what is to be known about them.
+"""A model on disk: a folder of frozen TensorFlow graphs and their description.
 
-    model.json              family, version, range of energies, provenance, hashes of the files
-    prepare.pb              float32: energies and latent numbers -> features and context
-    network.<precision>.pb  the part that is quantized: features -> outputs
-    cells.npz               `lean` only: tables of the cells, for the float32 tail
-    generator.weights.h5    weights, to go on training or to quantize again
+    model.json                   family, range of energies, provenance, names and hashes of the files
+    prepare.pb                   float32: energies and latent numbers -> features and context
+    network.<precision>.pb       the part that is quantized: features -> outputs
+    network.int8.<content>.pb    the same in int8; part of its hash is in the name
+    cells.npz                    `lean` only: tables of the cells, for the float32 tail
+    generator.weights.h5         weights, to continue training or to quantize again
 
-Graphs hold operations and constants only, tables plain numbers: nothing in the folder is executed as Python or unpickled.
+Graphs hold operations and constants only, tables plain numbers: nothing in the folder is executed as Python or
+unpickled. The description is input like any other: nothing in it is used before it is checked. It is written last, in
+one atomic step, so that a reader sees the old model or the new one.
 """
 
-import dataclasses
+import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from calogan import provenance
-from calogan.atomic_files import write_text
-from calogan.errors import ModelError
+from calogan.atomic_files import write_text, written
+from calogan.config import Network, Quantization
+from calogan.errors import ModelError, problems
 from calogan.packaged import data_file
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
-DESCRIPTION, WEIGHTS, CELLS = "model.json", "generator.weights.h5", "cells.npz"
+DESCRIPTION, PREPARE, WEIGHTS, CELLS = "model.json", "prepare.pb", "generator.weights.h5", "cells.npz"
+_LARGEST_DESCRIPTION = 2**20  # bytes are read; real ones have three thousand
+_LONGEST_MESSAGE = 300
+
+Precision = Annotated[str, Field(pattern=f"^({'|'.join(PRECISIONS)})$")]
+Text = Annotated[str, Field(max_length=100_000)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]  # no way out of the folder
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Energy = Annotated[float, Field(gt=0)]
 
 
-@dataclass(frozen=True)
-class Bundle:
-    """What is to be known about a model.
+class ModelDescription(BaseModel):
+    """Description of a model.
 
     Attributes:
         name: registered name.
@@ -37,24 +51,39 @@ class Bundle:
         cell_noise: whether one more is consumed for each cell.
         energy_range: lowest and highest Ep the model was trained for, GeV.
         network_files: file of the network for each precision.
-        quantization: the configuration int8 was made with, or empty.
+        quantization: the `config.Quantization` of the int8 network, or empty.
         header: provenance of the training.
         sha256: hash of each file; the version is derived from them.
         width, depth, kernel: of `lean`, see `config.Network`.
     """
 
-    name: str
-    family: str
-    latent_size: int
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    name: Name
+    family: Name
+    latent_size: int = Field(ge=1, le=10_000)
     cell_noise: bool
-    energy_range: tuple[float, float]
-    network_files: dict[str, str]
+    energy_range: tuple[Energy, Energy]
+    network_files: dict[Precision, FileName] = Field(min_length=1)
     quantization: dict[str, Any]
-    header: dict[str, str]
-    sha256: dict[str, str]
+    header: dict[Name, Text]
+    sha256: dict[FileName, Sha256]
     width: int = 128
     depth: int = 2
     kernel: int = 3
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        low, high = self.energy_range
+        if low >= high:
+            raise ValueError(f"energy_range: expected the lower energy first, it goes from {low:g} to {high:g} GeV")
+        Network.model_validate(self.model_dump(include={"family", "width", "depth", "kernel"}))
+        if self.quantization:
+            Quantization.model_validate(self.quantization)
+        missing = {name for precision in self.network_files for name in self.files(precision)} - set(self.sha256)
+        if missing:
+            raise ValueError(f"sha256: has no hash of {', '.join(sorted(missing))}")
+        return self
 
     def version(self, precision: str) -> str:
         """Short hash of everything that decides the showers of one precision."""
@@ -63,7 +92,7 @@ class Bundle:
 
     def files(self, precision: str) -> list[str]:
         """Names of the files that one precision is computed from."""
-        return ["prepare.pb", self.network_files[precision], *([CELLS] if self.cell_noise else [])]
+        return [PREPARE, self.network_files[precision], *([CELLS] if self.cell_noise else [])]
 
 
 def packaged_models() -> list[str]:
@@ -88,29 +117,50 @@ def find(model: str | os.PathLike[str]) -> Path:
     )
 
 
-def read(folder: Path) -> Bundle:
+def find_writable(model: str | os.PathLike[str]) -> Path:
+    """Return the folder of a model that may be changed.
+
+    Raises:
+        ModelError: there is no such model, or it came with the package.
+    """
+    folder = find(model)
+    if folder.resolve().is_relative_to(data_file("models").resolve()):
+        raise ModelError(
+            f"{model} is a packaged model, which stays as it is; make one of your own with "
+            f"calogan quantize --model {folder.name} --out FOLDER"
+        )
+    return folder
+
+
+def read(folder: Path) -> ModelDescription:
     """Read the description of a model.
 
     Raises:
         ModelError: it is damaged or was written by another version of this package.
     """
+    path = folder / DESCRIPTION
     try:
-        fields = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        fields["energy_range"] = tuple(fields["energy_range"])
-        return Bundle(**fields)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{folder / DESCRIPTION}: is damaged ({error}); make the model again") from error
+        with path.open("rb") as file:
+            return ModelDescription.model_validate_json(file.read(_LARGEST_DESCRIPTION))
+    except (OSError, ValueError) as error:
+        reason = problems(error) if isinstance(error, ValidationError) else str(error)
+        # It may quote the file, which may hold anything.
+        reason = "".join(letter if letter.isprintable() else " " for letter in reason)[:_LONGEST_MESSAGE]
+        raise ModelError(f"{path}: is damaged ({reason}); make the model again") from error
 
 
-def write(folder: Path, bundle: Bundle) -> Bundle:
-    """Write the description, with the hashes of the files that are there; returns it."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in {".pb", ".h5", ".npz"})
-    bundle = dataclasses.replace(bundle, sha256={path.name: provenance.sha256(path) for path in files})
-    write_text(folder / DESCRIPTION, json.dumps(dataclasses.asdict(bundle), indent=1) + "\n")
-    return bundle
+def write(folder: Path, description: ModelDescription) -> ModelDescription:
+    """Write the description, the last step of writing a model; returns it."""
+    write_text(folder / DESCRIPTION, json.dumps(description.model_dump(mode="json"), indent=1) + "\n")
+    return description
 
 
-def check_files(folder: Path, bundle: Bundle, precision: str) -> None:
+def hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of files that were just written, by name."""
+    return {name: provenance.sha256(folder / name) for name in sorted(names)}
+
+
+def check_files(folder: Path, description: ModelDescription, precision: str) -> None:
     """Make sure that the files of one precision are there and are those that were written.
 
     Raises:
@@ -118,44 +168,88 @@ def check_files(folder: Path, bundle: Bundle, precision: str) -> None:
     """
     if precision not in PRECISIONS:
         raise ModelError(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
-    if precision not in bundle.network_files:
-        offered = ", ".join(bundle.network_files)
+    if precision not in description.network_files:
+        offered = ", ".join(description.network_files)
         raise ModelError(
-            f"{folder}: model {bundle.name} has no {precision}, only {offered}; make it with calogan quantize"
+            f"{folder}: model {description.name} has no {precision}, only {offered}; make it with calogan quantize"
         )
-    for name in bundle.files(precision):
-        check_file(folder, bundle, name)
+    for name in description.files(precision):
+        check_file(folder, description, name)
 
 
-def check_file(folder: Path, bundle: Bundle, name: str) -> None:
-    """Make sure that a file is there and is the one that was written.
+def check_file(folder: Path, description: ModelDescription, name: str) -> None:
+    """Make sure that a file is in the folder, not only linked from there, and is the one that was written.
 
     Raises:
-        ModelError: it is missing or altered.
+        ModelError: it is missing, lies elsewhere or is altered.
     """
     path = folder / name
     if not path.is_file():
         raise ModelError(f"{path}: is missing; fetch or make the model again")
-    if provenance.sha256(path) != bundle.sha256.get(name):
+    if path.resolve().parent != folder.resolve():
+        raise ModelError(f"{path}: is a link to a file outside of the model; put the file itself there")
+    if provenance.sha256(path) != description.sha256.get(name):
         raise ModelError(f"{path}: is not the file that was written (SHA-256 differs); fetch or make the model again")
 
 
-def copy(source: Path, target: Path, *, precisions: tuple[str, ...] | None = None) -> Bundle:
-    """Copy a model, or only some of its precisions, into a new folder.
+def copy(source: Path, target: Path, *, precisions: tuple[str, ...] | None = None) -> ModelDescription:
+    """Copy a model, or only some of its precisions, into a folder; a model that is there already is replaced.
 
     Raises:
         ModelError: a precision is not in the model, or a file of it is missing or altered.
     """
-    bundle = read(source)
-    keep = {name: bundle.network_files.get(name, "") for name in precisions or bundle.network_files}
+    description = read(source)
+    keep = precisions or tuple(description.network_files)
     for precision in keep:
-        check_files(source, bundle, precision)
-    names = {name for precision in keep for name in bundle.files(precision)}
-    if WEIGHTS in bundle.sha256:
-        check_file(source, bundle, WEIGHTS)
+        check_files(source, description, precision)
+    names = {name for precision in keep for name in description.files(precision)}
+    if WEIGHTS in description.sha256:
+        check_file(source, description, WEIGHTS)
         names.add(WEIGHTS)
+    changes = {
+        "network_files": {name: file for name, file in description.network_files.items() if name in keep},
+        "quantization": description.quantization if "int8" in keep else {},
+        "sha256": {name: hash_ for name, hash_ in description.sha256.items() if name in names},
+    }
     target.mkdir(parents=True, exist_ok=True)
+    (target / DESCRIPTION).unlink(missing_ok=True)  # half a copy is no model
     for name in names:
-        shutil.copyfile(source / name, target / name)
-    quantization = bundle.quantization if "int8" in keep else {}
-    return write(target, dataclasses.replace(bundle, network_files=keep, quantization=quantization))
+        with written(target / name) as temporary:
+            shutil.copyfile(source / name, temporary)
+    return write(target, description.model_copy(update=changes))
+
+
+def replace_network(
+    folder: Path, description: ModelDescription, network: bytes, quantization: Mapping[str, Any]
+) -> ModelDescription:
+    """Give a model another int8 network, in one atomic step: a reader has the old one or the new one.
+
+    The new network gets a name of its own. The one it replaces stays until the next time, for who has read the old
+    description and is about to open it.
+
+    Args:
+        folder: the model.
+        description: what was read from the folder; its other files must be as they were written.
+        network: the frozen graph.
+        quantization: the configuration it was made with.
+
+    Raises:
+        ModelError: a file that stays is missing or altered.
+    """
+    old = description.network_files.get("int8", "")
+    for name in description.sha256.keys() - {old}:
+        check_file(folder, description, name)
+    hash_ = hashlib.sha256(network).hexdigest()
+    file = f"network.int8.{hash_[:12]}.pb"
+    with written(folder / file) as temporary:
+        temporary.write_bytes(network)
+    changes = {
+        "network_files": {**description.network_files, "int8": file},
+        "quantization": dict(quantization),
+        "sha256": {name: kept for name, kept in description.sha256.items() if name != old} | {file: hash_},
+    }
+    replaced = write(folder, description.model_copy(update=changes))
+    for path in folder.glob("network.int8*.pb"):
+        if path.name not in {old, file}:
+            path.unlink(missing_ok=True)
+    return replaced

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from calogan.errors import RequestError
-from calogan.generation.model_folder import Bundle
+from calogan.generation.model_folder import ModelDescription
 from calogan.geometry import CELLS
 
 _BLOCK_BYTES, _WORDS_PER_BLOCK = 16, 2  # of AES
@@ -26,7 +26,7 @@ NUMBERS_PER_WORD = 4  # 16-bit numbers, one for each cell
 SEED_MAX = 2**63
 
 
-def random_words(n: int, seed: int, first: int, model: Bundle) -> NDArray[np.uint64]:
+def random_words(n: int, seed: int, first: int, model: ModelDescription) -> NDArray[np.uint64]:
     """Random words of n showers from an index on, shape (n, k): one for a latent number, then four cells to a word."""
     noise_words = -(-CELLS // NUMBERS_PER_WORD) if model.cell_noise else 0
     blocks = -(-(model.latent_size + noise_words) // _WORDS_PER_BLOCK)
@@ -42,13 +42,13 @@ def _zeros(n: int) -> bytes:
     return bytes(n)
 
 
-def latent_of_words(words: NDArray[np.uint64], model: Bundle) -> NDArray[np.float32]:
+def latent_of_words(words: NDArray[np.uint64], model: ModelDescription) -> NDArray[np.float32]:
     """Latent numbers of showers, shape (n, latent_size), from their random words."""
     uniform = ((words[:, : model.latent_size] >> np.uint64(11)) + 0.5) * 2.0**-53
     return special.ndtri(uniform).astype(np.float32)
 
 
-def latent_numbers(n: int, *, seed: int, model: Bundle) -> NDArray[np.float32]:
+def latent_numbers(n: int, *, seed: int, model: ModelDescription) -> NDArray[np.float32]:
     """The latent numbers of the first n showers of a seed, shape (n, latent_size)."""
     return latent_of_words(random_words(n, seed, 0, model), model)
 

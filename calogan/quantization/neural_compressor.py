@@ -58,6 +58,8 @@ def compress(network: keras.Model, features: NDArray[np.float32], config: Quanti
     scopes = _name_scopes(network, config)
     loader = _CalibrationLoader(features)
     with tempfile.TemporaryDirectory(prefix="calogan-") as scratch, _no_warnings_of_deprecation():
+        # It makes this folder, by default in the working directory, which may be read-only.
+        compressor.utils.TFConfig.global_config["workspace_path"] = str(Path(scratch) / "workspace")
         saved = str(Path(scratch) / "float32")
         network.export(saved, verbose=False)
         nodes = _find_nodes(compressor.utils.Model(saved).graph_def, scopes)
@@ -101,10 +103,16 @@ def _name_scopes(network: keras.Model, config: Quantization) -> dict[str, str]:
 def _find_nodes(definition: tf.compat.v1.GraphDef, scopes: Mapping[str, str]) -> dict[str, str]:
     """Find the node of each operation: the one in the scope of its layer, to whose name Keras may add a number."""
     arithmetic = [node.name for node in definition.node if node.op in ARITHMETIC]
-    return {
-        name: next(node for node in arithmetic if f"{scope}_" in node.replace("/", "_"))
-        for name, scope in scopes.items()
-    }
+    nodes: dict[str, str] = {}
+    for name, scope in scopes.items():
+        node = next((node for node in arithmetic if f"{scope}_" in node.replace("/", "_")), None)
+        if node is None:
+            raise QuantizationError(
+                f"{name} is not among the operations of the exported network ({', '.join(arithmetic) or 'it has none'}); "
+                "this version of TensorFlow or Keras names them in another way than calogan expects"
+            )
+        nodes[name] = node
+    return nodes
 
 
 def _settings(compressor: Any, config: Quantization, nodes: Mapping[str, str]) -> Any:

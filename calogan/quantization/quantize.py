@@ -1,6 +1,5 @@
 """One quantization trial: an Intel Neural Compressor configuration -> an int8 network that really is int8."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from calogan.config import Quantization
 from calogan.errors import QuantizationError
 from calogan.events import Events
 from calogan.generation import freezing, model_folder
-from calogan.generation.model_folder import Bundle
+from calogan.generation.model_folder import ModelDescription
 from calogan.generation.random_numbers import latent_numbers
 from calogan.networks import rewrites
 from calogan.networks.base import GeneratorNetwork
@@ -18,7 +17,7 @@ from calogan.quantization.neural_compressor import compress, name_operations
 from calogan.quantization.operations import count_operations
 
 
-def quantize(folder: Path, calibration: Events, config: Quantization, target: Path) -> Bundle:
+def quantize(folder: Path, calibration: Events, config: Quantization, target: Path) -> ModelDescription:
     """Quantize the network of a model to int8, after training.
 
     Args:
@@ -26,9 +25,11 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
         calibration: showers of the calibration split; their energies are what the ranges of activations are
             found with, and no shower of another split is seen.
         config: the configuration to try.
-        target: where the model with its int8 network is written; may be the same folder.
+        target: where the model with its int8 network is written; may be the same folder, whose readers have the old
+            network or the new one.
 
     Raises:
+        ModelError: a file of the model is missing or altered.
         QuantizationError: the compressor gave nothing back, or a network without int8 convolutions, or not the one
             that the configuration describes.
     """
@@ -44,12 +45,8 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
         )
     if target.resolve() != folder.resolve():
         source = model_folder.copy(folder, target)
-    name = "network.int8.pb"
-    (target / name).write_bytes(definition.SerializeToString(deterministic=True))
-    files = source.network_files | {"int8": name}
-    return model_folder.write(
-        target, dataclasses.replace(source, network_files=files, quantization=config.model_dump(mode="json"))
-    )
+    network = definition.SerializeToString(deterministic=True)
+    return model_folder.replace_network(target, source, network, config.model_dump(mode="json"))
 
 
 def operation_names(folder: Path) -> tuple[str, ...]:
@@ -59,7 +56,7 @@ def operation_names(folder: Path) -> tuple[str, ...]:
 
 
 def _calibration_features(
-    model: GeneratorNetwork, description: Bundle, calibration: Events, config: Quantization
+    model: GeneratorNetwork, description: ModelDescription, calibration: Events, config: Quantization
 ) -> NDArray[np.float32]:
     energy = calibration.energy[: config.calibration_showers]
     latent = latent_numbers(len(energy), seed=0, model=description)

@@ -18,7 +18,7 @@ from calogan import provenance, steps
 from calogan.benchmark import cores
 from calogan.benchmark.precisions import benchmark
 from calogan.config import Config, Quantization
-from calogan.errors import GateError, QuantizationError
+from calogan.errors import GateError, ModelError, QuantizationError
 from calogan.events import Events
 from calogan.generation import generator, model_folder
 from calogan.search.quantization_proposals import Failure, Trial, describe
@@ -73,7 +73,7 @@ def adopt(config: Config, model: Path, ranked: Sequence[Trial]) -> tuple[Trial, 
             physics_score(report)  # refuses a report without a single gate that was measured
             failed = [name for name, result in report.gates.items() if result.verdict == "failed"]
             if not failed:
-                model_folder.copy(Path(scratch), model)
+                _put_into(model, Path(scratch))
                 return trial, report
         told.append(f"{describe(trial.quantization)} fails {', '.join(failed)}")
     raise GateError(f"no trial passes its gates on the test split: {'; '.join(told)}; the model is left as it was")
@@ -102,6 +102,20 @@ def journal(folder: Path) -> Journal[Trial | Failure]:
 def label(quantization: Quantization) -> str:
     """What the record of a trial is found by."""
     return quantization.model_dump_json()
+
+
+def _put_into(model: Path, quantized: Path) -> None:
+    """Replace the int8 network of a model by that of its quantized copy.
+
+    Raises:
+        ModelError: the model is no longer the one that was quantized.
+    """
+    description, source = model_folder.read(model), model_folder.read(quantized)
+    if source.version("float32") != description.version("float32"):
+        raise ModelError(f"{model}: was made again while its quantizations were judged; start the search again")
+    model_folder.check_files(quantized, source, "int8")
+    network = (quantized / source.network_files["int8"]).read_bytes()
+    model_folder.replace_network(model, description, network, source.quantization)
 
 
 @functools.lru_cache(maxsize=1)

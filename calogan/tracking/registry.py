@@ -143,7 +143,7 @@ def _start_child(parent: str, name: str, precision: str) -> Any:
     return mlflow.start_run(run_name=f"{name} {precision}", nested=True, parent_run_id=parent, tags=tags)
 
 
-def _parameters(description: model_folder.Bundle, precision: str) -> dict[str, Any]:
+def _parameters(description: model_folder.ModelDescription, precision: str) -> dict[str, Any]:
     fields = {"precision": precision, "family": description.family, "version": description.version(precision)}
     return fields | {f"quantization.{name}": value for name, value in description.quantization.items()}
 

@@ -2,10 +2,13 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 
 import pytest
 
-from calogan.benchmark.cores import own_core
+from calogan.benchmark.cores import one_core, own_core
 from calogan.errors import ServiceError
 
 HOLD = (
@@ -45,3 +48,18 @@ def test_a_core_is_held_by_one_process_until_it_dies(monkeypatch: pytest.MonkeyP
             assert again == core
     finally:
         os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize("pinned", [one_core, own_core])
+def test_afterwards_every_thread_has_its_own_cores_again(pinned: Callable[[], AbstractContextManager[object]]) -> None:
+    before = os.sched_getaffinity(0)
+    if len(before) < 2:
+        pytest.skip("there is one core only")
+    with ThreadPoolExecutor(1) as free, ThreadPoolExecutor(1) as bound, ThreadPoolExecutor(1) as new:
+        free.submit(os.getpid).result()
+        bound.submit(os.sched_setaffinity, 0, {min(before)}).result()
+        with pinned():
+            assert len(new.submit(os.sched_getaffinity, 0).result()) == 1
+        cores = [pool.submit(os.sched_getaffinity, 0).result() for pool in (free, bound, new)]
+    assert cores == [before, {min(before)}, before]
+    assert os.sched_getaffinity(0) == before

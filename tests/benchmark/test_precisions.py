@@ -40,7 +40,7 @@ def test_the_figures_agree_with_each_other(report: BenchmarkReport, tiny_model: 
         assert timing.ms_per_shower_error >= 0
     # The ratio is taken within rounds, the times over all of them: equal but for the noise of a busy machine.
     assert int8.speedup == pytest.approx(float32.ms_per_shower / int8.ms_per_shower, rel=0.5)
-    assert int8.size_mb == (tiny_model / "network.int8.pb").stat().st_size / 1e6
+    assert int8.size_mb == (tiny_model / model_folder.read(tiny_model).network_files["int8"]).stat().st_size / 1e6
     assert int8.operations.integer_convolutions > 0 == int8.operations.float_arithmetic
 
 
@@ -55,8 +55,8 @@ def test_the_report_as_json_is_whole(report: BenchmarkReport) -> None:
 
 def test_int8_in_name_only_is_an_error(tiny_model: Path, tmp_path: Path) -> None:
     model_folder.copy(tiny_model, tmp_path / "m")
-    (tmp_path / "m" / "network.int8.pb").write_bytes((tmp_path / "m" / "network.float32.pb").read_bytes())
-    model_folder.write(tmp_path / "m", model_folder.read(tmp_path / "m"))
+    float32 = (tmp_path / "m" / "network.float32.pb").read_bytes()
+    model_folder.replace_network(tmp_path / "m", model_folder.read(tmp_path / "m"), float32, {})
     with pytest.raises(QuantizationError, match="no int8 convolution"):
         benchmark(tmp_path / "m", ["int8"], ROUNDS)
 

@@ -160,11 +160,12 @@ def test_what_is_not_there_cannot_be_loaded(tiny_model: Path, tmp_path: Path) ->
 
 def test_a_damaged_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     described = model_folder.copy(tiny_model, tmp_path / "copy")
-    path = tmp_path / "copy" / "network.int8.pb"
-    path.write_bytes(b"\x00" + path.read_bytes()[1:])
+    path = tmp_path / "copy" / described.network_files["int8"]
+    altered = b"\x00" + path.read_bytes()[1:]
+    path.write_bytes(altered)
     with pytest.raises(ModelError, match="is not the file that was written"):
         generator.load(tmp_path / "copy", precision="int8")
-    model_folder.write(tmp_path / "copy", described)
+    path = tmp_path / "copy" / model_folder.replace_network(path.parent, described, altered, {}).network_files["int8"]
     with pytest.raises(ModelError, match="is not a graph of this package"):
         generator.load(tmp_path / "copy", precision="int8")
     path.unlink()

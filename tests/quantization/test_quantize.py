@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +22,12 @@ from calogan.quantization.quantize import operation_names, quantize
 COMPRESS = "neural_compressor.tensorflow.quantize_model"
 
 
+def int8_file(model: Path) -> str:
+    return model_folder.read(model).network_files["int8"]
+
+
 def test_the_int8_network_computes_in_int8_only(tiny_model: Path) -> None:
-    counted = count_operations(read_graph(tiny_model / "network.int8.pb"))
+    counted = count_operations(read_graph(tiny_model / int8_file(tiny_model)))
     assert counted.integer_convolutions == 3
     assert counted.integer_products == 2
     assert counted.float_arithmetic == 0
@@ -32,11 +39,11 @@ def test_the_float32_network_has_the_same_operations_in_float32(tiny_model: Path
 
 
 def test_the_int8_network_is_a_quarter_of_the_size(tiny_model: Path) -> None:
-    assert (tiny_model / "network.int8.pb").stat().st_size < (tiny_model / "network.float32.pb").stat().st_size / 3
+    assert (tiny_model / int8_file(tiny_model)).stat().st_size < (tiny_model / "network.float32.pb").stat().st_size / 3
 
 
 def test_the_int8_network_is_little_more_than_its_weights(tiny_model: Path) -> None:
-    definition = read_graph(tiny_model / "network.int8.pb")
+    definition = read_graph(tiny_model / int8_file(tiny_model))
     weights = sum(len(node.attr["value"].tensor.tensor_content) for node in definition.node if node.op == "Const")
     assert definition.ByteSize() < weights + 400 * len(definition.node)
     assert {"features", "out_outputs"} <= {node.name for node in definition.node}
@@ -44,7 +51,7 @@ def test_the_int8_network_is_little_more_than_its_weights(tiny_model: Path) -> N
 
 def test_the_model_says_how_it_was_quantized(tiny_model: Path) -> None:
     described = model_folder.read(tiny_model)
-    assert described.network_files["int8"] == "network.int8.pb"
+    assert described.network_files["int8"] == f"network.int8.{described.sha256[int8_file(tiny_model)][:12]}.pb"
     assert described.quantization == Quantization(calibration_showers=32).model_dump(mode="json")
     assert Quantization.model_validate(described.quantization) == Quantization(calibration_showers=32)
     assert described.version("int8") != described.version("float32")
@@ -163,3 +170,59 @@ def test_the_network_in_int8_stays_close_to_float32(tiny_model: Path, geant4: Ev
                 answers.append(session.run(sink, {source: np.asarray(features)}))
     float32, int8 = answers
     assert np.corrcoef(float32.ravel(), int8.ravel())[0, 1] > 0.99
+
+
+WHERE_NOTHING_MAY_BE_WRITTEN = """
+import os, sys
+from pathlib import Path
+from calogan.config import Quantization
+from calogan.events import packaged_sample, read_events
+from calogan.quantization.quantize import quantize
+model, target, gone = map(Path, sys.argv[1:])
+gone.mkdir()
+os.chdir(gone)
+quantize(model, read_events(packaged_sample())[:32], Quantization(calibration_showers=16), target / "first")
+print(os.listdir())
+gone.rmdir()  # now nothing can be written there
+quantize(model, read_events(packaged_sample())[:32], Quantization(calibration_showers=16), target / "second")
+"""
+
+
+def test_nothing_is_written_into_the_working_directory(tiny_model: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", WHERE_NOTHING_MAY_BE_WRITTEN, tiny_model, tmp_path, tmp_path / "gone"],
+        env=os.environ | {"TMPDIR": str(scratch)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert not list(scratch.glob("calogan-*"))
+    versions = {model_folder.read(tmp_path / name).version("int8") for name in ("first", "second")}
+    assert len(versions) == 1
+
+
+def test_an_altered_file_is_not_made_good_by_quantizing_again(tiny_model: Path, geant4: Events, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model_folder.copy(tiny_model, model)
+    altered = bytearray((model / "network.bfloat16.pb").read_bytes())
+    altered[len(altered) // 2] ^= 1
+    (model / "network.bfloat16.pb").write_bytes(altered)
+    with pytest.raises(ModelError, match=r"network\.bfloat16\.pb: is not the file that was written"):
+        quantize(model, geant4, Quantization(calibration_showers=16), model)
+    with pytest.raises(ModelError, match=r"network\.bfloat16\.pb: is not the file that was written"):
+        model_folder.check_files(model, model_folder.read(model), "bfloat16")
+
+
+def test_quantizing_in_place_hashes_only_the_new_network(tiny_model: Path, geant4: Events, tmp_path: Path) -> None:
+    before = model_folder.copy(tiny_model, tmp_path / "model")
+    after = quantize(tmp_path / "model", geant4, Quantization(calibration_showers=16), tmp_path / "model")
+    assert after == model_folder.read(tmp_path / "model")
+    changed = set(before.sha256.items()) ^ set(after.sha256.items())
+    assert {name for name, _ in changed} == {before.network_files["int8"], after.network_files["int8"]}
+    for precision in after.network_files:
+        model_folder.check_files(tmp_path / "model", after, precision)

@@ -124,13 +124,13 @@ def test_records_are_kept_apart_when_trials_would_differ(config: Config, model: 
     assert folder.parent == model / "tuning"
     same = {"tuning": Tuning(draws=1, repeats=2, tolerance=0.1, attempts=9), "quantization": CHOSEN}
     assert quantization_trials.records_folder(config.model_copy(update=same), model) == folder
-    (model / "network.int8.pb").write_bytes(b"another")
-    model_folder.write(model, model_folder.read(model))
+    model_folder.replace_network(model, model_folder.read(model), b"another", {})
     assert quantization_trials.records_folder(config, model) == folder
     other = {"tuning": Tuning(draws=2, repeats=2)}
     assert quantization_trials.records_folder(config.model_copy(update=other), model) != folder
-    (model / "network.float32.pb").write_bytes(b"another")
-    model_folder.write(model, model_folder.read(model))
+    description = model_folder.read(model)
+    hashes = description.sha256 | {"network.float32.pb": "0" * 64}
+    model_folder.write(model, description.model_copy(update={"sha256": hashes}))
     assert quantization_trials.records_folder(config, model) != folder
 
 

@@ -5,7 +5,6 @@ graphs of the model folder, so physics and speed differ by that part alone. A co
 weights of a model each time, and is not stored in its folder.
 """
 
-import dataclasses
 import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from calogan.events import EnergyRange
 from calogan.generation import freezing, model_folder
 from calogan.generation.generator import BATCH, Compute, Generator
 from calogan.generation.graphs import prepare_graph, session_config
-from calogan.generation.model_folder import Bundle
+from calogan.generation.model_folder import ModelDescription
 from calogan.generation.random_numbers import latent_numbers
 
 # The packages that each needs in addition to TensorFlow; calogan[peers] installs all of them.
@@ -44,12 +43,13 @@ class Comparator(Generator):
         network: the network in that runtime.
     """
 
-    def __init__(self, folder: Path, model: Bundle, kind: str, network: Network) -> None:
+    def __init__(self, folder: Path, model: ModelDescription, kind: str, network: Network) -> None:
         file = f"network.{kind}"
-        description = dataclasses.replace(
-            model,
-            network_files={**model.network_files, kind: file},
-            sha256={**model.sha256, file: network.sha256},
+        description = model.model_copy(
+            update={
+                "network_files": {**model.network_files, kind: file},
+                "sha256": {**model.sha256, file: network.sha256},
+            }
         )
         super().__init__(folder, description, kind, _compute(folder, model, network))
         self.network = network
@@ -113,7 +113,7 @@ def _converter(kind: str) -> Callable[..., Network]:
             return tflite.int8 if kind == "tflite-int8" else tflite.float16
 
 
-def _compute(folder: Path, model: Bundle, network: Network) -> Compute:
+def _compute(folder: Path, model: ModelDescription, network: Network) -> Compute:
     """Connect the graph before the network of a model to a network in another runtime."""
     with tf.Graph().as_default() as graph:
         inputs, *outputs = prepare_graph(folder, model)
