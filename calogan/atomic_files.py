@@ -23,16 +23,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder is missing or read-only, the disk is full, or a folder has that name.
     """
-    target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        raise OutputError(f"{path.parent}: no such folder; make it first")
-    if target.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file")
     try:
-        if target.exists() and not target.is_file():
-            yield target
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder; name a file")
+        if not path.parent.is_dir():
+            raise OutputError(f"{path.parent}: no such folder; make it first")
+        if path.exists() and not path.is_file():
+            yield path
         else:
-            yield from _replacement(target)
+            yield from _replacement(Path(os.path.realpath(path)))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
 

@@ -115,5 +115,5 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_pyplot_is_never_loaded() -> None:
-    code = "import sys, calogan.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, calogan.reporting.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
