@@ -1,34 +1,75 @@
-"""Files written whole or not at all: whoever reads one sees the old or the new one, never a part."""
+"""Atomic writes: whoever reads a file sees the old or the new one, never a part, however the writer ended."""
 
 import contextlib
+import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from calogan.errors import OutputError
+
+PART = ".part"  # ends the name of a hidden folder that holds a file until it is whole
 
 
 @contextlib.contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; what is written there takes its place on disk when all went well.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a place to write to, with the name of `path`; if nothing was raised, what is there replaces `path`, on disk.
+
+    Any number of processes, on any node, may write one file: the last one wins. A link stays a link. What is no file,
+    such as /dev/stdout, is written to directly.
 
     Raises:
-        OSError: the file cannot be written.
+        OutputError: the folder is missing or read-only, the disk is full, or a folder has that name.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder; name a file")
+        if not path.parent.is_dir():
+            raise OutputError(f"{path.parent}: no such folder; create it first")
+        if path.exists() and not path.is_file():
+            yield path
+        else:
+            yield from _replacement(Path(os.path.realpath(path)))
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _replacement(target: Path) -> Iterator[Path]:
+    # A folder, so that the file has its suffix, from which libraries tell the format, and is still not taken for another.
+    prefix = f".{target.name[:100]}."
+    with tempfile.TemporaryDirectory(PART, prefix, target.parent, ignore_cleanup_errors=True) as folder:
+        temporary = Path(folder, target.name)
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        _sync(temporary)
+        temporary.replace(target)
+    with contextlib.suppress(OSError):  # not every file system has this for folders
+        _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text, as UTF-8.
 
     Raises:
-        OSError: the file cannot be written.
+        OutputError: as `atomic_write`.
     """
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write something as JSON.
+
+    Raises:
+        OutputError: as `atomic_write`.
+    """
+    write_text(path, json.dumps(content, indent=1) + "\n")

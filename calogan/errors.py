@@ -36,7 +36,13 @@ class ConfigError(CaloganError):
 
 
 class EventsError(CaloganError):
-    """A file of showers is missing, damaged or not in a known layout, or cannot be written."""
+    """A file of showers is missing, damaged or not in a known layout."""
+
+    exit_code = 2
+
+
+class OutputError(CaloganError):
+    """A file cannot be written: its folder is missing or read-only, the disk is full, or a folder has its name."""
 
     exit_code = 2
 

@@ -1,22 +1,21 @@
 """What every driver does first: join the cluster, with the libraries of its workers kept quiet."""
 
-import json
+import contextlib
 import os
-import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
 
 from calogan import provenance
-from calogan.atomic_files import write_text
+from calogan.cli.program import catch_stop_signals
 from calogan.config import Config
-from calogan.errors import CaloganError, ServiceError
+from calogan.errors import ServiceError
 from calogan.training.loop import Epoch
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "LOGLEVEL": "ERROR", "MLFLOW_DISABLE_TELEMETRY": "true"}
+_CLEANING_S = 10.0
 
 
 def join() -> None:
@@ -33,6 +32,28 @@ def join() -> None:
         ray.init(runtime_env={"env_vars": _QUIET | told | passed}, log_to_driver=True, logging_level="WARNING")
     except ConnectionError as error:
         raise ServiceError(f"no Ray cluster at {os.environ.get('RAY_ADDRESS', 'auto')} ({error})") from error
+    catch_stop_signals()  # Ray has put handlers of its own in their place, which abort this process
+
+
+@contextlib.contextmanager
+def cancelled_with_driver(tasks: Sequence[Any]) -> Iterator[None]:
+    """Cancel these tasks if the driver is stopped meanwhile, and let their workers clean up.
+
+    Ray would kill them as soon as the driver is gone, in the middle of what they write.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        for task in reversed(tasks):  # those that wait before those that run, whose workers would begin them
+            ray.cancel(task)
+        ray.wait(list(tasks), num_returns=len(tasks), timeout=_CLEANING_S, fetch_local=False)
+        raise
+
+
+def get(task: Any) -> Any:
+    """Wait for the result of a task that writes something."""
+    with cancelled_with_driver([task]):
+        return ray.get(task)
 
 
 def cores(tasks: int = 1) -> int:
@@ -67,19 +88,3 @@ def say_epoch(epoch: Epoch) -> None:
     losses = "  ".join(f"{name} {value:.4g}" for name, value in epoch.losses.items())
     score = "" if epoch.score is None else f"  physics score {epoch.score:.3f}"
     say("train", f"{epoch.number + 1:>3}/{epoch.of}  {epoch.stage:<11} {epoch.seconds:5.1f} s  {losses}{score}")
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a result whole or not at all."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def run(command: Callable[[], None]) -> None:
-    """Run a driver; an error of this package becomes one line and its exit code, on whichever node it was raised."""
-    try:
-        command()
-    except CaloganError as error:
-        # Ray's copy of an error raised by a task carries the traceback; its cause is the error itself.
-        cause = getattr(error, "cause", error)
-        print(f"error: {cause}", file=sys.stderr, flush=True)
-        sys.exit(error.exit_code)

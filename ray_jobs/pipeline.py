@@ -11,15 +11,17 @@ import click
 import ray
 
 from calogan import provenance, steps
+from calogan.atomic_files import write_json
 from calogan.benchmark.precisions import BenchmarkReport, benchmark
 from calogan.benchmark.profiling import network_profiles
+from calogan.cli.program import run
 from calogan.config import Config, load_config
 from calogan.reporting import pictures, plots
 from calogan.tracking import registry
 from calogan.tracking.runs import log_file, pipeline_run
 from calogan.training.loop import TrainingResult
 from calogan.validation.report import ValidationReport
-from ray_jobs.driver import flat, join, run, say, write_json
+from ray_jobs.driver import flat, get, join, say
 from ray_jobs.train import train
 
 PRECISIONS = ("float32", "int8")
@@ -67,7 +69,7 @@ def main(config_name: str, storage: Path) -> None:
     with pipeline_run(f"pipeline {config_name}", flat(config), header=provenance.header()) as run_id:
         trained = train(config, folder, run_id=run_id)
         say("quantize", "Intel Neural Compressor, on the calibration split")
-        ray.get(quantize.options(num_cpus=1).remote(config, folder))
+        get(quantize.options(num_cpus=1).remote(config, folder))
         say("validate", f"{' and '.join(PRECISIONS)} against Geant4, on the test split")
         beside = validate_parametric.options(num_cpus=1).remote(config)
         judged = ray.get([validate.options(num_cpus=1).remote(config, folder, name) for name in PRECISIONS])

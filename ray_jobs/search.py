@@ -10,6 +10,8 @@ import click
 import ray
 from ray.tune.search import Searcher
 
+from calogan.atomic_files import write_json, write_text
+from calogan.cli.program import run
 from calogan.config import Config, as_toml, load_config
 from calogan.errors import TrainingError
 from calogan.provenance import header
@@ -19,7 +21,7 @@ from calogan.search.generator_proposals import FIDELITY, Candidate, Choices, Fai
 from calogan.tracking.runs import log_file, log_trial, pipeline_run
 from calogan.validation.report import ValidationReport
 from ray_jobs.attempts import run_all
-from ray_jobs.driver import flat, join, run, say, write_json
+from ray_jobs.driver import flat, join, say
 
 
 class Proposals(Searcher):  # type: ignore[misc]  # Ray has no types
@@ -131,9 +133,7 @@ def main(config_name: str, out: Path, trials: int | None, parallel: int | None) 
         for number, candidate in enumerate(best, start=1):
             chosen = generator_proposals.chosen(config, candidate.choices)
             path = folder / f"front_{number}.toml"
-            path.write_text(
-                as_toml(data=chosen.data, network=chosen.network, training=chosen.training), encoding="utf-8"
-            )
+            write_text(path, as_toml(data=chosen.data, network=chosen.network, training=chosen.training))
             log_file(run_id, path)
     for candidate, report in zip(best, reports, strict=True):
         judged = report.metrics[FIDELITY]

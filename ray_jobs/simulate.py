@@ -9,11 +9,12 @@ import click
 import ray
 
 from calogan.cli import options
+from calogan.cli.program import run
 from calogan.events import parse_energy, productions
 from calogan.events.productions import Production, Shard
 from calogan.simulation import engines
 from calogan.simulation.engines import Engine
-from ray_jobs.driver import join, run, say
+from ray_jobs.driver import cancelled_with_driver, join, say
 
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
@@ -56,12 +57,14 @@ def main(
     join()
     done = sum(shard.showers for shard in plan.shards) - sum(shard.showers for shard in missing)
     say("simulate", f"{n} showers, {len(plan.shards)} shards, {len(missing)} of them to make; {plan.generator}")
-    waiting = [make_shard.options(num_cpus=1).remote(folder, plan, shard, chosen) for shard in missing]
-    while waiting:
-        ready, waiting = ray.wait(waiting)
-        for shard in ray.get(ready):
-            done += shard.showers
-            say("simulate", f"{shard.file}  {done} of {n} showers, {done / n:.0%}")
+    tasks = [make_shard.options(num_cpus=1).remote(folder, plan, shard, chosen) for shard in missing]
+    with cancelled_with_driver(tasks):
+        waiting = tasks
+        while waiting:
+            ready, waiting = ray.wait(waiting)
+            for shard in ray.get(ready):
+                done += shard.showers
+                say("simulate", f"{shard.file}  {done} of {n} showers, {done / n:.0%}")
     say("done", str(productions.finish(folder, plan)))
 
 

@@ -24,13 +24,15 @@ from ray.train import (
 from ray.train.tensorflow import TensorflowTrainer
 
 from calogan import provenance, steps
+from calogan.atomic_files import write_text
+from calogan.cli.program import run
 from calogan.config import Config, load_config
 from calogan.errors import CaloganError, TrainingError
 from calogan.events import Events
 from calogan.tracking.runs import log_epoch, log_pictures, pipeline_run, set_tag
 from calogan.training.loop import Epoch, TrainingResult
 from calogan.training.workers import meet
-from ray_jobs.driver import cores, flat, join, run, say, say_epoch, threads
+from ray_jobs.driver import cores, flat, get, join, say, say_epoch, threads
 
 FAILURES = 3  # deaths of a worker that a job survives
 
@@ -58,7 +60,7 @@ def train(
     say("train", f"{config.network.family} on {files[0].name}{more}, {where}")
     if workers > 1:
         _train_together(config, folder, workers=workers, cpus=cpus, run_id=run_id)
-    trained: TrainingResult = ray.get(
+    trained: TrainingResult = get(
         _finish.options(num_cpus=cpus, runtime_env={"env_vars": threads(cpus)}).remote(config, folder, run_id)
     )
     if trained.stopped:
@@ -141,7 +143,7 @@ def _logged(name: str, config: Config, folder: Path) -> contextlib.AbstractConte
     key = folder / "training" / "mlflow_key"
     if not key.exists():
         key.parent.mkdir(parents=True, exist_ok=True)
-        key.write_text(secrets.token_hex(8), encoding="utf-8")
+        write_text(key, secrets.token_hex(8))
     about = flat(config) | {"model": str(folder)}
     return pipeline_run(name, about, header=provenance.header(), key=key.read_text(encoding="utf-8"))
 

@@ -14,6 +14,8 @@ import ray
 from ray import tune
 
 from calogan import steps
+from calogan.atomic_files import write_text
+from calogan.cli.program import run
 from calogan.config import Config, Quantization, as_toml, load_config
 from calogan.errors import QuantizationError
 from calogan.generation import model_folder
@@ -25,7 +27,7 @@ from calogan.search.quantization_proposals import Failure, Trial
 from calogan.tracking.runs import log_file, log_trial, pipeline_run
 from calogan.validation.report import ValidationReport, physics_score
 from ray_jobs.attempts import run_all
-from ray_jobs.driver import join, run, say
+from ray_jobs.driver import get, join, say
 
 
 def trial(
@@ -99,9 +101,9 @@ def main(config_name: str, model: Path, parallel: int | None) -> None:
             "tune",
             f"{len(ranked)} of {len(history)} trials are within {config.tuning.tolerance:.1%} of float32's score",
         )
-        best, report = ray.get(adopt.remote(config, model, ranked))
+        best, report = get(adopt.remote(config, model, ranked))
         mlflow.log_metrics(best.metrics() | {"test/physics_score": physics_score(report)})
-        (folder / "quantization.toml").write_text(as_toml(quantization=best.quantization), encoding="utf-8")
+        write_text(folder / "quantization.toml", as_toml(quantization=best.quantization))
         log_file(run_id, folder / "quantization.toml")
     say("tune", quantization_proposals.summary(best))
     if note := slow_integer_note(best.header["cpu_isa"], best.speedup):

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import ray
 
+from calogan.cli.program import run
 from calogan.config import Validation
 from calogan.events import open_events
 from calogan.reporting.html import write_html
@@ -19,7 +20,7 @@ from calogan.validation.gates import Gate, load_gates
 from calogan.validation.parts import Part, Partial, Plan, divide, merge, observe_part
 from calogan.validation.report import ValidationReport, physics_score, write_report
 from calogan.validation.validate import SAMPLES, compare_cells, conclude, prepare
-from ray_jobs.driver import join, run, say
+from ray_jobs.driver import join, say
 
 Paths = tuple[str, ...]
 BLOCKS = 8  # of 1,024 showers in a task: seconds of work, and 50 MB of results

@@ -84,7 +84,7 @@ ROOMS: dict[str, list[str]] = {
         "generator_trials",
     ],
     "serving": ["", "encodings", "api", "app", "client"],
-    "cli": ["", "screen", "options", "loading", "showers", "models", "generation", "main"],
+    "cli": ["", "screen", "program", "options", "loading", "showers", "models", "generation", "main"],
 }
 ORDER = ["calogan"] + [
     ".".join(part for part in ("calogan", room, module) if part)

@@ -8,8 +8,7 @@ import click
 
 from calogan import __version__
 from calogan.cli import generation, models, showers
-from calogan.cli.screen import screen
-from calogan.errors import CaloganError
+from calogan.cli.program import run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -27,32 +26,9 @@ def cli(verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
 
 
-def main() -> None:
-    """Run the command line; an error of the caller's becomes one line and its exit code."""
-    try:
-        code = cli.main(prog_name="calogan", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx else "calogan"
-        _fail(f"{error.format_message()} (see {where} --help)", error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        screen.print("\nstopped", style="yellow", end="")
-        screen.print("; nothing half-written is left")
-        sys.exit(130)
-    except CaloganError as error:
-        _fail(str(error), error.exit_code)
-    except MemoryError as error:
-        _fail(f"not enough memory ({error}); ask for fewer showers at once, --n", CaloganError.exit_code)
-    else:
-        sys.exit(code if isinstance(code, int) else 0)
-
-
-def _fail(message: str, exit_code: int) -> NoReturn:
-    screen.print("error:", style="red", end=" ")
-    screen.print(message)
-    sys.exit(exit_code)
+def main() -> NoReturn:
+    """Run the command line."""
+    run(cli, "calogan")
 
 
 for command in (

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 import click
 
 from calogan import quiet
+from calogan.atomic_files import write_text
 from calogan.cli import options
 from calogan.cli.loading import fetched, named_files, names
-from calogan.cli.screen import bar, examples, progress_bars, screen, write_text
+from calogan.cli.screen import bar, examples, progress_bars, screen
 from calogan.errors import GateError
 from calogan.events import open_events
 from calogan.reporting import terminal

@@ -16,7 +16,7 @@ FILE, FOLDER = click.Path(dir_okay=False, path_type=Path), click.Path(file_okay=
 def in_a_folder(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
     """Refuse a file whose folder is missing now, not after the work is done."""
     if path and not path.parent.is_dir():
-        raise click.BadParameter(f"{path}: {path.parent} is no folder; make it first.")
+        raise click.BadParameter(f"{path}: {path.parent} is no folder; create it first.")
     return path
 
 

@@ -1,4 +1,4 @@
-"""What the command line shows while it works, and how it writes what came out."""
+"""What the command line shows while it works, and how it writes showers."""
 
 import contextlib
 import functools
@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from calogan.errors import RequestError
 from calogan.events import Events, write_events
 
 screen = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -46,15 +45,3 @@ def write_showers(out: Path, parts: Iterable[Events], header: Mapping[str, str],
 
     write_events(out, counted(), header=header, format=format)
     screen.print(f"wrote {out}: {count} showers, mean sampling fraction {100 * fraction / count:.3f} %")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small result.
-
-    Raises:
-        RequestError: the file cannot be written.
-    """
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be written ({error})") from error

@@ -1,13 +1,13 @@
 """Commands about showers that need no network: simulate, inspect, convert."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 
+from calogan.atomic_files import write_json
 from calogan.cli import options
-from calogan.cli.screen import bar, examples, screen, write_showers, write_text
+from calogan.cli.screen import bar, examples, screen, write_showers
 from calogan.errors import RequestError
 from calogan.events import FORMATS, Events, open_events, parse_energy, productions
 from calogan.reporting import terminal
@@ -117,7 +117,7 @@ def inspect(files: tuple[str, ...], file_format: str | None, picture: Path | Non
     with bar("reading", len(source)) as advance:
         found = look(files, format=file_format, progress=advance)
     if json_file:
-        write_text(json_file, json.dumps(found.to_dict(), indent=1) + "\n")
+        write_json(json_file, found.to_dict())
     if picture:
         pictures.save(pictures.inspection(found), picture)
         screen.print(f"wrote {picture}")

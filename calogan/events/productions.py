@@ -6,15 +6,16 @@ a shard and however often the job is interrupted. `manifest.json`, written last,
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from calogan import provenance
-from calogan.errors import EventsError
+from calogan.atomic_files import PART, write_json, write_text
+from calogan.errors import EventsError, OutputError
 from calogan.events import EnergyRange, Events, open_events, write_events
 from calogan.events.files import open_hdf5
-from calogan.events.writing import replaced_when_done
 
 PLAN, MANIFEST = "production.json", "manifest.json"
 DIGEST = "production_sha256"  # attribute of every shard: hash of the description of its production
@@ -77,12 +78,13 @@ def begin(folder: Path, production: Production) -> tuple[Shard, ...]:
     """Start or resume a production; returns the shards still to be made.
 
     Raises:
-        EventsError: the folder cannot be created, or holds another production or unrelated files.
+        EventsError: the folder holds another production or files of something else.
+        OutputError: the folder cannot be made or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EventsError(f"{folder}: cannot be created ({error})") from error
+        raise OutputError(f"{folder}: cannot be created ({error.strerror})") from error
     plan = folder / PLAN
     if plan.exists():
         if plan.read_text(encoding="utf-8") != production.text:
@@ -93,8 +95,7 @@ def begin(folder: Path, production: Production) -> tuple[Shard, ...]:
     else:
         if any(folder.glob("*.h5")):
             raise EventsError(f"{folder} holds files, but no {PLAN}; choose an empty or a new folder")
-        with replaced_when_done(plan) as temporary:
-            temporary.write_text(production.text, encoding="utf-8")
+        write_text(plan, production.text)
     changed = _changed(folder) if (folder / MANIFEST).exists() else set()
     return tuple(
         shard
@@ -129,7 +130,7 @@ def write_shard(
         events: its showers, in parts.
 
     Raises:
-        EventsError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     return write_events(
         folder / shard.file, events, header=header(production, first=shard.first), format=production.format
@@ -145,12 +146,10 @@ def finish(folder: Path, production: Production) -> Path:
     gaps = [shard.file for shard in production.shards if not _is_complete(folder / shard.file, production, shard)]
     if gaps:
         raise EventsError(f"{folder}: {len(gaps)} shards are missing, the first is {gaps[0]}; run the job again")
-    for leftover in folder.glob(".*.part"):  # of writers that were killed
-        leftover.unlink(missing_ok=True)
+    for leftover in folder.glob(f".*{PART}"):  # of writers that were killed
+        shutil.rmtree(leftover, ignore_errors=True)
     shards = [{**vars(shard), "sha256": provenance.sha256(folder / shard.file)} for shard in production.shards]
-    with replaced_when_done(folder / MANIFEST) as temporary:
-        content = {"production": json.loads(production.text), "shards": shards}
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, {"production": json.loads(production.text), "shards": shards})
     return folder / MANIFEST
 
 

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from calogan import provenance
-from calogan.atomic_files import written
+from calogan.atomic_files import atomic_write
 from calogan.errors import EventsError
 from calogan.events.formats import WRITTEN_FORMATS, attributes
 from calogan.events.records import Events
@@ -28,7 +28,7 @@ def write_events(
     header: Mapping[str, str] | None = None,
     format: str = "clic",
 ) -> Path:
-    """Write showers to an HDF5 file atomically: under a temporary name first, then renamed.
+    """Write showers to an HDF5 file atomically.
 
     Args:
         path: the file to write; an existing file is replaced.
@@ -37,12 +37,13 @@ def write_events(
         format: `clic` or `calochallenge`, see `formats`.
 
     Raises:
-        EventsError: the folder is missing or cannot be written to.
+        EventsError: there are no showers, or the format is not one that is written.
+        OutputError: the file cannot be written.
     """
     path = Path(path)
     if format not in WRITTEN_FORMATS:
         raise EventsError(f"format {format!r} cannot be written; expected one of {', '.join(WRITTEN_FORMATS)}")
-    with replaced_when_done(path) as temporary, _new_file(temporary) as file:
+    with atomic_write(path) as temporary, _new_file(temporary) as file:
         fill_file(file, events, header=header, format=format)
     return path
 
@@ -65,22 +66,6 @@ def fill_file(
             _append(file, name, values)
     if not len(file):
         raise EventsError("no showers to write; expected at least one")
-
-
-@contextlib.contextmanager
-def replaced_when_done(path: Path) -> Iterator[Path]:
-    """Like `atomic_files.written`, but raises the errors of this package.
-
-    Raises:
-        EventsError: the folder is missing or cannot be written to.
-    """
-    if not path.parent.is_dir():
-        raise EventsError(f"{path.parent}: no such folder; create it first")
-    try:
-        with written(path) as temporary:
-            yield temporary
-    except OSError as error:
-        raise EventsError(f"{path}: cannot be written ({error})") from error
 
 
 @contextlib.contextmanager

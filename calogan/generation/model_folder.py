@@ -23,7 +23,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from calogan import provenance
-from calogan.atomic_files import write_text, written
+from calogan.atomic_files import atomic_write, write_text
 from calogan.config import Network, Quantization
 from calogan.errors import ModelError, problems
 from calogan.packaged import data_file
@@ -214,7 +214,7 @@ def copy(source: Path, target: Path, *, precisions: tuple[str, ...] | None = Non
     target.mkdir(parents=True, exist_ok=True)
     (target / DESCRIPTION).unlink(missing_ok=True)  # half a copy is no model
     for name in names:
-        with written(target / name) as temporary:
+        with atomic_write(target / name) as temporary:
             shutil.copyfile(source / name, temporary)
     return write(target, description.model_copy(update=changes))
 
@@ -241,7 +241,7 @@ def replace_network(
         check_file(folder, description, name)
     hash_ = hashlib.sha256(network).hexdigest()
     file = f"network.int8.{hash_[:12]}.pb"
-    with written(folder / file) as temporary:
+    with atomic_write(folder / file) as temporary:
         temporary.write_bytes(network)
     changes = {
         "network_files": {**description.network_files, "int8": file},

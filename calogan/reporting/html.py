@@ -97,15 +97,11 @@ def write_html(
     """Write the page of `render` atomically.
 
     Raises:
-        ConfigError: see `render`, or the file cannot be written.
+        ConfigError: as for `render`.
+        OutputError: the file cannot be written.
     """
     page = render(reports, reference_name=reference_name, title=title, pictures=pictures, speed=speed)
-    try:
-        write_text(path, page)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: the report cannot be written ({error}); name a file in an existing folder with write permission"
-        ) from error
+    write_text(path, page)
     return path
 
 

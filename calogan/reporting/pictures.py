@@ -10,6 +10,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
+from calogan.atomic_files import atomic_write
 from calogan.errors import ConfigError
 from calogan.events.inspection import Inspection
 from calogan.geometry import CLIC
@@ -169,13 +170,12 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure in the format of the suffix.
 
     Raises:
-        ConfigError: the suffix is unknown, or the file cannot be written.
+        ConfigError: the suffix is unknown.
+        OutputError: the file cannot be written.
     """
     check_suffix(path)
-    try:
-        figure.savefig(path, dpi=_DPI)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error})") from error
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=_DPI)
 
 
 def _common_scale(showers: Sequence[NDArray[np.float32]]) -> tuple[float, float]:

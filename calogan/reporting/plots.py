@@ -16,10 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from calogan.errors import ConfigError
 from calogan.reporting import glossary
 from calogan.reporting.glossary import CurveDefinition
-from calogan.reporting.pictures import blank, shower_picture
+from calogan.reporting.pictures import blank, save, shower_picture
 from calogan.validation.observables import Floats
 from calogan.validation.report import ValidationReport
 from calogan.validation.standard import Curve
@@ -54,7 +53,6 @@ _STYLES: tuple[tuple[str, str, _Line], ...] = (
 FEW = 3  # with more candidates than this, bands hide each other and are left out in favour of error bars
 _MOST_MARKERS = 100  # in a panel above the comparison; with more, lines alone are clearer
 _DECADES = 6  # limit of a logarithmic axis: below is noise
-_DPI = 130
 
 
 @dataclass(frozen=True)
@@ -105,10 +103,8 @@ def save_figures(reports: Reports, folder: Path, *, reference_name: str = "refer
     """Write figures as PNG: shower_shapes, sampling_fraction, cell_energy, and one for each other curve.
 
     Raises:
-        ConfigError: the folder is missing or cannot be written to.
+        OutputError: the folder is missing or cannot be written to.
     """
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; create it first")
     together: tuple[Callable[..., Figure], ...] = (shower_shapes, sampling_fraction, cell_energy)
     makers = {make.__name__: make for make in together}
     combined = {"x", "y", "z", "sampling_fraction", "resolution", "cell_energy"}
@@ -121,10 +117,7 @@ def save_figures(reports: Reports, folder: Path, *, reference_name: str = "refer
             if make
             else curve(path.stem, reports, reference_name=reference_name)
         )
-        try:
-            figure.savefig(path, dpi=_DPI)
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be written ({error})") from error
+        save(figure, path)
     return paths
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from calogan import provenance, steps
-from calogan.atomic_files import written
+from calogan.atomic_files import write_json
 from calogan.benchmark import cores
 from calogan.benchmark.precisions import benchmark
 from calogan.config import Config
@@ -46,8 +46,7 @@ def attempt(
     """
     chosen, model = generator_proposals.chosen(config, choices), model_folder(folder, choices)
     model.mkdir(parents=True, exist_ok=True)
-    with written(model / _CHOICES) as temporary:
-        temporary.write_text(json.dumps(dict(choices)), encoding="utf-8")
+    write_json(model / _CHOICES, dict(choices))
     with cores.own_core():
         try:
             trained = steps.train_model(chosen, model, on_epoch=on_epoch)

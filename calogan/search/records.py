@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from calogan import provenance
-from calogan.atomic_files import written
+from calogan.atomic_files import write_text
 from calogan.errors import CaloganError, ModelError
 
 Record = TypeVar("Record")
@@ -32,8 +32,7 @@ class Journal(Generic[Record]):
     def write(self, what: str, record: Record) -> Path:
         """Write a record, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with written(self.path(what)) as temporary:
-            temporary.write_bytes(self.kind.dump_json(record, indent=1))
+        write_text(self.path(what), self.kind.dump_json(record, indent=1).decode())
         return self.path(what)
 
     def read(self, what: str) -> Record | None:

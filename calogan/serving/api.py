@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 
 from calogan import __version__, provenance
-from calogan.errors import RequestError
+from calogan.errors import CaloganError, RequestError
 from calogan.events import EnergyRange, Events
 from calogan.serving.encodings import ENCODINGS, HDF5, JSON, Encoding, choose
 
@@ -34,9 +34,11 @@ _ERROR_TYPES = {
     404: "not_found",
     405: "method_not_allowed",
     406: "not_acceptable",
+    409: "conflict",
     413: "too_large",
     422: "invalid_request",
     500: "internal",
+    503: "unavailable",
 }
 _MAX_SEED = 2**63
 _MAX_ID_LENGTH = 128
@@ -181,7 +183,7 @@ def build_api(
         raise ValueError("build_api needs at least one sampler and a key")
     api = FastAPI(title="calogan", version=__version__, description="Calorimeter showers from quantized generators.")
     api.state.name_requests = name_requests
-    for error in (RequestError, HTTPException, Exception):
+    for error in (CaloganError, HTTPException, Exception):
         api.add_exception_handler(error, _answer_error)
 
     @api.get("/health", tags=["operation"])
@@ -325,8 +327,10 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     headers = _id_header(request)
     request_id = _request_id(request)
     match error:
-        case RequestError():
+        case CaloganError():
             status, message = error.http_status, str(error)
+            if status >= 500:
+                _log.error("request %s failed: %s", request_id, message)
         case HTTPException():
             status, message = error.status_code, f"{error.detail}: {request.method} {request.url.path}; see /docs"
             headers |= error.headers or {}

@@ -162,15 +162,12 @@ def write_tuning(path: str | os.PathLike[str], tuning: Tuning, header: Mapping[s
         header: origin of the constants, see `provenance.header`.
 
     Raises:
-        ConfigError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     path = Path(path)
     lines = ["[tuning]", *(f"{name} = {value!r}" for name, value in tuning.model_dump().items())]
     lines += ["", "[header]", *(f"{_quoted(key)} = {_quoted(value)}" for key, value in header.items())]
-    try:
-        write_text(path, "\n".join(lines) + "\n")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error})") from error
+    write_text(path, "\n".join(lines) + "\n")
     return path
 
 

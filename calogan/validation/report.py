@@ -1,7 +1,6 @@
 """The result of a validation: metrics, gates and curves, its physics score, and its JSON file."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from calogan.errors import ConfigError, GateError
+from calogan.atomic_files import write_json
+from calogan.errors import GateError
 from calogan.validation.gates import CLASSIFIER_GATE, GateResult
 from calogan.validation.metrics import Estimate
 from calogan.validation.standard import Curve
@@ -76,12 +76,9 @@ def write_report(path: Path, report: ValidationReport) -> Path:
     """Write a report as JSON.
 
     Raises:
-        ConfigError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
-    try:
-        path.write_text(json.dumps(report_to_dict(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: the report cannot be written ({error})") from error
+    write_json(path, report_to_dict(report))
     return path
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from calogan import provenance
-from calogan.errors import EventsError
+from calogan.errors import EventsError, OutputError
 from calogan.events import EnergyRange, Events, open_events, productions, read_events
 from calogan.events.productions import MANIFEST, PLAN, Production, Shard
 from calogan.geometry import CLIC
@@ -91,7 +91,8 @@ def test_a_damaged_shard_of_a_finished_production_is_made_again(
 def test_leftovers_of_a_killed_writer_are_ignored_and_removed(tmp_path: Path) -> None:
     productions.begin(tmp_path / "p", PLAN_OF_TEN)
     leftover = tmp_path / "p" / ".showers-00000.h5.4711.part"
-    leftover.write_bytes(b"half")
+    leftover.mkdir()
+    (leftover / "showers-00000.h5").write_bytes(b"half")
     produce(tmp_path / "p")
     assert not leftover.exists()
     assert len(open_events(tmp_path / "p")) == 10
@@ -109,7 +110,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EventsError, match=r"holds files, but no production.json"):
         productions.begin(tmp_path, PLAN_OF_TEN)
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(EventsError, match="cannot be created"):
+    with pytest.raises(OutputError, match="cannot be created"):
         productions.begin(tmp_path / "file", PLAN_OF_TEN)
 
 

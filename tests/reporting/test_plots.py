@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from calogan.errors import ConfigError
+from calogan.errors import OutputError
 from calogan.reporting import plots
 from calogan.validation.observables import SPECTRUM_EDGES_GEV, Floats
 from calogan.validation.report import ValidationReport
@@ -113,7 +113,7 @@ def test_names_are_not_read_as_formulas_nor_hidden() -> None:
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such folder"):
+    with pytest.raises(OutputError, match="no such folder"):
         plots.save_figures({"int8": report_of(1.0)}, tmp_path / "none")
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calogan.errors import ConfigError, EventsError
+from calogan.errors import ConfigError, EventsError, OutputError
 from calogan.simulation.parametric import simulate
 from calogan.simulation.profiles import PUBLISHED, TUNED
 from calogan.simulation.tuning import read_tuning, tune, write_tuning
@@ -79,5 +79,5 @@ def test_wrong_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_tuning(tmp_path / "no.toml")
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(OutputError, match="no: no such folder; create it first"):
         write_tuning(tmp_path / "no" / "t.toml", TUNED, {})

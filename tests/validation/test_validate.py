@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calogan.errors import ConfigError, EventsError, GateError
+from calogan.errors import ConfigError, EventsError, GateError, OutputError
 from calogan.events import Events, open_events, packaged_sample, read_events, write_events
 from calogan.validation import metrics, resampling, thorough, validate
 from calogan.validation.gates import Gate, judge, load_gates
@@ -132,7 +132,7 @@ def test_a_report_is_reproducible_and_written_as_strict_json(events: Events, tmp
 
 
 def test_a_report_into_nowhere_is_an_error(report: ValidationReport, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(OutputError, match="none: no such folder; create it first"):
         write_report(tmp_path / "none" / "report.json", report)
 
 
