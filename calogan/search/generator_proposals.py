@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from calogan.config import Config
 from calogan.errors import ConfigError
+from calogan.search.records import Failure
 
 Value: TypeAlias = bool | int | float | str
 Choices: TypeAlias = Mapping[str, Value]  # by section.name of the configuration
@@ -48,6 +49,11 @@ class Candidate:
     header: Mapping[str, str]
 
     @property
+    def what(self) -> Choices:
+        """What was tried, as a failure calls it."""
+        return self.choices
+
+    @property
     def auc(self) -> float:
         """Mean area, lower is better."""
         return float(np.mean(self.aucs))
@@ -63,12 +69,7 @@ class Candidate:
         return self.metrics[COST]
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Choices that gave no generator, and why."""
-
-    choices: Choices
-    reason: str
+Attempt: TypeAlias = Candidate | Failure[Choices]
 
 
 def check(config: Config) -> None:
@@ -103,7 +104,7 @@ def chosen(config: Config, choices: Choices) -> Config:
         raise ConfigError(f"search.choices: {'; '.join(problem['msg'] for problem in error.errors())}") from error
 
 
-def propose(config: Config, history: Sequence[Candidate | Failure], running: Sequence[Choices]) -> Choices | None:
+def propose(config: Config, history: Sequence[Attempt], running: Sequence[Choices]) -> Choices | None:
     """Say what to train next; None when the search has ended.
 
     The first candidate is the configuration as it stands, if the choices allow it.
@@ -114,7 +115,13 @@ def propose(config: Config, history: Sequence[Candidate | Failure], running: Seq
         running: what is being tried.
     """
     space = {choice.name: choice.values for choice in config.search.choices}
-    tried = [dict(each) for each in (*(attempt.choices for attempt in history), *running)]
+    tried = [
+        dict(each)
+        for each in (
+            *(attempt.what for attempt in history),
+            *running,
+        )
+    ]
     if len(tried) >= config.search.trials:
         return None
     start = {name: _value(config, name) for name in space}
@@ -153,10 +160,10 @@ def describe(choices: Choices) -> str:
     return ", ".join(f"{name.partition('.')[2]} {value}" for name, value in choices.items())
 
 
-def summary(attempt: Candidate | Failure) -> str:
+def summary(attempt: Attempt) -> str:
     """One line for people about what came out."""
     if isinstance(attempt, Failure):
-        return f"{describe(attempt.choices)}: failed, {attempt.reason}"
+        return f"{describe(attempt.what)}: failed, {attempt.reason}"
     return (
         f"{describe(attempt.choices)}: AUC {attempt.auc:.3f} +- {attempt.auc_error:.3f}, "
         f"{attempt.cost:.3f} core-ms, {attempt.seconds / 60:.1f} min"

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from calogan.config import Choice, Config, Network, Search
 from calogan.errors import ConfigError
 from calogan.search import generator_proposals
-from calogan.search.generator_proposals import Candidate, Choices, Failure
+from calogan.search.generator_proposals import Candidate, Choices
+from calogan.search.records import Failure
 
 WIDTHS, DEPTHS = (32, 64, 128, 256), (1, 2, 3)
 
@@ -37,7 +38,7 @@ def searched(config: Config) -> list[Candidate | Failure]:
 def test_the_search_begins_with_the_configuration_as_it_stands_and_tries_nothing_twice() -> None:
     history = searched(config())
     assert history[0].choices == {"network.width": 128, "network.depth": 2}
-    tried = [tuple(attempt.choices.values()) for attempt in history]
+    tried = [tuple(attempt.what.values()) for attempt in history]
     assert sorted(tried) == sorted(itertools.product(WIDTHS, DEPTHS))  # and ends when there is nothing left
 
 
@@ -50,7 +51,7 @@ def test_a_search_ends_after_its_trials_whatever_came_out() -> None:
     assert generator_proposals.propose(config(3), history, running) is None
     proposed = generator_proposals.propose(config(4), history, running)
     assert proposed is not None
-    assert proposed not in [*(attempt.choices for attempt in history), *running]
+    assert proposed not in [*(attempt.what for attempt in history), *running]
 
 
 def test_the_start_is_left_out_where_it_cannot_be_chosen() -> None:
@@ -62,7 +63,7 @@ def test_the_start_is_left_out_where_it_cannot_be_chosen() -> None:
 
 def test_what_is_proposed_depends_on_what_is_known_alone() -> None:
     history = searched(config(10))
-    shuffled = sorted(history, key=lambda attempt: attempt.choices["network.width"])
+    shuffled = sorted(history, key=lambda attempt: attempt.what["network.width"])
     assert generator_proposals.propose(config(), history, []) == generator_proposals.propose(config(), shuffled, [])
 
 

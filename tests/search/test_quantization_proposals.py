@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from calogan.config import Quantization, as_toml
 from calogan.errors import GateError, QuantizationError
-from calogan.search.quantization_proposals import COMBINED, Failure, Trial, describe, propose, rank, summary
+from calogan.search.quantization_proposals import COMBINED, SCORE, Trial, describe, propose, rank, summary
+from calogan.search.records import Failure
 
 BASE = Quantization()
 OPERATIONS = ("dense 1", "convolution 1", "convolution 2", "convolution 3")
@@ -45,6 +46,14 @@ def losing(harm: dict[str, float], time: dict[str, float] | None = None) -> Outc
         return trial(quantization, loss, 1 / taken)
 
     return outcome
+
+
+def test_a_search_that_the_configuration_asks_for_is_the_same_search() -> None:
+    asked = Quantization(tune=True)
+    assert propose(asked, OPERATIONS, 128, []) == propose(BASE, OPERATIONS, 128, [])
+    history = run(trial)
+    assert propose(asked, OPERATIONS, 128, history) == ()
+    assert asked.model_dump_json() == BASE.model_dump_json()
 
 
 def test_the_first_trials_change_one_thing_each() -> None:
@@ -124,7 +133,7 @@ def test_a_search_ends_repeats_nothing_and_names_only_operations_of_the_network(
         loss, speed = data.draw(st.floats(-0.1, 0.1)), data.draw(st.floats(0.1, 5))
         return trial(quantization, loss, speed, data.draw(st.floats(0, 0.01)))
 
-    tried = [attempt.quantization for attempt in run(outcome, names)]
+    tried = [attempt.what for attempt in run(outcome, names)]
     assert len(set(tried)) == len(tried) <= 6 + number + 4 * COMBINED
     assert tried[0] == BASE
     assert {name for q in tried for name in q.keep_float32 + q.keep_bfloat16} <= set(names)
@@ -183,7 +192,7 @@ def test_no_trial_at_all_is_an_error_with_the_reasons() -> None:
 @pytest.mark.parametrize("bad", [0.0, -0.3, math.nan, math.inf])
 def test_a_score_that_is_no_score_is_refused(bad: float) -> None:
     for scores, float32 in (((0.5, bad), (0.5, 0.5)), ((0.5, 0.5), (bad, 0.5))):
-        with pytest.raises(QuantizationError, match=r"physics score .*; expected numbers above 0, higher is better"):
+        with pytest.raises(QuantizationError, match=r"have the score .*; expected numbers above 0, higher is better"):
             Trial(BASE, scores, float32, {}, 1.0, {})
     with pytest.raises(QuantizationError, match="score none"):
         Trial(BASE, (), (), {}, 1.0, {})
@@ -193,7 +202,7 @@ def test_what_both_precisions_share_cancels_in_the_loss() -> None:
     found = Trial(BASE, (0.69, 0.79, 0.62), (0.70, 0.80, 0.63), {"perf/network_speedup": 3.0}, 1.0, {})
     assert found.loss == pytest.approx(0.01)
     assert found.loss_error == pytest.approx(0, abs=1e-12)
-    assert found.metrics()["physics/score_float32"] == pytest.approx(0.71)
+    assert found.metrics()[f"{SCORE}_float32"] == pytest.approx(0.71)
     assert "loss +0.0100 +- 0.0000, network 3.00x" in summary(found)
 
 
