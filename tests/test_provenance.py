@@ -38,9 +38,7 @@ def test_header_is_the_same_every_time_and_names_no_folder(tmp_path: Path) -> No
 def test_inputs_of_one_name_keep_their_hashes_wherever_their_folders_lie(tmp_path: Path) -> None:
     hashes = []
     for place in ("here", "there"):
-        paths = [
-            tmp_path / place / name for name in ("a/run/s.h5", "b/run/s.h5", "b/s.h5", "b/other.h5")
-        ]
+        paths = [tmp_path / place / name for name in ("a/run/s.h5", "b/run/s.h5", "b/s.h5", "b/other.h5")]
         for number, path in enumerate(paths):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bytes([number]))

@@ -15,14 +15,16 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from calogan import provenance
 from calogan.atomic_files import write_text
 from calogan.errors import ModelError
 from calogan.packaged import data_file
 
-PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+REGISTRY = "models:/"  # how a name begins that is one of the MLflow registry
 DESCRIPTION, WEIGHTS, CELLS = "model.json", "generator.weights.h5", "cells.npz"
 
 
@@ -84,7 +86,7 @@ def find(model: str | os.PathLike[str]) -> Path:
         return Path(text)
     raise ModelError(
         f"no model {text!r}: give a packaged name ({', '.join(packaged_models()) or 'none here'}), "
-        f"a folder with a {DESCRIPTION}, or models:/NAME@ALIAS"
+        f"a folder with a {DESCRIPTION}, or {REGISTRY}NAME@ALIAS"
     )
 
 

@@ -8,7 +8,9 @@ import pytest
 from calogan.benchmark.cores import own_core
 from calogan.errors import ServiceError
 
-HOLD = "from calogan.benchmark.cores import own_core\nwith own_core() as core:\n    print(core, flush=True)\n    input()"
+HOLD = (
+    "from calogan.benchmark.cores import own_core\nwith own_core() as core:\n    print(core, flush=True)\n    input()"
+)
 
 
 def test_a_thread_stays_on_its_core_and_is_free_again_afterwards() -> None:
