@@ -112,6 +112,8 @@ class Quantization(_Step):
         smooth: share of the spread of activations that SmoothQuant moves into the weights; none to do without.
         keep_float32, keep_bfloat16: operations that are not quantized, by their names, such as `convolution 4`; see
             `neural_compressor.name_operations`.
+        tune: whether the pipeline starts from this configuration to search for the fastest one that keeps the physics,
+            as `ray_jobs.tune` does. It is part of no configuration that is tried, so no record holds it.
     """
 
     calibration_showers: int = Field(64, ge=1)
@@ -120,6 +122,7 @@ class Quantization(_Step):
     smooth: float | None = Field(None, ge=0, le=1)
     keep_float32: tuple[str, ...] = ()
     keep_bfloat16: tuple[str, ...] = ()
+    tune: bool = Field(False, exclude=True)
 
     @model_validator(mode="after")
     def _one_precision(self) -> Self:
@@ -135,7 +138,7 @@ class Tuning(_Step):
     Attributes:
         draws: showers generated for each Geant4 shower of the validation split, in each repeat.
         repeats: drawings of the showers, with other random numbers each, int8 and float32 with the same.
-        tolerance: loss of physics score that a result may have, as a fraction of float32's score.
+        tolerance: loss of score without classifier that a result may have, as a fraction of float32's score.
         attempts: trials that are judged on the test split, the fastest first, until one passes its gates.
     """
 

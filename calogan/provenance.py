@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+from collections import Counter
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -74,14 +75,30 @@ def cpu() -> dict[str, str]:
     }
 
 
+def input_hashes(paths: Iterable[Path]) -> dict[str, str]:
+    """Return the SHA-256 of each file by its name, in the order given.
+
+    Files of one name are told apart by the folders they lie in, as few as that takes: `a/showers-00000.h5` and
+    `b/showers-00000.h5`. So nothing depends on where these folders are.
+    """
+    files = {path.absolute().parts[1:]: path for path in paths}  # without the root, which all have
+    ends = Counter(parts[-length:] for parts in files for length in range(1, len(parts) + 1))
+
+    def name(parts: tuple[str, ...]) -> str:
+        lengths = (length for length in range(1, len(parts)) if ends[parts[-length:]] == 1)
+        return "/".join(parts[-next(lengths, len(parts)) :])
+
+    return {name(parts): sha256(path) for parts, path in files.items()}
+
+
 def header(*, seed: int | None = None, inputs: Iterable[Path] = ()) -> dict[str, str]:
     """Describe the origin of a result; the same code, machine, seed and inputs give the same header.
 
-    It holds no time and no path, so that a file which carries it is reproducible byte for byte.
+    It holds no time and no absolute path, so that a file which carries it is reproducible byte for byte.
 
     Args:
         seed: the seed the result was made with, if it has one.
-        inputs: files the result was made from; their names and SHA-256 are recorded.
+        inputs: files the result was made from; `input_hashes` of them is recorded.
     """
     versions = {name: _version(name) for name in _PACKAGES}
     fields = {
@@ -94,7 +111,7 @@ def header(*, seed: int | None = None, inputs: Iterable[Path] = ()) -> dict[str,
     }
     if seed is not None:
         fields["seed"] = str(seed)
-    hashes = {path.name: sha256(path) for path in inputs}
+    hashes = input_hashes(inputs)
     if hashes:
         fields["inputs_sha256"] = json.dumps(hashes)
     return fields

@@ -81,8 +81,10 @@ def measure_showers(reference: Events, candidate: Events) -> Scored:
     return Scored(physics_score(report), {name: value for name, value in measured.items() if np.isfinite(value)})
 
 
-def score_showers(reference: Events, candidate: Events) -> float:
-    """The number quantizations are compared by: the physics score of all gates of the package but the classifier's.
+def score_without_classifier(reference: Events, candidate: Events) -> float:
+    """The number quantizations are compared by: like the physics score, of all gates of the package but the classifier's.
+
+    In MLflow it is `physics/score_without_classifier`, and never `physics/score`.
 
     It looks at the mean shower, its centre and widths, its tails, the sampling fraction and the resolution in bins of
     Ep, the layers, the hits and the spectrum of the cells. A classifier is trained on each sample anew, and what that

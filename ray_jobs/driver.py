@@ -56,15 +56,21 @@ def get(task: Any) -> Any:
         return ray.get(task)
 
 
-def cores(tasks: int = 1) -> int:
-    """Cores each of some tasks can have while all of them run; 1 if the nodes are too few."""
-    return cores_each([int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]], tasks)
+def node_cores() -> list[int]:
+    """Cores of every node of the cluster."""
+    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
 
 
 def cores_each(nodes: list[int], tasks: int) -> int:
     """The most cores with which tasks fit onto nodes of so many cores, a task on one node; 1 if they do not fit."""
     fitting = (n for n in range(1, max(nodes, default=0) + 1) if sum(node // n for node in nodes) >= tasks)
     return max(fitting, default=1)
+
+
+def workers_for(nodes: list[int]) -> int:
+    """The fewest workers of equal size, at most one for each node, that together use most of the cores."""
+    used = [node for node in nodes if node]
+    return max(range(1, len(used) + 1), key=lambda workers: workers * cores_each(used, workers), default=1)
 
 
 def threads(number: int) -> dict[str, str]:

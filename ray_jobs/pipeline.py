@@ -1,4 +1,4 @@
-"""The whole way in one job: train, quantize, validate, benchmark, register.
+"""The whole way in one job: train, quantize, validate, benchmark, register; a job that was stopped resumes.
 
 ray job submit --working-dir . -- python -m ray_jobs.pipeline --config tiny --storage /shared/calogan
 """
@@ -18,13 +18,14 @@ from calogan.cli.program import run
 from calogan.config import Config, load_config
 from calogan.reporting import pictures, plots
 from calogan.tracking import registry
-from calogan.tracking.runs import log_file, pipeline_run
+from calogan.tracking.runs import log_file, pipeline_run, training_key
 from calogan.training.loop import TrainingResult
 from calogan.validation.report import ValidationReport
 from ray_jobs.driver import flat, get, join, say
-from ray_jobs.train import train
+from ray_jobs.train import train, workers_option
+from ray_jobs.tune import search
 
-PRECISIONS = ("float32", "int8")
+COMPARED = ("float32", "int8")
 
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
@@ -48,7 +49,7 @@ def validate_parametric(config: Config) -> ValidationReport:
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def measure(config: Config, folder: Path) -> BenchmarkReport:
     """Time the precisions, while nothing else of this job runs."""
-    return benchmark(folder, PRECISIONS, config.benchmark)
+    return benchmark(folder, COMPARED, config.benchmark)
 
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
@@ -60,22 +61,27 @@ def profile(folder: Path) -> dict[str, dict[str, float]]:
 @click.command()
 @click.option("--config", "config_name", default="tiny", show_default=True, help="Packaged configuration or TOML file.")
 @click.option("--storage", type=click.Path(path_type=Path), default=Path("storage"), help="Folder all nodes share.")
-def main(config_name: str, storage: Path) -> None:
+@workers_option
+def main(config_name: str, storage: Path, workers: int) -> None:
     """Run the pipeline on a Ray cluster; MLFLOW_TRACKING_URI names the MLflow server."""
     config = load_config(config_name)
     join()
     folder = (storage / config.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with pipeline_run(f"pipeline {config_name}", flat(config), header=provenance.header()) as run_id:
-        trained = train(config, folder, run_id=run_id)
+    key = training_key(folder / "training")
+    with pipeline_run(f"pipeline {config_name}", flat(config), header=provenance.header(), key=key) as run_id:
+        trained = train(config, folder, workers=workers, run_id=run_id)
         say("quantize", "Intel Neural Compressor, on the calibration split")
-        get(quantize.options(num_cpus=1).remote(config, folder))
-        say("validate", f"{' and '.join(PRECISIONS)} against Geant4, on the test split")
+        if config.quantization.tune:
+            search(config, folder, parallel=None, run_id=run_id)
+        else:
+            get(quantize.options(num_cpus=1).remote(config, folder))
+        say("validate", f"{' and '.join(COMPARED)} against Geant4, on the test split")
         beside = validate_parametric.options(num_cpus=1).remote(config)
-        judged = ray.get([validate.options(num_cpus=1).remote(config, folder, name) for name in PRECISIONS])
-        reports = dict(zip(PRECISIONS, judged, strict=True))
+        judged = ray.get([validate.options(num_cpus=1).remote(config, folder, name) for name in COMPARED])
+        reports = dict(zip(COMPARED, judged, strict=True))
         shown = {"parametrised": ray.get(beside), **reports}
-        say("benchmark", f"{' and '.join(PRECISIONS)}, interleaved on one core")
+        say("benchmark", f"{' and '.join(COMPARED)}, interleaved on one core")
         timed = ray.get(measure.options(num_cpus=1).remote(config, folder))
         profiles = ray.get(profile.options(num_cpus=1).remote(folder))
         say("register", "models, metrics and figures to MLflow")
@@ -90,7 +96,7 @@ def main(config_name: str, storage: Path) -> None:
             name: registry.log_precision(
                 run_id, folder, name, reports[name], performance=timed.metrics(name), figures=figures
             )
-            for name in PRECISIONS
+            for name in COMPARED
         }
     write_json(folder / "summary.json", _summary(trained, reports, timed, registered))
     say("report", str(folder / "report.html"))

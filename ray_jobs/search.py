@@ -17,7 +17,8 @@ from calogan.errors import TrainingError
 from calogan.provenance import header
 from calogan.reporting import pictures
 from calogan.search import generator_proposals, generator_trials
-from calogan.search.generator_proposals import FIDELITY, Candidate, Choices, Failure
+from calogan.search.generator_proposals import FIDELITY, Attempt, Candidate, Choices
+from calogan.search.records import Failure
 from calogan.tracking.runs import log_file, log_trial, pipeline_run
 from calogan.validation.report import ValidationReport
 from ray_jobs.attempts import run_all
@@ -71,7 +72,7 @@ def trial(space: dict[str, Choices], *, config: Config, folder: Path, run_id: st
     return {"auc": tried.auc if isinstance(tried, Candidate) else 1.0}
 
 
-def _logged(tried: Candidate | Failure) -> dict[str, float]:
+def _logged(tried: Attempt) -> dict[str, float]:
     if isinstance(tried, Failure):
         return {}
     return {"physics/auc_high_level_error": tried.auc_error, **tried.metrics}

@@ -6,7 +6,6 @@ ray job submit --working-dir . -- python -m ray_jobs.train --config tiny --worke
 import contextlib
 import functools
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,24 @@ from ray.train import (
 from ray.train.tensorflow import TensorflowTrainer
 
 from calogan import provenance, steps
-from calogan.atomic_files import write_text
 from calogan.cli.program import run
 from calogan.config import Config, load_config
 from calogan.errors import CaloganError, TrainingError
 from calogan.events import Events
-from calogan.tracking.runs import log_epoch, log_pictures, pipeline_run, set_tag
+from calogan.tracking.runs import log_epoch, log_pictures, pipeline_run, set_tag, training_key
 from calogan.training.loop import Epoch, TrainingResult
 from calogan.training.workers import meet
-from ray_jobs.driver import cores, flat, get, join, say, say_epoch, threads
+from ray_jobs.driver import cores_each, flat, get, join, node_cores, say, say_epoch, threads, workers_for
 
 FAILURES = 3  # deaths of a worker that a job survives
+
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="Processes that share every batch; 0 for the fewest that use all cores of the cluster, at most one on a node.",
+)
 
 
 def train(
@@ -45,7 +51,7 @@ def train(
     Args:
         config: the whole configuration.
         folder: where the model is written, seen by all nodes.
-        workers: how many share every batch.
+        workers: how many share every batch; 0 for as many as `driver.workers_for` says.
         cpus_per_worker: cores of each; 0 for as many as the nodes have for all of them at once.
         run_id: run of MLflow that epochs are logged to; empty for none.
 
@@ -53,7 +59,8 @@ def train(
         CaloganError: one that a worker raised.
         TrainingError: workers died more often than `FAILURES` times.
     """
-    cpus = cpus_per_worker or cores(workers)
+    workers = workers or workers_for(node_cores())
+    cpus = cpus_per_worker or cores_each(node_cores(), workers)
     files = steps.data_paths(config)
     more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
     where = f"{cpus} cores" if workers == 1 else f"{workers} workers with {cpus} cores each"
@@ -140,17 +147,13 @@ def _logged(name: str, config: Config, folder: Path) -> contextlib.AbstractConte
     """The run of MLflow of the training in this folder, its old one if it goes on; none if no server is named."""
     if "MLFLOW_TRACKING_URI" not in os.environ:
         return contextlib.nullcontext("")
-    key = folder / "training" / "mlflow_key"
-    if not key.exists():
-        key.parent.mkdir(parents=True, exist_ok=True)
-        write_text(key, secrets.token_hex(8))
     about = flat(config) | {"model": str(folder)}
-    return pipeline_run(name, about, header=provenance.header(), key=key.read_text(encoding="utf-8"))
+    return pipeline_run(name, about, header=provenance.header(), key=training_key(folder / "training"))
 
 
 @click.command()
 @click.option("--config", "config_name", default="tiny", show_default=True, help="Packaged configuration or TOML file.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that share a batch.")
+@workers_option
 @click.option("--cpus-per-worker", type=click.IntRange(1), help="Cores of each; what the nodes have, if not given.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the model, shared by all nodes.")
 def main(config_name: str, workers: int, cpus_per_worker: int | None, out: Path) -> None:

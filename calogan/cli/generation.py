@@ -1,7 +1,6 @@
 """Commands that generate showers with a model, here, at an endpoint, or as one."""
 
 import contextlib
-import os
 import secrets
 import shlex
 import socket
@@ -12,10 +11,11 @@ import click
 from rich.text import Text
 
 from calogan.cli import options
-from calogan.cli.loading import KEY_VARIABLE, api_key, load_generator, names
+from calogan.cli.loading import api_key, load_generator, names
 from calogan.cli.screen import bar, examples, screen, write_showers
 from calogan.errors import RequestError
 from calogan.events import Events, parse_energy
+from calogan.serving.keys import KEY_VARIABLE, read_key
 
 _PART = 8192  # showers in memory at a time
 
@@ -89,7 +89,7 @@ def serve(model: str, precision: str, host: str, port: int, threads: int) -> Non
     with _listen(host, port) as listener:
         address = f"http://{host}:{listener.getsockname()[1]}"
         samplers = {name: load_generator(model, name, threads) for name in names(precision)}
-        key = os.environ.get(KEY_VARIABLE) or secrets.token_hex(16)
+        key = read_key() or secrets.token_hex(16)
         screen.print(f"key of the endpoint: {key}   documentation: {address}/docs")
         screen.print(_curl(address, key))
         server = uvicorn.Server(uvicorn.Config(build_api(samplers, api_key=key), log_level="warning"))

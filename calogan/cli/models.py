@@ -1,21 +1,23 @@
 """Commands that make, judge and time models."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from calogan import quiet
 from calogan.atomic_files import write_text
-from calogan.cli import options
-from calogan.cli.loading import fetched, named_files, names
+from calogan.cli import comparisons, options
+from calogan.cli.comparisons import Paths
+from calogan.cli.loading import names
 from calogan.cli.screen import bar, examples, progress_bars, screen
-from calogan.errors import GateError
 from calogan.events import open_events
 from calogan.reporting import terminal
+from calogan.tracking.location import locate
 
 if TYPE_CHECKING:
     from calogan.training.loop import Epoch
+    from calogan.validation.report import ValidationReport
 
 
 @click.command(
@@ -89,75 +91,28 @@ def quantize(model: Path, config: str, out: Path | None) -> None:
     epilog=examples(
         "calogan validate --reference geant4.h5 --candidate showers.h5 --html report.html --json v.json",
         "calogan validate --reference geant4.h5 --candidate other.h5 --gates mine.toml --figures figures/",
-        "calogan validate --reference g4/ --candidate float32=a.h5 --candidate int8=b.h5 --html report.html",
+        "calogan validate --reference g4/ --candidate float32=a.h5 --candidate int8=b.h5 --float32 int8=a.h5 --html v.html",
     )
 )
-@click.option("--reference", multiple=True, required=True, help="Geant4 showers: file, folder or pattern; repeatable.")
-@click.option(
-    "--candidate", multiple=True, required=True, help="Showers of any generator; repeatable, NAME=FILE to name it."
-)
-@click.option("--gates", default="default", show_default=True, help="Limits: of the package, or a TOML file.")
-@click.option("--html", "html_file", type=options.FILE, callback=options.in_a_folder, help="Report to write, one file.")
-@click.option("--figures", type=options.FOLDER, help="Folder for the figures.")
-@click.option("--quick", is_flag=True, help="Leave out what compares whole distributions: seconds instead of minutes.")
-@options.json
-def validate(
-    reference: tuple[str, ...],
-    candidate: tuple[str, ...],
-    gates: str,
-    html_file: Path | None,
-    figures: Path | None,
-    quick: bool,
-    json_file: Path | None,
-) -> None:
+@options.comparison
+def validate(**given: Any) -> None:
     """Compare showers with Geant4; exit code 3 when a gate failed."""
-    if not quick:
+    asked = comparisons.parse(**given)
+    if not asked.quick:
         quiet.load_tensorflow()
-    from calogan.config import Validation  # noqa: PLC0415
-    from calogan.reporting import html  # noqa: PLC0415
     from calogan.validation import validate  # noqa: PLC0415
-    from calogan.validation.gates import load_gates  # noqa: PLC0415
-    from calogan.validation.report import write_report  # noqa: PLC0415
 
-    limits = load_gates(gates)
-    source = open_events(reference)
-    candidates = {name: open_events(path) for name, path in named_files(candidate).items()}
-    reports = {}
-    for name, events in candidates.items():
+    def compare(reference: Paths, candidate: Paths, float32: Paths, **settings: Any) -> "ValidationReport":
+        named = (reference, candidate, *([float32] if float32 else []))
+        sources = [open_events(paths) for paths in named]
+        beside = sources[2] if float32 else None
+        inputs = [path for source in sources for path in source.paths]
         with screen.status("comparing") as status:
-            reports[name] = validate.validate(
-                source,
-                events,
-                thorough=not quick,
-                cell_trainings=0 if quick else Validation().cell_trainings,
-                gates=limits,
-                inputs=(*source.paths, *events.paths),
-                progress=status.update,
+            return validate.validate(
+                sources[0], sources[1], float32=beside, inputs=inputs, progress=status.update, **settings
             )
-        terminal.show(terminal.report_table(reports[name], name))
-    if json_file:
-        if len(reports) == 1:
-            write_report(json_file, next(iter(reports.values())))
-        else:
-            write_text(json_file, html.to_json(reports))
-    if html_file:
-        shown = {"Geant4": source, **candidates}
-        html.write_html(html_file, reports, pictures=html.typical_showers(shown))
-        screen.print(f"wrote {html_file}")
-    if figures:
-        from calogan.reporting import plots  # noqa: PLC0415
 
-        figures.mkdir(parents=True, exist_ok=True)
-        for path in plots.save_figures(reports, figures):
-            screen.print(f"wrote {path}")
-    told = []
-    for name, found in reports.items():
-        failed = [gate for gate, result in found.gates.items() if result.verdict == "failed"]
-        if failed:
-            whose = f"{name}: " if len(reports) > 1 else ""
-            told.append(f"{whose}{len(failed)} of {len(found.gates)} gates failed: {', '.join(failed)}")
-    if told:
-        raise GateError("; ".join(told))
+    comparisons.run(asked, compare)
 
 
 @click.command(epilog=examples("calogan benchmark --model lean --precision float32,int8 --json b.json"))
@@ -172,7 +127,7 @@ def benchmark(model: str, precision: str, rounds: int, json_file: Path | None) -
     from calogan.config import Benchmark  # noqa: PLC0415
 
     precisions = names(precision)
-    folder = fetched(model, precisions[0])
+    folder = locate(model, precisions[0])
     with bar("rounds", rounds + 1) as advance:
         report = run(folder, precisions, Benchmark(repetitions=rounds), progress=lambda: advance(1))
     if json_file:
@@ -204,7 +159,7 @@ def export(model: str, precision: str, file_format: str, batch: int, out: Path) 
     from calogan.exporting import export  # noqa: PLC0415
 
     with screen.status("exporting"):
-        done = export.export(fetched(model, precision), precision, file_format, out, batch=batch)
+        done = export.export(locate(model, precision), precision, file_format, out, batch=batch)
     screen.print(
         f"compared with the model, {100 * done.moved.mean():.2g} % of the energy of a shower lies in other cells "
         f"(at most {100 * done.moved.max():.2g} %; the mean may be {100 * done.limit:g} %)"

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 import click
 
 from calogan.events import FORMATS, WRITTEN_FORMATS
+from calogan.generation.model_folder import PRECISIONS
+from calogan.generation.random_numbers import SEED_MAX
 
-PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 FILE, FOLDER = click.Path(dir_okay=False, path_type=Path), click.Path(file_okay=False, path_type=Path)
 
@@ -27,10 +28,17 @@ def engine(command: _Command) -> _Command:
     return command
 
 
+def comparison(command: _Command) -> _Command:
+    """Add what `comparisons.parse` takes."""
+    for option in reversed(_COMPARISON):
+        command = option(command)
+    return command
+
+
 energy = click.option("--energy", default="2:500", show_default=True, help="Ep in GeV: 200, or 2:500 for a flat range.")
 n = click.option("--n", type=click.IntRange(1, 10**9), default=1000, show_default=True, help="How many showers.")
 seed = click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True, help="Equal seeds, equal bytes."
+    "--seed", type=click.IntRange(0, SEED_MAX - 1), default=1, show_default=True, help="Equal seeds, equal bytes."
 )
 out = click.option("-o", "--out", type=FILE, callback=in_a_folder, required=True, help="HDF5 file to write.")
 model = click.option("--model", default="lean", show_default=True, help="Packaged name, folder, or models:/NAME@ALIAS.")
@@ -57,4 +65,32 @@ _ENGINE = (
     click.option("--detector", default="clic", show_default=True, help="Geant4: packaged detector or TOML file."),
     click.option("--field", type=float, default=4.0, show_default=True, help="Geant4: magnetic field, T."),
     click.option("--cut", type=float, default=0.7, show_default=True, help="Geant4: production cut, mm."),
+)
+_COMPARISON = (
+    click.option(
+        "--reference", multiple=True, required=True, help="Geant4 showers: file, folder or pattern; repeatable."
+    ),
+    click.option(
+        "--candidate",
+        multiple=True,
+        required=True,
+        help="Showers of any generator: file, folder or pattern; repeatable, NAME=FILE to name it.",
+    ),
+    click.option(
+        "--float32",
+        multiple=True,
+        help="Showers of the float32 model with the energies and seed of the candidates; NAME=FILE for one of them.",
+    ),
+    click.option("--gates", default="default", show_default=True, help="Limits: of the package, or a TOML file."),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, SEED_MAX - 1),
+        default=0,
+        show_default=True,
+        help="Of the bootstrap, of the classifiers and of the halves of the reference.",
+    ),
+    click.option("--quick", is_flag=True, help="Leave out what compares whole distributions: seconds, not minutes."),
+    json,
+    click.option("--html", "html_file", type=FILE, callback=in_a_folder, help="Report to write, one file."),
+    click.option("--figures", type=FOLDER, help="Folder for the figures."),
 )

@@ -19,7 +19,6 @@ from calogan.networks.base import GeneratorNetwork
 
 Floats: TypeAlias = NDArray[np.float32]
 
-CELLS = CLIC.shape[0] * CLIC.shape[1] * CLIC.shape[2]
 DESCRIPTION = "calogan.json"
 
 

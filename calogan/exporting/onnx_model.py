@@ -18,10 +18,10 @@ from onnx import helper
 
 from calogan import __version__
 from calogan.errors import ModelError
-from calogan.exporting.base import CELLS, Floats, Inputs, Source, describe, freeze, splice
+from calogan.exporting.base import Floats, Inputs, Source, describe, freeze, splice
 from calogan.exporting.graphs import FLOAT, Builder
 from calogan.exporting.integer import INTEGER
-from calogan.geometry import CLIC
+from calogan.geometry import CELLS, CLIC
 
 PRECISIONS = ("float32", "int8")
 

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from scipy import special
 
 from calogan.errors import ModelError
-from calogan.geometry import CLIC
+from calogan.geometry import CELLS, CLIC
 from calogan.networks import compound_poisson as law
 from calogan.networks import lean
 
 Floats: TypeAlias = NDArray[np.float32]
 Draw: TypeAlias = Callable[[NDArray[Any], float, Floats, NDArray[np.uint16], int, Floats], None]
 
-_CELLS, _LAYERS = CLIC.shape[0] * CLIC.shape[1] * CLIC.shape[2], CLIC.layers
+_CELLS, _LAYERS = CELLS, CLIC.layers
 _COLUMNS = _CELLS // _LAYERS
 _ROW = CLIC.shape[1] * _LAYERS  # cells of equal x
 _CENTRE = (CLIC.entry_cell[0] * CLIC.shape[1] + CLIC.entry_cell[1]) * _LAYERS

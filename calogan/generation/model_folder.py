@@ -18,7 +18,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -28,12 +28,14 @@ from calogan.config import Network, Quantization
 from calogan.errors import ModelError, problems
 from calogan.packaged import data_file
 
-PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+REGISTRY = "models:/"  # prefix of the names of models in the MLflow registry
 DESCRIPTION, PREPARE, WEIGHTS, CELLS = "model.json", "prepare.pb", "generator.weights.h5", "cells.npz"
 _LARGEST_DESCRIPTION = 2**20  # bytes are read; real ones have three thousand
 _LONGEST_MESSAGE = 300
 
-Precision = Annotated[str, Field(pattern=f"^({'|'.join(PRECISIONS)})$")]
+PrecisionName = Annotated[str, Field(pattern=f"^({'|'.join(PRECISIONS)})$")]
 Text = Annotated[str, Field(max_length=100_000)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]  # no way out of the folder
@@ -64,7 +66,7 @@ class ModelDescription(BaseModel):
     latent_size: int = Field(ge=1, le=10_000)
     cell_noise: bool
     energy_range: tuple[Energy, Energy]
-    network_files: dict[Precision, FileName] = Field(min_length=1)
+    network_files: dict[PrecisionName, FileName] = Field(min_length=1)
     quantization: dict[str, Any]
     header: dict[Name, Text]
     sha256: dict[FileName, Sha256]
@@ -113,7 +115,7 @@ def find(model: str | os.PathLike[str]) -> Path:
         return Path(text)
     raise ModelError(
         f"no model {text!r}: give a packaged name ({', '.join(packaged_models()) or 'none here'}), "
-        f"a folder with a {DESCRIPTION}, or models:/NAME@ALIAS"
+        f"a folder with a {DESCRIPTION}, or {REGISTRY}NAME@ALIAS"
     )
 
 

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from calogan.config import Config
 from calogan.errors import ConfigError
+from calogan.search.records import Failure
 
 Value: TypeAlias = bool | int | float | str
 Choices: TypeAlias = Mapping[str, Value]  # by `section.name` of the configuration
@@ -49,6 +50,11 @@ class Candidate:
     header: Mapping[str, str]
 
     @property
+    def what(self) -> Choices:
+        """What was tried, as a failure calls it."""
+        return self.choices
+
+    @property
     def auc(self) -> float:
         """Mean AUC; lower is better."""
         return float(np.mean(self.aucs))
@@ -64,12 +70,7 @@ class Candidate:
         return self.metrics[COST]
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Choices for which training or quantization failed, and the reason."""
-
-    choices: Choices
-    reason: str
+Attempt: TypeAlias = Candidate | Failure[Choices]
 
 
 def check(config: Config) -> None:
@@ -104,7 +105,7 @@ def chosen(config: Config, choices: Choices) -> Config:
         raise ConfigError(f"search.choices: {'; '.join(problem['msg'] for problem in error.errors())}") from error
 
 
-def propose(config: Config, history: Sequence[Candidate | Failure], running: Sequence[Choices]) -> Choices | None:
+def propose(config: Config, history: Sequence[Attempt], running: Sequence[Choices]) -> Choices | None:
     """Propose the next candidate; None at the end of the search.
 
     The first candidate is the configuration itself, if the choices include its values.
@@ -115,7 +116,7 @@ def propose(config: Config, history: Sequence[Candidate | Failure], running: Seq
         running: choices of the candidates in progress.
     """
     space = {choice.name: choice.values for choice in config.search.choices}
-    earlier = [dict(each) for each in (*(attempt.choices for attempt in history), *running)]
+    earlier = [dict(each) for each in (*(attempt.what for attempt in history), *running)]
     if len(earlier) >= config.search.trials:
         return None
     start = {name: _value(config, name) for name in space}
@@ -154,10 +155,10 @@ def describe(choices: Choices) -> str:
     return ", ".join(f"{name.partition('.')[2]} {value}" for name, value in choices.items())
 
 
-def summary(attempt: Candidate | Failure) -> str:
+def summary(attempt: Attempt) -> str:
     """Describe the result of a candidate in one line, for display."""
     if isinstance(attempt, Failure):
-        return f"{describe(attempt.choices)}: failed, {attempt.reason}"
+        return f"{describe(attempt.what)}: failed, {attempt.reason}"
     return (
         f"{describe(attempt.choices)}: AUC {attempt.auc:.3f} +- {attempt.auc_error:.3f}, "
         f"{attempt.cost:.3f} core-ms, {attempt.seconds / 60:.1f} min"

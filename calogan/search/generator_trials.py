@@ -20,8 +20,8 @@ from calogan.config import Config
 from calogan.errors import ModelError, QuantizationError, TrainingError
 from calogan.generation import generator
 from calogan.search import generator_proposals
-from calogan.search.generator_proposals import FIDELITY, Candidate, Choices, Failure
-from calogan.search.records import Journal
+from calogan.search.generator_proposals import FIDELITY, Attempt, Candidate, Choices
+from calogan.search.records import Failure, Journal
 from calogan.training.loop import Epoch
 from calogan.training.selection import Scored
 from calogan.validation.report import ValidationReport
@@ -32,7 +32,7 @@ _RECORDS, _CHOICES = "candidates", "choices.json"
 
 def attempt(
     config: Config, choices: Choices, folder: Path, *, on_epoch: Callable[[Epoch], None] | None = None
-) -> Candidate | Failure:
+) -> Attempt:
     """Train and measure a candidate on a core of its own; a training that was stopped goes on.
 
     Args:
@@ -104,9 +104,9 @@ def search_folder(config: Config, out: Path) -> Path:
     return out / provenance.digest(json.dumps([what, header], sort_keys=True))[:12]
 
 
-def journal(folder: Path) -> Journal[Candidate | Failure]:
+def journal(folder: Path) -> Journal[Attempt]:
     """The records of a search."""
-    return Journal(folder / _RECORDS, TypeAdapter(Candidate | Failure))
+    return Journal(folder / _RECORDS, TypeAdapter(Attempt))
 
 
 def label(choices: Choices) -> str:

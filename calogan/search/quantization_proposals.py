@@ -8,12 +8,15 @@ Nothing here draws a shower or quantizes a network, so the search can be read, t
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from calogan.config import Quantization
 from calogan.errors import GateError, QuantizationError
+from calogan.search.records import Failure
 
+SCORE = "physics/score_without_classifier"
 SMOOTH = 0.5  # recommended by the authors of SmoothQuant (Xiao et al. 2023, arXiv 2211.10438, section 4)
 COMBINED = 3  # most operations kept at once, since each of them costs speed
 
@@ -26,8 +29,9 @@ class Trial:
 
     Attributes:
         quantization: the configuration.
-        scores: physics score of the int8 showers against Geant4, for each repeat.
-        float32_scores: physics score of the float32 network, for the same energies and random numbers.
+        scores: score without classifier of the int8 showers against Geant4, for each repeat; see
+            `steps.score_without_classifier`.
+        float32_scores: score of the float32 network, for the same energies and random numbers.
         performance: metrics of the benchmark, under their names in MLflow.
         seconds: duration of the trial, s.
         header: provenance, including the processor of the benchmark.
@@ -50,19 +54,24 @@ class Trial:
             bad = [score for score in scores if not (math.isfinite(score) and score > 0)]
             if bad or not scores:
                 raise QuantizationError(
-                    f"the {name} showers of a trial have the physics score {bad[0] if bad else 'none'}; expected "
+                    f"the {name} showers of a trial have the score {bad[0] if bad else 'none'}; expected "
                     "numbers above 0, higher is better: check the model with calogan validate "
                     f"({describe(self.quantization)})"
                 )
 
     @property
+    def what(self) -> Quantization:
+        """What was tried, as a failure calls it."""
+        return self.quantization
+
+    @property
     def score(self) -> float:
-        """Mean physics score of the int8 showers."""
+        """Mean score of the int8 showers."""
         return float(np.mean(self.scores))
 
     @property
     def float32_score(self) -> float:
-        """Mean physics score of the float32 showers."""
+        """Mean score of the float32 showers."""
         return float(np.mean(self.float32_scores))
 
     @property
@@ -88,24 +97,19 @@ class Trial:
     def metrics(self) -> dict[str, float]:
         """All results, under their names in MLflow."""
         return {
-            "physics/score": self.score,
-            "physics/score_float32": self.float32_score,
-            "physics/score_loss": self.loss,
-            "physics/score_loss_error": self.loss_error,
+            SCORE: self.score,
+            f"{SCORE}_float32": self.float32_score,
+            f"{SCORE}_loss": self.loss,
+            f"{SCORE}_loss_error": self.loss_error,
             **self.performance,
         }
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A quantization that failed, and the reason."""
-
-    quantization: Quantization
-    reason: str
+Attempt: TypeAlias = Trial | Failure[Quantization]
 
 
 def propose(
-    base: Quantization, operations: Sequence[str], calibration_showers: int, history: Sequence[Trial | Failure]
+    base: Quantization, operations: Sequence[str], calibration_showers: int, history: Sequence[Attempt]
 ) -> tuple[Quantization, ...]:
     """Propose the next configurations; empty at the end of the search.
 
@@ -115,7 +119,8 @@ def propose(
         calibration_showers: size of the calibration set.
         history: finished trials and failures, in any order.
     """
-    earlier = {attempt.quantization for attempt in history}
+    base = base.model_copy(update={"tune": False})  # the same in every record of a trial
+    earlier = {attempt.what for attempt in history}
     trials = {attempt.quantization: attempt for attempt in history if isinstance(attempt, Trial)}
     largest = max(base.calibration_showers, calibration_showers)
     changes = [change for change in _changes(base) if change.calibration_showers <= largest]
@@ -129,7 +134,7 @@ def propose(
     return tuple(q for q in dict.fromkeys(combinations) if q not in earlier)
 
 
-def rank(history: Sequence[Trial | Failure], tolerance: float) -> list[Trial]:
+def rank(history: Sequence[Attempt], tolerance: float) -> list[Trial]:
     """Trials whose loss of score stays within the tolerance by two standard deviations; the fastest first.
 
     Among trials of equal speed, see `SPEED_RESOLUTION`, the one with the smallest loss comes first.
@@ -150,7 +155,7 @@ def rank(history: Sequence[Trial | Failure], tolerance: float) -> list[Trial]:
     if not good:
         best = min(trials, key=lambda trial: trial.loss)
         raise GateError(
-            f"none of {len(trials)} quantizations keeps the physics score of float32, {best.float32_score:.4f}, within "
+            f"none of {len(trials)} quantizations keeps the score of float32 without the classifier, {best.float32_score:.4f}, within "
             f"{tolerance:.1%}; the closest loses {best.loss:.4f} +- {best.loss_error:.4f} ({describe(best.quantization)}); "
             "increase [tuning] tolerance, or use more showers"
         )
@@ -172,12 +177,12 @@ def describe(quantization: Quantization) -> str:
     return "; ".join(parts)
 
 
-def summary(attempt: Trial | Failure) -> str:
+def summary(attempt: Attempt) -> str:
     """Describe the result of a trial in one line, for display."""
     if isinstance(attempt, Failure):
-        return f"{describe(attempt.quantization)}: failed, {attempt.reason}"
+        return f"{describe(attempt.what)}: failed, {attempt.reason}"
     return (
-        f"{describe(attempt.quantization)}: physics score {attempt.score:.4f} (float32 {attempt.float32_score:.4f}), "
+        f"{describe(attempt.quantization)}: score without classifier {attempt.score:.4f} (float32 {attempt.float32_score:.4f}), "
         f"loss {attempt.loss:+.4f} +- {attempt.loss_error:.4f}, network {attempt.speedup:.2f}x"
     )
 

@@ -21,15 +21,15 @@ from calogan.config import Config, Quantization
 from calogan.errors import GateError, ModelError, QuantizationError
 from calogan.events import Events
 from calogan.generation import generator, model_folder
-from calogan.search.quantization_proposals import Failure, Trial, describe
-from calogan.search.records import Journal
+from calogan.search.quantization_proposals import Attempt, Trial, describe
+from calogan.search.records import Failure, Journal
 from calogan.validation.report import ValidationReport, physics_score
 
 _SEED = 30_000  # no other step draws showers with it
 _SHOWERS = 2_000  # of the validation split are used: a pair of precisions is told apart with far fewer
 
 
-def attempt(config: Config, model: Path, quantization: Quantization) -> Trial | Failure:
+def attempt(config: Config, model: Path, quantization: Quantization) -> Attempt:
     """Quantize a model, score its showers on the validation split and time it, on a core of its own.
 
     Args:
@@ -71,11 +71,10 @@ def adopt(config: Config, model: Path, ranked: Sequence[Trial]) -> tuple[Trial, 
             steps.quantize_model(chosen, model, Path(scratch))
             report = steps.validate_model(chosen, Path(scratch), "int8")
             physics_score(report)  # refuses a report without a single gate that was measured
-            failed = [name for name, result in report.gates.items() if result.verdict == "failed"]
-            if not failed:
+            if not report.failed:
                 _put_into(model, Path(scratch))
                 return trial, report
-        told.append(f"{describe(trial.quantization)} fails {', '.join(failed)}")
+        told.append(f"{describe(trial.quantization)} fails {', '.join(report.failed)}")
     raise GateError(f"no trial passes its gates on the test split: {'; '.join(told)}; the model is left as it was")
 
 
@@ -94,9 +93,9 @@ def records_folder(config: Config, model: Path) -> Path:
     return model / "tuning" / provenance.digest(json.dumps(what, sort_keys=True))[:12]
 
 
-def journal(folder: Path) -> Journal[Trial | Failure]:
+def journal(folder: Path) -> Journal[Attempt]:
     """The records of trials in a folder."""
-    return Journal(folder, TypeAdapter(Trial | Failure))
+    return Journal(folder, TypeAdapter(Attempt))
 
 
 def label(quantization: Quantization) -> str:
@@ -125,11 +124,11 @@ def _float32_scores(config: Config, model: Path, _version: str) -> tuple[float, 
 
 
 def _scores(config: Config, folder: Path, precision: str) -> tuple[float, ...]:
-    """Physics score of each repeat; a repeat has its own seed, the same for every precision."""
+    """Score without classifier of each repeat; a repeat has its own seed, the same for every precision."""
     reference: Events = steps.read_split(config, "validation")[:_SHOWERS]
     energy = np.repeat(reference.energy, config.tuning.draws)
     sampler = generator.load(folder, precision=precision)
     return tuple(
-        steps.score_showers(reference, sampler.sample(energy, seed=_SEED + repeat))
+        steps.score_without_classifier(reference, sampler.sample(energy, seed=_SEED + repeat))
         for repeat in range(config.tuning.repeats)
     )

@@ -11,6 +11,15 @@ from calogan.atomic_files import write_text
 from calogan.errors import CaloganError, ModelError
 
 Record = TypeVar("Record")
+What = TypeVar("What")
+
+
+@dataclass(frozen=True)
+class Failure(Generic[What]):
+    """Something that was tried and could not be made, and why."""
+
+    what: What
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from starlette.exceptions import HTTPException
 from calogan import __version__, provenance
 from calogan.errors import CaloganError, RequestError
 from calogan.events import EnergyRange, Events
+from calogan.generation.random_numbers import SEED_MAX
 from calogan.serving.encodings import ENCODINGS, HDF5, JSON, Encoding, choose
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,6 @@ _ERROR_TYPES = {
     500: "internal",
     503: "unavailable",
 }
-_MAX_SEED = 2**63
 _MAX_ID_LENGTH = 128
 
 
@@ -85,7 +85,7 @@ class ShowerRequest(BaseModel):
     seed: int | None = Field(
         None,
         ge=0,
-        lt=_MAX_SEED,
+        lt=SEED_MAX,
         description="Equal seeds give equal showers; drawn and returned in X-Seed if left out.",
     )
     precision: str | None = Field(None, description="One of the precisions of GET /v1/models; its default if left out.")
@@ -229,7 +229,7 @@ def _add_routes(router: APIRouter, samplers: Mapping[str, Sampler], max_showers:
         """Make showers, as HDF5 in the CLIC layout (default), npz, or JSON, whichever the Accept header prefers."""
         sampler = _chosen(samplers, wanted.precision or default)
         energy = _energies(wanted, sampler, encoding, max_showers)
-        seed = wanted.seed if wanted.seed is not None else secrets.randbelow(_MAX_SEED)
+        seed = wanted.seed if wanted.seed is not None else secrets.randbelow(SEED_MAX)
         content = await asyncio.get_running_loop().run_in_executor(worker, _draw, sampler, energy, seed, encoding)
         _log.info("request %s: %d showers, %s, seed %d", _request_id(request), len(energy), sampler.precision, seed)
         headers = {

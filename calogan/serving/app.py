@@ -1,9 +1,7 @@
 """The API as a Ray Serve application: `serve run calogan.serving.app:build model=lean`."""
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from fastapi import FastAPI
@@ -13,12 +11,10 @@ from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 
 from calogan.errors import ServiceError
+from calogan.generation.model_folder import Precision
 from calogan.serving.api import Sampler, build_api
-
-KEY_VARIABLE = "CALOGAN_API_KEY"
-_REGISTRY = "models:/"
-
-Precision = Literal["float32", "bfloat16", "float16", "int8"]
+from calogan.serving.keys import KEY_VARIABLE, read_key
+from calogan.tracking.location import locate
 
 
 class AppArguments(BaseModel):
@@ -92,7 +88,7 @@ def read_api_key() -> str:
     Raises:
         ServiceError: the environment does not set one.
     """
-    key = os.environ.get(KEY_VARIABLE, "").strip()
+    key = read_key()
     if not key:
         raise ServiceError(
             f"{KEY_VARIABLE} is not set; give the processes of Ray a key for the endpoint, "
@@ -107,15 +103,6 @@ def load_generators(args: AppArguments) -> dict[str, Sampler]:
     from calogan.generation.generator import load  # noqa: PLC0415
 
     return {
-        precision: load(_model_path(args.model, precision), precision=precision, threads=args.threads)
+        precision: load(locate(args.model, precision), precision=precision, threads=args.threads)
         for precision in args.precisions
     }
-
-
-def _model_path(model: str, precision: str) -> str | Path:
-    if not model.startswith(_REGISTRY):
-        return model
-    from calogan.tracking.registry import fetch  # noqa: PLC0415
-
-    path: Path = fetch(model, precision=precision)
-    return path

@@ -18,9 +18,8 @@ from calogan import __version__, provenance
 from calogan.errors import GateError, ModelError
 from calogan.generation import model_folder
 from calogan.tracking.runs import EXPERIMENT, reachable
-from calogan.validation.report import ValidationReport, failed_gates, physics_score, write_report
+from calogan.validation.report import ValidationReport, physics_score, require_proof, write_report
 
-URI_PREFIX = "models:/"
 _MODEL = "model"  # name of the artifact that holds the folder of a model
 _log = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ def log_precision(
         figures: pictures, logged under their file names.
 
     Raises:
-        GateError: no gate of the report was measured.
+        GateError: no gate of the report was measured, so that it has no score.
         ServiceError: MLflow does not answer.
     """
     description = model_folder.read(folder)
@@ -81,7 +80,7 @@ def log_precision(
         client = mlflow.MlflowClient()
         version = _register(client, description.name, logged, {"precision": precision})
         client.set_registered_model_alias(description.name, f"latest-{precision}", version.version)
-        uri = f"{URI_PREFIX}{description.name}/{version.version}"
+        uri = f"{model_folder.REGISTRY}{description.name}/{version.version}"
         try:
             promote(description.name, version.version, precision, report)
         except GateError as error:
@@ -93,13 +92,15 @@ def log_precision(
 def promote(name: str, version: str, precision: str, report: ValidationReport) -> None:
     """Make a version the champion of its precision, the one that is served.
 
+    A champion is proved, not merely not refuted: gates that are undecided or were not measured count like failed ones.
+
     Raises:
-        GateError: its report did not pass; the champion stays what it was.
+        GateError: it did not pass every gate of its report; the champion stays what it was.
     """
-    failed = failed_gates(report)  # those left undecided count: a champion is proved, not merely not refuted
-    if failed or all(result.verdict == "not measured" for result in report.gates.values()):
-        listed = "; ".join(f"{gate}: {result.explanation}" for gate, result in failed.items()) or "no gate was measured"
-        raise GateError(f"version {version} of {name} is not promoted to champion-{precision}: {listed}")
+    try:
+        require_proof(report)
+    except GateError as error:
+        raise GateError(f"version {version} of {name} is not promoted to champion-{precision}: {error}") from error
     with reachable():
         mlflow.MlflowClient().set_registered_model_alias(name, f"champion-{precision}", version)
 
@@ -118,9 +119,11 @@ def fetch(uri: str, *, precision: str) -> Path:
         ModelError: there is no such model, alias or version.
         ServiceError: MLflow does not answer.
     """
-    path = uri.removeprefix(URI_PREFIX)
+    path = uri.removeprefix(model_folder.REGISTRY)
     if not path:
-        raise ModelError(f"{uri}: names no model; give models:/NAME or models:/NAME@ALIAS")
+        raise ModelError(
+            f"{uri}: names no model; give {model_folder.REGISTRY}NAME or {model_folder.REGISTRY}NAME@ALIAS"
+        )
     full = uri if "@" in path or "/" in path else f"{uri}@champion-{precision}"
     with reachable():
         try:

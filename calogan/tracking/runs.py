@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from calogan import provenance
+from calogan.atomic_files import write_text
 from calogan.errors import ServiceError
 
 EXPERIMENT = "calogan"
@@ -49,6 +51,19 @@ def pipeline_run(
             if earlier is None:
                 mlflow.log_params(dict(parameters))
             yield run.info.run_id
+
+
+def training_key(folder: Path) -> str:
+    """Return the key of the run that a training is logged to, kept with its checkpoints: it resumes with them.
+
+    Args:
+        folder: of the training, made if it is missing.
+    """
+    path = folder / "mlflow_key"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, secrets.token_hex(8))
+    return path.read_text(encoding="utf-8")
 
 
 def log_epoch(

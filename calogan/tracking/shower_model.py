@@ -11,13 +11,10 @@ class ShowerModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: Any) -> None:
         """Load the generator from the artifacts of the logged model."""
-        from calogan.generation import generator, model_folder  # noqa: PLC0415 - MLflow imports this file only to record it
+        # This file lies in registered models, which later versions of the package load: it calls what stays.
+        from calogan import load_model  # noqa: PLC0415 - MLflow imports this file only to record it
 
-        folder = model_folder.find(context.artifacts["model"])
-        precision = next(
-            name for name in reversed(model_folder.PRECISIONS) if name in model_folder.read(folder).network_files
-        )
-        self._generator = generator.load(folder, precision=precision)
+        self._generator = load_model(context.artifacts["model"])
 
     # No annotations: MLflow would read them as a schema, and the signature is given when the model is logged.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002

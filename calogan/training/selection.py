@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from calogan.errors import TrainingError
 from calogan.events import Events
+from calogan.validation.observables import AXES, moments, profile
 
 DRAWS = 4  # showers generated per validation shower: the score's noise is then Geant4's
 _FEWEST_SHOWERS = 20  # with fewer, the spread of Geant4's showers is not known well enough to compare with
@@ -150,20 +151,13 @@ def relative_spread(reference: Events, generated: Events) -> float:
         about 1 for samples of the same kind, 0 if all showers of an energy are equal.
     """
     terms = np.vander(np.log(reference.energy.astype(np.float64)), 3)
-    known = _moments(reference.showers)
+    known = _centres_and_widths(reference.showers)
     left = known - terms @ np.linalg.lstsq(terms, known, rcond=None)[0]
     expected = np.sqrt((left**2).sum(axis=0) / (len(left) - terms.shape[1]))
-    found = _moments(generated.showers).reshape(len(reference), -1, known.shape[1])
+    found = _centres_and_widths(generated.showers).reshape(len(reference), -1, known.shape[1])
     return float(np.median(np.sqrt(found.var(axis=1, ddof=1).mean(axis=0)) / expected))
 
 
-def _moments(showers: NDArray[np.float32]) -> NDArray[np.float64]:
+def _centres_and_widths(showers: NDArray[np.float32]) -> NDArray[np.float64]:
     """Centre and width of each shower along x, y and z, shape (n, 6), cells; 0 of an empty one."""
-    columns = []
-    for others in ((2, 3), (1, 3), (1, 2)):
-        profile = showers.sum(axis=others, dtype=np.float64)
-        cell = np.arange(profile.shape[1])
-        total = np.maximum(profile.sum(axis=1), np.finfo(np.float64).tiny)
-        centre = profile @ cell / total
-        columns += [centre, np.sqrt(np.maximum(profile @ cell**2 / total - centre**2, 0))]
-    return np.stack(columns, axis=1)
+    return np.nan_to_num(np.column_stack([number for axis in AXES for number in moments(profile(showers, axis))]))

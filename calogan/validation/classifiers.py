@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from calogan.errors import EventsError
 from calogan.validation.metrics import Estimate
 from calogan.validation.observables import Floats
+from calogan.validation.resampling import folds_by_energy
 
 FOLDS = 5  # three for training, one for selection and calibration, one for testing: 60, 20 and 20 %
 TREE_SHOWERS = 10_000  # of each sample
@@ -90,35 +91,17 @@ class Separability:
 def energy_folds(
     reference_energy: NDArray[np.floating], candidate_energy: NDArray[np.floating], *, seed: int = 0
 ) -> tuple[Rows, Rows]:
-    """Divide two samples into `FOLDS` parts, keeping showers of similar energies together.
-
-    A candidate usually has the energies of the reference. If one shower of a pair trained the classifier and the
-    other tested it, it could learn which energy has which label and would be wrong each time: AUC below 0.5.
-
-    Args:
-        reference_energy: Ep, shape (n,), GeV.
-        candidate_energy: Ep, shape (m,), GeV.
-        seed: seed of the division.
-
-    Returns:
-        Index of the part of each shower, shapes (n,) and (m,).
+    """Divide two samples into `FOLDS` parts, see `resampling.folds_by_energy`.
 
     Raises:
         EventsError: a sample has too few showers.
     """
-    blocks = min(len(reference_energy), len(candidate_energy))
-    if blocks < 10 * FOLDS:
+    if min(len(reference_energy), len(candidate_energy)) < 10 * FOLDS:
         raise EventsError(
             f"{len(reference_energy)} reference and {len(candidate_energy)} candidate showers are too few for a "
             f"classifier; give at least {10 * FOLDS} of each"
         )
-    fold_of_block = np.random.default_rng(seed).permutation(blocks) % FOLDS
-    folds = []
-    for energy in (reference_energy, candidate_energy):
-        rank = np.empty(len(energy), dtype=np.intp)
-        rank[np.argsort(energy, kind="stable")] = np.arange(len(energy))
-        folds.append(fold_of_block[rank * blocks // len(energy)])
-    return folds[0], folds[1]
+    return folds_by_energy(reference_energy, candidate_energy, folds=FOLDS, seed=seed)
 
 
 def repeated_auc(
@@ -253,9 +236,9 @@ def assess(
     inside = _in_bins(score)
     calibration_error = np.abs((weights * (score - label)) @ inside).sum(axis=1)
     return Assessment(
-        auc=_estimate(auc),
-        jsd=_estimate(jsd),
-        calibration_error=_estimate(calibration_error),
+        auc=Estimate.of_replicas(auc),
+        jsd=Estimate.of_replicas(jsd),
+        calibration_error=Estimate.of_replicas(calibration_error),
         raw_curve=calibration_curve(label, score, weight),
         curve=calibration_curve(label, probability, weight),
     )
@@ -300,7 +283,3 @@ def _mean(estimates: list[Estimate]) -> Estimate:
 
 def _spread(estimates: list[Estimate]) -> float:
     return float(np.std([e.value for e in estimates], ddof=1)) if len(estimates) > 1 else 0.0
-
-
-def _estimate(replicas: Floats) -> Estimate:
-    return Estimate(float(replicas[0]), float(np.std(replicas[1:])))

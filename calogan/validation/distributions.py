@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
-from calogan.validation.metrics import Estimate
+from calogan.validation.metrics import Estimate, relative_deviation
 from calogan.validation.observables import Floats
 
 FEWEST_IN_BIN = 20  # with fewer, neither a spread nor its error is meaningful
@@ -48,7 +48,7 @@ def separation_power(
         )
         histograms.append(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
     h_r, h_c = histograms
-    return _estimate(0.5 * ((h_r - h_c) ** 2 / np.maximum(h_r + h_c, 1e-16)).sum(axis=1))
+    return Estimate.of_replicas(0.5 * ((h_r - h_c) ** 2 / np.maximum(h_r + h_c, 1e-16)).sum(axis=1))
 
 
 def kolmogorov_smirnov(reference: NDArray[np.floating], candidate: NDArray[np.floating], *, seed: int = 0) -> Estimate:
@@ -65,7 +65,7 @@ def kolmogorov_smirnov(reference: NDArray[np.floating], candidate: NDArray[np.fl
     r, c = _defined(reference), _defined(candidate)
     rng = np.random.default_rng(seed)
     pairs = [(r, c), *((rng.choice(r, len(r)), rng.choice(c, len(c))) for _ in range(_REPLICAS))]
-    return _estimate(np.array([ks_2samp(*pair, method="asymp").statistic for pair in pairs]))
+    return Estimate.of_replicas(np.array([ks_2samp(*pair, method="asymp").statistic for pair in pairs]))
 
 
 def fluctuation_shift(
@@ -97,7 +97,7 @@ def fluctuation_shift(
     defined = np.isfinite(r_std[0] + c_std[0])
     if not defined.any():
         return Estimate(np.nan, np.nan)
-    return _estimate(_deviation(c_std, r_std)[:, defined].mean(axis=1))
+    return Estimate.of_replicas(relative_deviation(c_std, r_std)[:, defined].mean(axis=1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,10 +145,10 @@ def moment_shifts(
         _binned_moments(sample, ep, bins, (seed, i))
         for i, (sample, ep) in enumerate(zip((reference, candidate), energy, strict=True))
     )
-    mean, std = _deviation(c_mean, r_mean), _deviation(c_std, r_std)
+    mean, std = relative_deviation(c_mean, r_mean), relative_deviation(c_std, r_std)
     defined = np.isfinite(mean[0])
     overall = np.abs(mean[:, defined]).mean(axis=1) if defined.any() else np.full(1 + _REPLICAS, np.nan)
-    return MomentShifts(mean[0], mean[1:].std(axis=0), std[0], std[1:].std(axis=0), _estimate(overall))
+    return MomentShifts(mean[0], mean[1:].std(axis=0), std[0], std[1:].std(axis=0), Estimate.of_replicas(overall))
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +190,7 @@ def layer_correlation(
     z = np.arctanh(np.clip(c, -_ALMOST_ONE, _ALMOST_ONE)) - np.arctanh(np.clip(r, -_ALMOST_ONE, _ALMOST_ONE))
     error = z[1:].std(axis=0)
     pull = np.divide(z[0], error, out=np.zeros_like(error), where=error > 0)
-    return Correlations(r[0], c[0], pull, float(np.abs(pull).max()), _estimate(difference))
+    return Correlations(r[0], c[0], pull, float(np.abs(pull).max()), Estimate.of_replicas(difference))
 
 
 def _binned_moments(
@@ -245,17 +245,6 @@ def _weights(n: int, seed: int, sample: int) -> Floats:
     return counts
 
 
-def _estimate(replicas: Floats) -> Estimate:
-    return Estimate(float(replicas[0]), float(np.std(replicas[1:])))
-
-
 def _defined(numbers: NDArray[np.floating]) -> Floats:
     x = np.asarray(numbers, np.float64)
     return x[np.isfinite(x)]
-
-
-def _deviation(candidate: Floats, reference: Floats) -> Floats:
-    """Relative deviation; 0 where both are 0, infinite where only the reference is."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = candidate / reference
-    return np.where(candidate == reference, 0.0, ratio - 1)

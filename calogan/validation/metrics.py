@@ -14,7 +14,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from calogan.validation.observables import AXES, PLANES, Floats, Observables, high_level_features, moments
-from calogan.validation.resampling import Columns, Sample, replica_means, replica_weights
+from calogan.validation.resampling import Columns, Sample, folds_by_energy, replica_means, replica_weights
 
 ENERGY_BINS_GEV = ((2, 50), (50, 150), (150, 300), (300, 500))
 TAIL_CELLS = 5  # [R21]: the tails are the first and last five cells of the transverse profile
@@ -27,6 +27,13 @@ class Estimate:
 
     value: float
     error: float
+
+    @classmethod
+    def of_replicas(cls, values: Floats) -> "Estimate":
+        """The number of a sample (first) with the spread of its bootstrap replicas (the others), shape (1 + replicas,)."""
+        with np.errstate(invalid="ignore"):
+            error = float(np.std(values[1:]))
+        return cls(float(values[0]), error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +68,7 @@ def composite_mse(reference: Projections, candidate: Projections) -> Estimate:
     r, c = reference.mean, candidate.mean
     noise = reference.noise + candidate.noise
     total = (((c - r) ** 2 - noise).sum(axis=-1) / (r**2).sum(axis=-1)).sum(axis=1)
-    return Estimate(max(0.0, float(total[0])), _estimate(total).error)
+    return Estimate(max(0.0, float(total[0])), Estimate.of_replicas(total).error)
 
 
 def profile_moments(reference: Sample, candidate: Sample, axis: str) -> dict[str, Estimate]:
@@ -73,13 +80,13 @@ def profile_moments(reference: Sample, candidate: Sample, axis: str) -> dict[str
     r, c = _both_means(reference, candidate, lambda s: _per_ep(s.profiles[:, AXES.index(axis)], s))
     (r_mean, r_std), (c_mean, c_std) = moments(r), moments(c)
     values = {"mean": c_mean, "std": c_std, "mean_shift": c_mean - r_mean, "std_shift": c_std - r_std}
-    return {name: _estimate(value) for name, value in values.items()}
+    return {name: Estimate.of_replicas(value) for name, value in values.items()}
 
 
 def sampling_fraction_shift(reference: Sample, candidate: Sample) -> Estimate:
     """Relative deviation of the mean of ECAL/Ep."""
     r, c = _both_means(reference, candidate, lambda s: s.sampling_fraction[:, None])
-    return _estimate(_deviation(c, r)[:, 0])
+    return Estimate.of_replicas(relative_deviation(c, r)[:, 0])
 
 
 def resolution_shift(reference: Sample, candidate: Sample) -> Estimate:
@@ -92,7 +99,7 @@ def resolution_shift(reference: Sample, candidate: Sample) -> Estimate:
         return np.stack([sample.sampling_fraction, sample.sampling_fraction**2], axis=1)
 
     r, c = _both_means(reference, candidate, columns)
-    return _estimate(_deviation(resolution(c), resolution(r)))
+    return Estimate.of_replicas(relative_deviation(resolution(c), resolution(r)))
 
 
 def worst_layer(reference: Sample, candidate: Sample) -> Estimate:
@@ -102,8 +109,8 @@ def worst_layer(reference: Sample, candidate: Sample) -> Estimate:
     low energy would dominate them, with three times the statistical error.
     """
     r, c = _both_means(reference, candidate, lambda s: s.profiles[:, AXES.index("z")])
-    deviation = _deviation(c, r)
-    return _estimate(deviation[:, np.argmax(np.abs(deviation[0]))])
+    deviation = relative_deviation(c, r)
+    return Estimate.of_replicas(deviation[:, np.argmax(np.abs(deviation[0]))])
 
 
 def tail(reference: Sample, candidate: Sample, axis: str, *, last: bool) -> Estimate:
@@ -113,19 +120,19 @@ def tail(reference: Sample, candidate: Sample, axis: str, *, last: bool) -> Esti
     r, c = _both_means(
         reference, candidate, lambda s: _per_ep(s.profiles[:, along, cells].sum(axis=1, keepdims=True), s)
     )
-    return _estimate(_deviation(c, r)[:, 0])
+    return Estimate.of_replicas(relative_deviation(c, r)[:, 0])
 
 
 def hits_shift(reference: Sample, candidate: Sample) -> Estimate:
     """Relative deviation of the mean number of cells above the read-out threshold."""
     r, c = _both_means(reference, candidate, lambda s: s.hits.sum(axis=1, keepdims=True, dtype=np.float64))
-    return _estimate(_deviation(c, r)[:, 0])
+    return Estimate.of_replicas(relative_deviation(c, r)[:, 0])
 
 
 def empty_showers(reference: Sample, candidate: Sample) -> Estimate:
     """Share of showers without any energy, candidate minus reference."""
     r, c = _both_means(reference, candidate, lambda s: (s.ecal == 0).astype(np.float64)[:, None])
-    return _estimate((c - r)[:, 0])
+    return Estimate.of_replicas((c - r)[:, 0])
 
 
 def separation_cell_energy(reference: Sample, candidate: Sample) -> Estimate:
@@ -137,7 +144,7 @@ def separation_cell_energy(reference: Sample, candidate: Sample) -> Estimate:
         m / m.sum(axis=1, keepdims=True)
         for m in _both_means(reference, candidate, lambda s: s.spectrum.astype(np.float64))
     )
-    return _estimate(0.5 * ((r - c) ** 2 / np.maximum(r + c, 1e-16)).sum(axis=1))
+    return Estimate.of_replicas(0.5 * ((r - c) ** 2 / np.maximum(r + c, 1e-16)).sum(axis=1))
 
 
 def wasserstein(reference: Sample, candidate: Sample, quantity: Callable[[Observables], Floats]) -> Estimate:
@@ -166,8 +173,8 @@ def wasserstein(reference: Sample, candidate: Sample, quantity: Callable[[Observ
     mean = np.average(r, weights=r_weight)
     spread = np.sqrt(np.average((r - mean) ** 2, weights=r_weight))
     if spread == 0:
-        return _estimate(np.where(distances > 0, np.inf, 0.0))
-    return _estimate(distances / spread)
+        return Estimate.of_replicas(np.where(distances > 0, np.inf, 0.0))
+    return Estimate.of_replicas(distances / spread)
 
 
 def auc_high_level(reference: Sample, candidate: Sample, *, seed: int = 0) -> Estimate:
@@ -183,7 +190,7 @@ def auc_high_level(reference: Sample, candidate: Sample, *, seed: int = 0) -> Es
     features = np.vstack([high_level_features(some)[0] for some in showers])
     label = np.repeat([0, 1], [len(some) for some in showers])
     weights = np.hstack([replica_weights(s.weight[i], s.counts[i]) for s, i in zip(samples, rows, strict=True)])
-    half = _halves(showers[0].energy, showers[1].energy, seed)
+    half = np.concatenate(folds_by_energy(showers[0].energy, showers[1].energy, folds=2, seed=seed)) == 0
     areas = []
     for test in (half, ~half):
         model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed)
@@ -193,7 +200,7 @@ def auc_high_level(reference: Sample, candidate: Sample, *, seed: int = 0) -> Es
             model.fit(features[train], label[train])
             score = model.predict_proba(features[test])[:, 1]
         areas.append(_areas(label[test], score, weights[:, test]))
-    return _estimate(np.mean(areas, axis=0))
+    return Estimate.of_replicas(np.mean(areas, axis=0))
 
 
 def pixelwise_difference(moved: Floats) -> dict[str, Estimate]:
@@ -228,18 +235,12 @@ def _both_means(reference: Sample, candidate: Sample, columns: Columns) -> tuple
     return replica_means(reference, columns), replica_means(candidate, columns)
 
 
-def _estimate(replicas: Floats) -> Estimate:
-    with np.errstate(invalid="ignore"):
-        error = float(np.std(replicas[1:]))
-    return Estimate(float(replicas[0]), error)
-
-
 def _per_ep(energies: Floats, sample: Observables) -> Floats:
     return energies / sample.energy[:, None]
 
 
-def _deviation(candidate: Floats, reference: Floats) -> Floats:
-    """Relative deviation; 0 where both are 0, infinite where only the reference is."""
+def relative_deviation(candidate: Floats, reference: Floats) -> Floats:
+    """Candidate over reference, less 1; 0 where both are 0, infinite where only the reference is."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = candidate / reference
     return np.where(candidate == reference, 0.0, ratio - 1)
@@ -278,19 +279,3 @@ def _repeat_by_weight(weights: Floats, which: NDArray[np.bool_]) -> NDArray[np.i
     rows = np.flatnonzero(which)
     ends = np.floor(np.cumsum(weights[rows]) + 0.5)
     return np.repeat(rows, np.diff(ends, prepend=0.0).astype(np.intp))
-
-
-def _halves(reference_ep: Floats, candidate_ep: Floats, seed: int) -> NDArray[np.bool_]:
-    """Divide two samples into halves, keeping showers of similar energies together.
-
-    A candidate usually has the energies of the reference. If one shower of a pair trained the classifier and the
-    other tested it, it could learn which energy has which label and would be wrong each time: AUC below 0.5.
-    """
-    blocks = min(len(reference_ep), len(candidate_ep))
-    in_first = np.random.default_rng(seed).permutation(blocks) % 2 == 0
-    halves = []
-    for energy in (reference_ep, candidate_ep):
-        rank = np.empty(len(energy), dtype=np.intp)
-        rank[np.argsort(energy, kind="stable")] = np.arange(len(energy))
-        halves.append(in_first[rank * blocks // len(energy)])
-    return np.concatenate(halves)

@@ -11,7 +11,7 @@ import numpy as np
 
 from calogan.atomic_files import write_json
 from calogan.errors import GateError
-from calogan.validation.gates import CLASSIFIER_GATE, GateResult
+from calogan.validation.gates import CLASSIFIER_GATE, GateResult, Verdict
 from calogan.validation.metrics import Estimate
 from calogan.validation.standard import Curve
 
@@ -39,14 +39,66 @@ class ValidationReport:
     curves: Mapping[str, Curve]
     provenance: Mapping[str, str]
 
+    @property
+    def failed(self) -> dict[str, GateResult]:
+        """Gates that the candidate has failed."""
+        return self._of("failed")
 
-def failed_gates(report: ValidationReport) -> dict[str, GateResult]:
-    """Gates that were measured and not passed: failed or undecided."""
-    return {name: result for name, result in report.gates.items() if result.verdict in ("failed", "undecided")}
+    @property
+    def undecided(self) -> dict[str, GateResult]:
+        """Gates that were measured with too few showers to decide."""
+        return self._of("undecided")
+
+    @property
+    def not_measured(self) -> dict[str, GateResult]:
+        """Gates on metrics that the samples do not allow, or that were not asked for."""
+        return self._of("not measured")
+
+    def _of(self, verdict: Verdict) -> dict[str, GateResult]:
+        return {name: result for name, result in self.gates.items() if result.verdict == verdict}
+
+
+def require_no_failure(reports: Mapping[str, ValidationReport]) -> None:
+    """Refuse candidates that have failed a gate; one that is undecided or was not measured has not failed.
+
+    Args:
+        reports: by candidate, which is named where there are several.
+
+    Raises:
+        GateError: a gate failed.
+    """
+    failures = []
+    for name, report in reports.items():
+        if report.failed:
+            candidate = f"{name}: " if len(reports) > 1 else ""
+            failures.append(
+                f"{candidate}{len(report.failed)} of {len(report.gates)} gates failed: {', '.join(report.failed)}"
+            )
+    if failures:
+        raise GateError("; ".join(failures))
+
+
+def require_proof(report: ValidationReport) -> None:
+    """Refuse a candidate unless it has passed every gate of its report.
+
+    Raises:
+        GateError: there is no gate, or one failed, is undecided or was not measured; the message says which and why.
+    """
+    reasons = [f"{gate} failed: {result.explanation}" for gate, result in report.failed.items()]
+    reasons += [f"{gate} is undecided: {result.explanation}" for gate, result in report.undecided.items()]
+    reasons += [f"{gate} was not measured" for gate in report.not_measured]
+    if report.not_measured:
+        reasons[-1] += (
+            "; a metric is measured if both samples have enough showers of its energies: give more of them, or gates without it"
+        )
+    if reasons or not report.gates:
+        raise GateError("; ".join(reasons) or "the report has no gate; give gates on the metrics that matter")
 
 
 def physics_score(report: ValidationReport) -> float:
-    """One number in (0, 1], higher is better, made from the gates: 1 / (1 + mean excess of the measured metrics).
+    """One number in (0, 1], higher is better, made from all gates: 1 / (1 + mean excess of the measured metrics).
+
+    In MLflow it is `physics/score`, of whatever was judged.
 
     1 for a candidate equal to the reference, 0.5 for one that is on average at its limits. Where the classifier has a
     gate it counts as much as all others together: they look at means and spreads, which generators have right long

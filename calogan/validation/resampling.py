@@ -51,6 +51,33 @@ class Sample:
         return float(self.weight.sum() ** 2 / (self.weight**2).sum())
 
 
+def folds_by_energy(
+    reference_energy: NDArray[np.floating], candidate_energy: NDArray[np.floating], *, folds: int, seed: int = 0
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Divide two samples in parts for a classifier, showers of neighbouring energies together.
+
+    A candidate usually has the energies of the reference. If one shower of a pair trained the classifier and the
+    other tested it, it could learn which energy has which label and would be wrong each time: AUC below 0.5.
+
+    Args:
+        reference_energy: Ep, shape (n,), GeV.
+        candidate_energy: Ep, shape (m,), GeV.
+        folds: number of parts.
+        seed: of the division.
+
+    Returns:
+        Number of the part of each shower, shapes (n,) and (m,).
+    """
+    blocks = min(len(reference_energy), len(candidate_energy))
+    fold_of_block = np.random.default_rng(seed).permutation(blocks) % folds
+    parts = []
+    for energy in (reference_energy, candidate_energy):
+        rank = np.empty(len(energy), dtype=np.intp)
+        rank[np.argsort(energy, kind="stable")] = np.arange(len(energy))
+        parts.append(fold_of_block[rank * blocks // len(energy)])
+    return parts[0], parts[1]
+
+
 def match_energies(reference: Observables, candidate: Observables, *, seed: int = 0) -> tuple[Sample, Sample]:
     """Prepare two samples for comparison: equal spectra of Ep, see `energy_weights`, and bootstrap replicas.
 

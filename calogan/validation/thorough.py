@@ -52,7 +52,7 @@ def similarity(reference: Sample, candidate: Sample, *, seed: int = 0) -> dict[s
         "layer_correlation": layer_correlations(r, c, seed=seed).difference,
         "width_fluctuation": distributions.fluctuation_shift(_width(r), _width(c), energy, seed=seed),
         "moment_shifts": distributions.moment_shifts(
-            _moments(r), _moments(c), energy, metrics.ENERGY_BINS_GEV, seed=seed
+            _depth_and_widths(r), _depth_and_widths(c), energy, metrics.ENERGY_BINS_GEV, seed=seed
         ).overall,
     }
     for name in SEPARATED:
@@ -114,7 +114,7 @@ def _width(sample: Observables) -> Floats:
     return moments(sample.profiles[:, AXES.index("y")])[1]
 
 
-def _moments(sample: Observables) -> Floats:
+def _depth_and_widths(sample: Observables) -> Floats:
     """Depth, and the width along every axis, of each shower, shape (n, 4), cells."""
     mean, width = moments(sample.profiles)
     return np.column_stack([mean[:, AXES.index("z")], width])

@@ -22,7 +22,8 @@ from calogan.config import Choice, Config, Data, Training, as_toml, load_config
 from calogan.events import packaged_sample
 from calogan.provenance import header
 from calogan.search import generator_proposals, generator_trials
-from calogan.search.generator_proposals import Candidate, Failure
+from calogan.search.generator_proposals import Candidate
+from calogan.search.records import Failure
 
 PAGE = Path(__file__).parents[1] / "training-log.md"
 CHOICES = (

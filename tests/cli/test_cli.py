@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from calogan.cli.loading import KEY_VARIABLE
 from calogan.cli.main import cli, main
 from calogan.errors import QuantizationError
 from calogan.events import Events, read_events, write_events
 from calogan.generation import generator, model_folder
 from calogan.generation.random_numbers import SEED_MAX
+from calogan.serving.keys import KEY_VARIABLE
 from calogan.simulation import parametric
 
 MAIN = "from calogan.cli.main import main; print('ready', flush=True); main()"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from calogan.errors import ModelError
-from calogan.exporting.base import CELLS, Inputs, Source, compute_showers, draw_inputs
+from calogan.exporting.base import Inputs, Source, compute_showers, draw_inputs
+from calogan.geometry import CELLS
 from calogan.quantization.operations import count_operations
 
 onnx = pytest.importorskip("onnx")

@@ -14,7 +14,7 @@ from ray.train import ControllerError, WorkerGroupError
 
 from calogan.errors import EventsError, TrainingError
 from calogan.generation import model_folder
-from ray_jobs.driver import cores_each
+from ray_jobs.driver import cores_each, workers_for
 from ray_jobs.train import cause_of
 
 TRAINING = {"shape_epochs": 16, "prior_epochs": 2, "score_every": 8, "batch_size": 49, "warmup_epochs": 0}
@@ -37,6 +37,14 @@ EPOCHS = 19
 )
 def test_each_task_gets_the_most_cores_with_which_all_fit(nodes: list[int], tasks: int, expected: int) -> None:
     assert cores_each(nodes, tasks) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [([], 1), ([0], 1), ([2], 1), ([0, 8], 1), ([4, 4], 2), ([0, 8, 8, 8], 3), ([5, 3], 2), ([16, 1], 1), ([1, 0], 1)],
+)
+def test_as_many_workers_as_nodes_where_that_uses_more_cores(nodes: list[int], expected: int) -> None:
+    assert workers_for(nodes) == expected
 
 
 def test_an_error_of_this_package_is_what_the_training_ends_with() -> None:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from calogan.config import Choice, Config, Network, Search
 from calogan.errors import ConfigError
 from calogan.search import generator_proposals
-from calogan.search.generator_proposals import Candidate, Choices, Failure
+from calogan.search.generator_proposals import Attempt, Candidate, Choices
+from calogan.search.records import Failure
 
 WIDTHS, DEPTHS = (32, 64, 128, 256), (1, 2, 3)
 
@@ -27,8 +28,8 @@ def evaluate(choices: Choices) -> Candidate:
     return candidate(choices, 0.5 + 8 / width + 0.2 * abs(depth - 2), width * depth / 100)
 
 
-def searched(config: Config) -> list[Candidate | Failure]:
-    history: list[Candidate | Failure] = []
+def searched(config: Config) -> list[Attempt]:
+    history: list[Attempt] = []
     while proposed := generator_proposals.propose(config, history, []):
         history.append(evaluate(proposed))
     return history
@@ -36,13 +37,13 @@ def searched(config: Config) -> list[Candidate | Failure]:
 
 def test_the_search_begins_with_the_configuration_as_it_stands_and_tries_nothing_twice() -> None:
     history = searched(config())
-    assert history[0].choices == {"network.width": 128, "network.depth": 2}
-    combinations = [tuple(attempt.choices.values()) for attempt in history]
+    assert history[0].what == {"network.width": 128, "network.depth": 2}
+    combinations = [tuple(attempt.what.values()) for attempt in history]
     assert sorted(combinations) == sorted(itertools.product(WIDTHS, DEPTHS))  # and ends when there is nothing left
 
 
 def test_a_search_ends_after_its_trials_even_if_they_failed() -> None:
-    history: list[Candidate | Failure] = [
+    history: list[Attempt] = [
         Failure({"network.width": 32, "network.depth": 1}, "collapsed"),
         evaluate({"network.width": 64, "network.depth": 1}),
     ]
@@ -50,7 +51,7 @@ def test_a_search_ends_after_its_trials_even_if_they_failed() -> None:
     assert generator_proposals.propose(config(3), history, running) is None
     proposed = generator_proposals.propose(config(4), history, running)
     assert proposed is not None
-    assert proposed not in [*(attempt.choices for attempt in history), *running]
+    assert proposed not in [*(attempt.what for attempt in history), *running]
 
 
 def test_the_start_is_left_out_where_it_cannot_be_chosen() -> None:
@@ -62,7 +63,7 @@ def test_the_start_is_left_out_where_it_cannot_be_chosen() -> None:
 
 def test_a_proposal_depends_on_the_history_alone() -> None:
     history = searched(config(10))
-    shuffled = sorted(history, key=lambda attempt: attempt.choices["network.width"])
+    shuffled = sorted(history, key=lambda attempt: attempt.what["network.width"])
     assert generator_proposals.propose(config(), history, []) == generator_proposals.propose(config(), shuffled, [])
 
 

@@ -8,7 +8,8 @@ from calogan.errors import ModelError
 from calogan.events import Events, packaged_sample, write_events
 from calogan.generation import model_folder
 from calogan.search import generator_proposals, generator_trials
-from calogan.search.generator_proposals import COST, Candidate, Failure
+from calogan.search.generator_proposals import COST, Candidate
+from calogan.search.records import Failure
 from calogan.training.loop import Epoch
 
 CHOICES = {"network.depth": 1, "network.width": 8}

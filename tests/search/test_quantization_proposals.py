@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from calogan.config import Quantization, as_toml
 from calogan.errors import GateError, QuantizationError
-from calogan.search.quantization_proposals import COMBINED, Failure, Trial, describe, propose, rank, summary
+from calogan.search.quantization_proposals import COMBINED, SCORE, Attempt, Trial, describe, propose, rank, summary
+from calogan.search.records import Failure
 
 BASE = Quantization()
 OPERATIONS = ("dense 1", "convolution 1", "convolution 2", "convolution 3")
 FLOAT32 = 0.8
-Outcome = Callable[[Quantization], Trial | Failure]
+Outcome = Callable[[Quantization], Attempt]
 
 
 def trial(quantization: Quantization = BASE, loss: float = 0.0, speedup: float = 3.0, spread: float = 0.0) -> Trial:
@@ -27,9 +28,9 @@ def kept(*names: str, precision: str = "float32", **changes: object) -> Quantiza
     return Quantization.model_validate({f"keep_{precision}": names, **changes})
 
 
-def run(outcome: Outcome, operations: tuple[str, ...] = OPERATIONS, showers: int = 128) -> list[Trial | Failure]:
+def run(outcome: Outcome, operations: tuple[str, ...] = OPERATIONS, showers: int = 128) -> list[Attempt]:
     """Run a search to its end."""
-    history: list[Trial | Failure] = []
+    history: list[Attempt] = []
     while proposed := propose(BASE, operations, showers, history):
         history += map(outcome, proposed)
     return history
@@ -45,6 +46,14 @@ def losing(harm: dict[str, float], time: dict[str, float] | None = None) -> Outc
         return trial(quantization, loss, 1 / taken)
 
     return outcome
+
+
+def test_a_search_that_the_configuration_asks_for_is_the_same_search() -> None:
+    asked = Quantization(tune=True)
+    assert propose(asked, OPERATIONS, 128, []) == propose(BASE, OPERATIONS, 128, [])
+    history = run(trial)
+    assert propose(asked, OPERATIONS, 128, history) == ()
+    assert asked.model_dump_json() == BASE.model_dump_json()
 
 
 def test_the_first_trials_change_one_thing_each() -> None:
@@ -80,9 +89,9 @@ def test_only_missing_trials_are_proposed_again() -> None:
 def test_the_most_useful_operations_are_combined_the_cheapest_gain_first() -> None:
     harm = {"dense 1": 0.02, "convolution 2": 0.02, "convolution 3": 0.001}
     history = run(losing(harm, {"dense 1": 0.01, "convolution 2": 0.1, "convolution 3": 0.1}))
-    combined = [q.quantization.keep_float32 for q in history if len(q.quantization.keep_float32) > 1]
+    combined = [q.what.keep_float32 for q in history if len(q.what.keep_float32) > 1]
     assert combined == [("convolution 2", "dense 1"), ("convolution 2", "convolution 3", "dense 1")]
-    bfloat16 = [q.quantization.keep_bfloat16 for q in history if q.quantization.keep_bfloat16]
+    bfloat16 = [q.what.keep_bfloat16 for q in history if q.what.keep_bfloat16]
     assert bfloat16 == [("dense 1",), *combined]
 
 
@@ -92,7 +101,7 @@ def test_insignificant_gains_are_not_combined() -> None:
             quantization, 0.01 if quantization == BASE else 0.009, spread=0.0 if quantization == BASE else 0.01
         )
 
-    assert {len(q.quantization.keep_float32) for q in run(outcome)} == {0, 1}
+    assert {len(q.what.keep_float32) for q in run(outcome)} == {0, 1}
 
 
 def test_the_best_change_of_settings_is_combined_too() -> None:
@@ -100,11 +109,11 @@ def test_the_best_change_of_settings_is_combined_too() -> None:
         loss = 0.02 - 0.005 * (quantization.algorithm == "kl") - 0.01 * ("dense 1" in quantization.keep_float32)
         return trial(quantization, loss)
 
-    assert kept("dense 1", algorithm="kl") in [q.quantization for q in run(outcome)]
+    assert kept("dense 1", algorithm="kl") in [attempt.what for attempt in run(outcome)]
 
 
 def test_a_base_that_cannot_be_made_ends_the_search_after_the_first_trials() -> None:
-    def outcome(quantization: Quantization) -> Trial | Failure:
+    def outcome(quantization: Quantization) -> Attempt:
         return Failure(quantization, "no") if quantization == BASE else trial(quantization)
 
     history = run(outcome)
@@ -118,13 +127,13 @@ def test_a_search_ends_repeats_nothing_and_names_only_operations_of_the_network(
     number = data.draw(st.integers(0, 12))
     names = tuple(f"convolution {k + 1}" for k in range(number))
 
-    def outcome(quantization: Quantization) -> Trial | Failure:
+    def outcome(quantization: Quantization) -> Attempt:
         if data.draw(st.booleans(), label="fails"):
             return Failure(quantization, "no")
         loss, speed = data.draw(st.floats(-0.1, 0.1)), data.draw(st.floats(0.1, 5))
         return trial(quantization, loss, speed, data.draw(st.floats(0, 0.01)))
 
-    configurations = [attempt.quantization for attempt in run(outcome, names)]
+    configurations = [attempt.what for attempt in run(outcome, names)]
     assert len(set(configurations)) == len(configurations) <= 6 + number + 4 * COMBINED
     assert configurations[0] == BASE
     assert {name for q in configurations for name in q.keep_float32 + q.keep_bfloat16} <= set(names)
@@ -183,7 +192,7 @@ def test_no_trial_at_all_is_an_error_with_the_reasons() -> None:
 @pytest.mark.parametrize("bad", [0.0, -0.3, math.nan, math.inf])
 def test_a_score_that_is_no_score_is_refused(bad: float) -> None:
     for scores, float32 in (((0.5, bad), (0.5, 0.5)), ((0.5, 0.5), (bad, 0.5))):
-        with pytest.raises(QuantizationError, match=r"physics score .*; expected numbers above 0, higher is better"):
+        with pytest.raises(QuantizationError, match=r"have the score .*; expected numbers above 0, higher is better"):
             Trial(BASE, scores, float32, {}, 1.0, {})
     with pytest.raises(QuantizationError, match="score none"):
         Trial(BASE, (), (), {}, 1.0, {})
@@ -193,7 +202,7 @@ def test_common_fluctuations_cancel_in_the_loss() -> None:
     result = Trial(BASE, (0.69, 0.79, 0.62), (0.70, 0.80, 0.63), {"perf/network_speedup": 3.0}, 1.0, {})
     assert result.loss == pytest.approx(0.01)
     assert result.loss_error == pytest.approx(0, abs=1e-12)
-    assert result.metrics()["physics/score_float32"] == pytest.approx(0.71)
+    assert result.metrics()[f"{SCORE}_float32"] == pytest.approx(0.71)
     assert "loss +0.0100 +- 0.0000, network 3.00x" in summary(result)
 
 

@@ -20,6 +20,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from calogan.errors import ServiceError
 from calogan.events import Events
+from calogan.generation import model_folder
 from calogan.serving import app
 from calogan.serving.app import AppArguments, ShowerService, build, load_generators, read_api_key
 from calogan.serving.client import fetch_showers
@@ -100,7 +101,7 @@ def test_a_registry_address_is_fetched_and_a_name_is_not(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "calogan.tracking.registry", SimpleNamespace(fetch=fetch))
     monkeypatch.setitem(sys.modules, "calogan.generation.generator", SimpleNamespace(load=load))
     named: dict[str, Any] = load_generators(AppArguments(model="lean", precisions=["float32"], threads=2))
-    assert named == {"float32": ("lean", "float32", 2)}
+    assert named == {"float32": (str(model_folder.find("lean")), "float32", 2)}
     fetched: dict[str, Any] = load_generators(AppArguments(model="models:/calogan-lean"))
     assert fetched == {
         precision: (f"/fetched/calogan-lean/{precision}", precision, 1) for precision in ("int8", "float32")

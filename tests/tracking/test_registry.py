@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ import pytest
 from matplotlib.image import imread
 from mlflow.entities import Run
 
+import calogan
 from calogan import provenance
 from calogan.errors import GateError, ModelError, ServiceError
 from calogan.events import Events
@@ -21,7 +23,7 @@ from calogan.generation import generator, model_folder
 from calogan.reporting.pictures import blank
 from calogan.tracking import registry
 from calogan.tracking.runs import EXPERIMENT, comparison_url, log_epoch, log_pictures, log_trial, pipeline_run, set_tag
-from calogan.validation.gates import Gate
+from calogan.validation.gates import CLASSIFIER_GATE, Gate, judge
 from calogan.validation.report import ValidationReport
 from calogan.validation.validate import validate
 
@@ -31,6 +33,29 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ig
 
 WIDE = {"physics/composite_mse": Gate(1e6), "physics/auc_high_level": Gate(1e6, best=0.5)}
 IMPOSSIBLE = WIDE | {"physics/hits_shift": Gate(1e-12)}
+# What a model that version 0.1.0 registered has as its code.
+CODE_0_1_0 = """
+from typing import Any
+
+import mlflow
+import numpy as np
+
+
+class ShowerModel(mlflow.pyfunc.PythonModel):
+    def load_context(self, context: Any) -> None:
+        from calogan import bundle, generator
+
+        folder = bundle.find(context.artifacts["model"])
+        precision = next(name for name in reversed(bundle.PRECISIONS) if name in bundle.read(folder).network_files)
+        self._generator = generator.load(folder, precision=precision)
+
+    def predict(self, context, model_input, params=None):
+        energy = np.asarray(model_input, dtype=np.float32).reshape(-1)
+        return self._generator.sample(energy, seed=int((params or {}).get("seed", 0))).showers
+
+
+mlflow.models.set_model(ShowerModel())
+"""
 PERFORMANCE = {"perf/ms_per_shower": 1.0, "quant/integer_convolutions": 4.0}
 
 
@@ -246,15 +271,39 @@ def test_what_failed_is_latest_but_not_champion(
 
 
 def test_promotion_names_the_gate_that_failed(server: str, failing: ValidationReport) -> None:
-    with pytest.raises(GateError, match=r"not promoted to champion-int8: physics/hits_shift: .*limit 1e-12"):
+    with pytest.raises(
+        GateError, match=r"not promoted to champion-int8: physics/hits_shift is undecided: .*limit 1e-12"
+    ):
         registry.promote("tiny", "1", "int8", failing)
 
 
-def test_a_report_without_a_measured_gate_promotes_nothing(server: str, geant4: Events) -> None:
+def test_a_gate_that_was_not_measured_promotes_nothing(
+    registered: dict[str, registry.Registered], geant4: Events
+) -> None:
+    """All other gates are passed, but one bin of energies is empty."""
+    champion = alias("champion-int8")
     low = geant4[geant4.energy < 100]
-    unmeasured = validate(low, low, gates={"physics/resolution_shift_300_500gev": Gate(1e6)}, floor=False)
-    with pytest.raises(GateError, match="no gate was measured"):
-        registry.promote("tiny", "1", "int8", unmeasured)
+    unmeasured = validate(low, low, gates=WIDE | {"physics/resolution_shift_300_500gev": Gate(1e6)}, floor=False)
+    assert {result.verdict for result in unmeasured.gates.values()} == {"passed", "not measured"}
+    with pytest.raises(
+        GateError, match=r"resolution_shift_300_500gev was not measured; .* give more of them, or gates"
+    ):
+        registry.promote("tiny", registered["float32"].uri.rpartition("/")[2], "int8", unmeasured)
+    assert alias("champion-int8") == champion
+
+
+def test_a_classifier_gate_that_was_not_measured_promotes_nothing(
+    server: str, reports: dict[str, ValidationReport]
+) -> None:
+    gates = {**reports["int8"].gates, CLASSIFIER_GATE: judge(WIDE[CLASSIFIER_GATE], None)}
+    skipped = dataclasses.replace(reports["int8"], gates=gates)
+    with pytest.raises(GateError, match=f"not promoted to champion-int8: {CLASSIFIER_GATE} was not measured"):
+        registry.promote("tiny", "1", "int8", skipped)
+
+
+def test_a_report_without_gates_promotes_nothing(server: str, reports: dict[str, ValidationReport]) -> None:
+    with pytest.raises(GateError, match="the report has no gate"):
+        registry.promote("tiny", "1", "int8", dataclasses.replace(reports["int8"], gates={}))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -288,11 +337,41 @@ def test_mlflow_predicts_the_showers_of_the_seed(
     np.testing.assert_array_equal(predicted, expected.showers)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:mlflow")  # type hints that its own example has not
+def test_a_model_registered_by_0_1_0_is_loaded_and_fetched(server: str, tiny_model: Path, tmp_path: Path) -> None:
+    code = tmp_path / "mlflow_model.py"
+    code.write_text(CODE_0_1_0, encoding="utf-8")
+    model_folder.copy(tiny_model, tmp_path / "model", precisions=("int8",))
+    with pipeline_run("old", {}, header={}):
+        logged = mlflow.pyfunc.log_model(
+            name="old",
+            python_model=str(code),
+            artifacts={"model": str(tmp_path / "model")},
+            pip_requirements=["calogan==0.1.0"],
+            registered_model_name="old",
+        )
+    energy = np.array([10, 100, 250], dtype=np.float32)
+    expected = generator.load(tiny_model, precision="int8").sample(energy, seed=7).showers
+    loaded = mlflow.pyfunc.load_model(logged.model_uri).unwrap_python_model()
+    np.testing.assert_array_equal(loaded.predict(None, energy, {"seed": 7}), expected)
+    folder = registry.fetch("models:/old/1", precision="int8")
+    np.testing.assert_array_equal(calogan.load_model(folder).sample(energy, seed=7).showers, expected)
+
+
+def test_registered_code_calls_one_function_that_stays(
+    registered: dict[str, registry.Registered], tmp_path: Path
+) -> None:
+    folder = Path(mlflow.artifacts.download_artifacts(registered["int8"].uri, dst_path=str(tmp_path)))
+    (code,) = folder.rglob("shower_model.py")
+    names = [line.strip() for line in code.read_text(encoding="utf-8").splitlines() if "calogan" in line]
+    assert [name.partition("  #")[0] for name in names] == ["from calogan import load_model"]
+
+
 def test_nothing_in_the_registry_is_pickled(registered: dict[str, registry.Registered], tmp_path: Path) -> None:
     for found in registered.values():
         folder = Path(mlflow.artifacts.download_artifacts(found.uri, dst_path=str(tmp_path / found.run_id)))
         files = [path for path in folder.rglob("*") if path.is_file()]
-        assert {"mlflow_model.py", "model.json", "cells.npz"} <= {path.name for path in files}
+        assert {"shower_model.py", "model.json", "cells.npz"} <= {path.name for path in files}
         assert [path for path in files if path.suffix in {".pkl", ".pickle", ".joblib"}] == []
         assert [path for path in files if path.read_bytes()[:1] == b"\x80"] == []  # how a pickle begins
 

@@ -265,13 +265,6 @@ def test_training_draws_showers_by_their_weight() -> None:
     assert np.bincount(drawn, minlength=6).tolist() in ([1, 0, 2, 1, 0, 0], [1, 0, 2, 0, 1, 0])
 
 
-def test_halves_never_part_showers_of_one_energy() -> None:
-    energy = np.random.default_rng(0).permutation(np.linspace(2, 500, 101))
-    half = metrics._halves(energy, np.repeat(energy, 3), seed=5)
-    np.testing.assert_array_equal(np.repeat(half[:101], 3), half[101:])
-    assert half[:101].sum() == 51
-
-
 def test_pixelwise_difference_of_known_showers() -> None:
     float32 = np.zeros((2, 25, 25, 25), np.float32)
     float32[:, 12, 12, 5] = 2.0

@@ -9,12 +9,20 @@ from calogan.validation.resampling import (
     REPLICAS,
     Sample,
     energy_weights,
+    folds_by_energy,
     match_energies,
     replica_counts,
     replica_means,
 )
 
 ENERGY = np.random.default_rng(0).uniform(2, 500, 1000).astype(np.float32)
+
+
+def test_folds_never_part_showers_of_one_energy() -> None:
+    energy = np.random.default_rng(0).permutation(np.linspace(2, 500, 101))
+    one, three = folds_by_energy(energy, np.repeat(energy, 3), folds=2, seed=5)
+    np.testing.assert_array_equal(np.repeat(one, 3), three)
+    assert np.bincount(one).tolist() == [51, 50]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,14 @@ from calogan.validation import metrics, resampling, thorough, validate
 from calogan.validation.gates import Gate, judge, load_gates
 from calogan.validation.metrics import Estimate
 from calogan.validation.parts import divide, merge, observe_part
-from calogan.validation.report import ValidationReport, failed_gates, physics_score, report_to_dict, write_report
+from calogan.validation.report import (
+    ValidationReport,
+    physics_score,
+    report_to_dict,
+    require_no_failure,
+    require_proof,
+    write_report,
+)
 from calogan.validation.resampling import match_energies, replica_means
 from calogan.validation.standard import METRICS
 
@@ -57,7 +64,7 @@ def test_geant4_fails_no_gate_against_geant4(report: ValidationReport) -> None:
 
 
 def test_a_wrong_energy_scale_fails_the_gates_it_should(scaled_report: ValidationReport) -> None:
-    failed = {name for name, result in failed_gates(scaled_report).items() if result.verdict == "failed"}
+    failed = set(scaled_report.failed)
     assert {"physics/sampling_fraction_shift", "physics/composite_mse"} <= failed
     assert "physics/z_mean_shift" not in failed
 
@@ -100,7 +107,30 @@ def test_verdicts(value: float, error: float, verdict: str) -> None:
 def test_a_metric_that_is_not_there_is_not_measured(report: ValidationReport) -> None:
     result = judge(Gate(0.1), None)
     assert result.verdict == "not measured"
-    assert failed_gates(dataclasses.replace(report, gates={"physics/worst_layer": result})) == {}
+    found = dataclasses.replace(report, gates={"physics/worst_layer": result})
+    assert (found.failed, found.undecided, found.not_measured) == ({}, {}, {"physics/worst_layer": result})
+
+
+ESTIMATES = {"passed": Estimate(0.0, 0.01), "failed": Estimate(1.0, 0.01), "undecided": Estimate(0.0, 1.0)}
+
+
+@pytest.mark.parametrize("verdict", ["failed", "undecided", "not measured"])
+def test_proof_takes_every_gate_and_a_failure_only_one_that_failed(report: ValidationReport, verdict: str) -> None:
+    gates = {"physics/hits_shift": judge(Gate(0.1), ESTIMATES["passed"])}
+    proved = dataclasses.replace(report, gates=gates)
+    require_proof(proved)
+    other = dataclasses.replace(
+        report, gates=gates | {"physics/auc_high_level": judge(Gate(0.1), ESTIMATES.get(verdict))}
+    )
+    with pytest.raises(GateError, match=f"^physics/auc_high_level (is |was )?{verdict}[^/]*$"):
+        require_proof(other)
+    if verdict != "failed":
+        require_no_failure({"int8": proved, "float32": other})
+        return
+    with pytest.raises(GateError, match=r"^1 of 2 gates failed: physics/auc_high_level$"):
+        require_no_failure({"int8": other})
+    with pytest.raises(GateError, match=r"^float32: 1 of 2 gates failed: physics/auc_high_level$"):
+        require_no_failure({"int8": proved, "float32": other})
 
 
 @given(value=st.floats(-2, 2), limit=st.floats(0.6, 2))

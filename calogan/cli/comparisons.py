@@ -1,0 +1,159 @@
+"""What `calogan validate` and its job on a cluster share: what is compared, and what is written about it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from calogan.atomic_files import write_text
+from calogan.cli.screen import screen
+from calogan.errors import RequestError
+from calogan.events import open_events
+from calogan.reporting import terminal
+
+if TYPE_CHECKING:
+    from calogan.validation.gates import Gate
+    from calogan.validation.report import ValidationReport
+
+Paths: TypeAlias = tuple[str, ...]
+# (files of the reference, of the candidate, of the float32 model, **settings of `validate.validate`) -> report
+Compare: TypeAlias = "Callable[..., ValidationReport]"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `options.comparison` asks for.
+
+    Attributes:
+        reference: files, folders or patterns of Geant4 showers.
+        candidates: file, folder or pattern of each candidate, by its name.
+        float32: the same of the float32 model, by the name of the candidate that has its latent.
+        gates: limits by name of the metric.
+        seed: see `validate.validate`.
+        quick: leave out what compares whole distributions.
+        json_file, html_file, figures: what to write.
+    """
+
+    reference: Paths
+    candidates: Mapping[str, str]
+    float32: Mapping[str, str]
+    gates: "Mapping[str, Gate]"
+    seed: int
+    quick: bool
+    json_file: Path | None
+    html_file: Path | None
+    figures: Path | None
+
+
+def parse(
+    *,
+    reference: Paths,
+    candidate: Paths,
+    float32: Paths,
+    gates: str,
+    seed: int,
+    quick: bool,
+    json_file: Path | None,
+    html_file: Path | None,
+    figures: Path | None,
+) -> Comparison:
+    """Make sense of the options.
+
+    Raises:
+        RequestError: names of candidates do not fit.
+        ConfigError: the gates cannot be read.
+    """
+    from calogan.validation.gates import load_gates  # noqa: PLC0415
+
+    candidates = named_files(candidate)
+    beside = float32_files(float32, candidates)
+    return Comparison(reference, candidates, beside, load_gates(gates), seed, quick, json_file, html_file, figures)
+
+
+def run(asked: Comparison, compare: Compare) -> None:
+    """Compare every candidate, print its table, and write the files asked for.
+
+    Raises:
+        GateError: a gate failed; all files are written.
+    """
+    from calogan.config import Validation  # noqa: PLC0415
+    from calogan.validation.report import require_no_failure  # noqa: PLC0415
+
+    settings = {
+        "gates": asked.gates,
+        "seed": asked.seed,
+        "thorough": not asked.quick,
+        "cell_trainings": 0 if asked.quick else Validation().cell_trainings,
+    }
+    reports = {}
+    for name, path in asked.candidates.items():
+        beside = (asked.float32[name],) if name in asked.float32 else ()
+        reports[name] = compare(asked.reference, (path,), beside, **settings)
+        terminal.show(terminal.report_table(reports[name], name))
+    _write(asked, reports)
+    require_no_failure(reports)
+
+
+def named_files(given: Iterable[str]) -> dict[str, str]:
+    """Take apart `NAME=FILE`; a file without a name has that of its stem.
+
+    Raises:
+        RequestError: two have one name.
+    """
+    files: dict[str, str] = {}
+    for text in given:
+        name, path = _name_and_path(text)
+        # Of a pattern its letters, or its folder.
+        name = name or Path(path).stem.strip("*?-_.[]") or Path(path).parent.name or "candidate"
+        if name in files:
+            raise RequestError(f"two candidates are called {name!r}; give names: --candidate NAME=FILE")
+        files[name] = path
+    return files
+
+
+def float32_files(given: Iterable[str], candidates: Iterable[str]) -> dict[str, str]:
+    """Take apart `NAME=FILE`, for the candidate of that name; a file without a name is for every candidate.
+
+    Raises:
+        RequestError: there is no such candidate, or two files are for one.
+    """
+    names, files = list(candidates), dict[str, str]()
+    for text in given:
+        name, path = _name_and_path(text)
+        if name and name not in names:
+            raise RequestError(f"--float32 {text}: no candidate is called {name!r}; there are {', '.join(names)}")
+        for candidate in [name] if name else names:
+            if candidate in files:
+                raise RequestError(
+                    f"--float32 {text}: {candidate} has {files[candidate]} already; name the candidate of each, "
+                    "--float32 NAME=FILE, and give several files as a folder or a pattern"
+                )
+            files[candidate] = path
+    return files
+
+
+def _name_and_path(text: str) -> tuple[str, str]:
+    name, separator, path = text.partition("=")
+    return (name, path) if separator and not Path(text).exists() else ("", text)
+
+
+def _write(asked: Comparison, reports: "Mapping[str, ValidationReport]") -> None:
+    from calogan.reporting import html  # noqa: PLC0415
+    from calogan.validation.report import write_report  # noqa: PLC0415
+
+    if asked.json_file:
+        if len(reports) == 1:
+            write_report(asked.json_file, *reports.values())
+        else:
+            write_text(asked.json_file, html.to_json(reports))
+    if asked.html_file:
+        shown = {"Geant4": open_events(asked.reference)}
+        shown |= {name: open_events(path) for name, path in asked.candidates.items()}
+        html.write_html(asked.html_file, reports, pictures=html.typical_showers(shown))
+        screen.print(f"wrote {asked.html_file}")
+    if asked.figures:
+        from calogan.reporting import plots  # noqa: PLC0415
+
+        asked.figures.mkdir(parents=True, exist_ok=True)
+        for path in plots.save_figures(reports, asked.figures):
+            screen.print(f"wrote {path}")
