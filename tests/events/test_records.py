@@ -12,10 +12,10 @@ from calogan.geometry import CLIC
 
 def showers(n: int = 3, **cells: float) -> np.ndarray:
     """Showers of ones; `cell=value` puts a value into a cell of shower 1."""
-    cells = np.ones((n, *CLIC.shape), np.float32)
+    ones = np.ones((n, *CLIC.shape), np.float32)
     for value in cells.values():
-        cells[1, 2, 3, 4] = value
-    return cells
+        ones[1, 2, 3, 4] = value
+    return ones
 
 
 def test_showers_are_taken_by_slice_by_number_and_by_flag() -> None:
