@@ -234,6 +234,20 @@ def _fluctuate(rates: Any, hit: Any, normal: Any, quantum: Any, quantiles: Any, 
 
 
 @_compiled
+def _finish(hit: Any, energy: Any, target: Any, sums: Any, factors: Any, shower: Any) -> None:
+    """Write the cells of a shower, shape (15625,), scaled so that each layer sums to its target energy."""
+    shower[:] = 0
+    for layer in range(_LAYERS):
+        factors[layer] = target[layer] / sums[layer] if sums[layer] > 0 else _f(0)
+        if sums[layer] <= 0 and target[layer] >= _THRESHOLD:
+            shower[_CENTRE + layer] = target[layer]  # no cell is hit: the central one gets all the energy
+    for j in range(len(hit)):
+        value = energy[j] * factors[hit[j] % _LAYERS]
+        if value >= _THRESHOLD:
+            shower[hit[j]] = value
+
+
+@_compiled
 def _draw(
     logits: Any, step: Any, layer_energies: Any, bits: Any, first: int, showers: Any,
     template: Any, quantum: Any, per_quantum: Any, place: Any, quantiles: Any,
@@ -250,7 +264,7 @@ def _draw(
     4. The rates of a layer with too much or too little energy are corrected, and step 3 is repeated, as in
        `Lean.finish`.
     5. Each layer is scaled to its energy; if no cell of it is hit, the central cell gets the energy. Cells below the
-       read-out threshold stay 0.
+       read-out threshold stay 0 (`_finish`).
 
     Args:
         logits: output of the network, float32 or int8, shape (n, 15625), in the order of `lean.to_blocks`.
@@ -289,12 +303,4 @@ def _draw(
         _scale(rates, factors, stripe)
         count = _select(rates, normal, flags, hit)
         _fluctuate(rates, hit[:count], normal, quantum, quantiles, energy, sums)
-        shower[:] = 0
-        for layer in range(_LAYERS):
-            factors[layer] = target[layer] / sums[layer] if sums[layer] > 0 else _f(0)
-            if sums[layer] <= 0 and target[layer] >= _THRESHOLD:
-                shower[_CENTRE + layer] = target[layer]  # no cell is hit: the central one gets all the energy
-        for j in range(count):
-            value = energy[j] * factors[hit[j] % _LAYERS]
-            if value >= _THRESHOLD:
-                shower[hit[j]] = value
+        _finish(hit[:count], energy, target, sums, factors, shower)

@@ -76,20 +76,20 @@ def test_a_bad_shower_is_reported_with_its_file_and_index(geant4: Events, write_
 
 
 def test_files_are_found_by_name_folder_and_pattern(plain: Events, tmp_path: Path) -> None:
-    made = [write_events(tmp_path / name, plain, header={}) for name in ("b.h5", "a.hdf5", "c 1.h5", "[1].h5", "ü.h5")]
+    paths = [write_events(tmp_path / name, plain, header={}) for name in ("b.h5", "a.hdf5", "c 1.h5", "[1].h5", "ü.h5")]
     (tmp_path / "notes.txt").write_text("text")
     (tmp_path / ".b.h5.7.part").write_text("half")
     (tmp_path / ".hidden.h5").write_text("half")
     (tmp_path / "deep").mkdir()
     deep = write_events(tmp_path / "deep" / "d.h5", plain, header={})
-    assert find_files(made[0]) == find_files(str(made[0])) == [made[0]]
-    assert find_files([made[2], made[1]]) == [made[2], made[1]]
-    assert find_files(tmp_path) == sorted(made)
-    assert find_files(f"{tmp_path}/*.h5") == sorted(set(made) - {made[1]})
-    assert find_files(f"{tmp_path}/[ab].h*") == [made[1], made[0]]
-    assert find_files(f"{tmp_path}/[1].h5") == [made[3]]
+    assert find_files(paths[0]) == find_files(str(paths[0])) == [paths[0]]
+    assert find_files([paths[2], paths[1]]) == [paths[2], paths[1]]
+    assert find_files(tmp_path) == sorted(paths)
+    assert find_files(f"{tmp_path}/*.h5") == sorted(set(paths) - {paths[1]})
+    assert find_files(f"{tmp_path}/[ab].h*") == [paths[1], paths[0]]
+    assert find_files(f"{tmp_path}/[1].h5") == [paths[3]]
     assert find_files(f"{tmp_path}/**/d.h5") == [deep]
-    assert find_files([f"{tmp_path}/b*", tmp_path / "deep"]) == [made[0], deep]
+    assert find_files([f"{tmp_path}/b*", tmp_path / "deep"]) == [paths[0], deep]
     assert len(open_events(tmp_path)) == 15
 
 

@@ -16,7 +16,7 @@ PLAN_OF_TEN = Production(
 )
 
 
-def made(shard: Shard) -> Iterator[Events]:
+def events_of(shard: Shard) -> Iterator[Events]:
     """Showers whose energy is their number, in parts of three."""
     for first in range(shard.first, shard.first + shard.showers, 3):
         numbers = np.arange(first, min(first + 3, shard.first + shard.showers))
@@ -28,7 +28,7 @@ def made(shard: Shard) -> Iterator[Events]:
 def produce(folder: Path, plan: Production = PLAN_OF_TEN) -> tuple[Shard, ...]:
     missing = productions.begin(folder, plan)
     for shard in missing:
-        productions.write_shard(folder, plan, shard, made(shard))
+        productions.write_shard(folder, plan, shard, events_of(shard))
     productions.finish(folder, plan)
     return missing
 
@@ -58,11 +58,11 @@ def test_only_lost_shards_are_made_again(tmp_path: Path, lost: str) -> None:
     produce(tmp_path / "p")
     before = checksums(tmp_path / "p")
     (tmp_path / "p" / lost).unlink()
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "p").glob("*.h5")}
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "p").glob("*.h5")}
     missing = produce(tmp_path / "p")
     assert [shard.file for shard in missing] == ([lost] if lost != MANIFEST else [])
     assert checksums(tmp_path / "p") == before
-    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

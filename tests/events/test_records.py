@@ -13,10 +13,10 @@ from calogan.geometry import CLIC
 
 def showers(n: int = 3, **cells: float) -> np.ndarray:
     """Showers of ones; `cell=value` puts a value into a cell of shower 1."""
-    made = np.ones((n, *CLIC.shape), np.float32)
+    ones = np.ones((n, *CLIC.shape), np.float32)
     for value in cells.values():
-        made[1, 2, 3, 4] = value
-    return made
+        ones[1, 2, 3, 4] = value
+    return ones
 
 
 def test_showers_are_taken_by_slice_by_number_and_by_flag() -> None:
@@ -123,9 +123,9 @@ def test_the_energy_of_a_shower_does_not_depend_on_other_showers(n: int, first: 
 
 
 def test_energies_are_spread_flat_over_their_range() -> None:
-    drawn = EnergyRange(2, 500).draw(100_000, seed=1)
-    assert drawn.dtype == np.float32
-    counts, _ = np.histogram(drawn, bins=10, range=(2, 500))
+    energies = EnergyRange(2, 500).draw(100_000, seed=1)
+    assert energies.dtype == np.float32
+    counts, _ = np.histogram(energies, bins=10, range=(2, 500))
     assert abs(counts - 10_000).max() < 5 * np.sqrt(10_000)
-    assert drawn.tolist() != EnergyRange(2, 500).draw(100_000, seed=2).tolist()
+    assert energies.tolist() != EnergyRange(2, 500).draw(100_000, seed=2).tolist()
     assert set(EnergyRange(200, 200).draw(10, seed=1).tolist()) == {200}

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calogan.errors import EventsError
@@ -37,15 +37,12 @@ def test_parts_are_disjoint_and_complete(noise: Noise) -> None:
     assert list(parts) == list(SHARES)
 
 
-@given(st.permutations(range(40)), st.integers(20, 40))
+@given(st.permutations(range(40)), st.integers(35, 40))  # the smallest part has 6 of 40 showers: none may be empty
 @settings(max_examples=25, deadline=None)
 def test_the_part_of_a_shower_does_not_depend_on_its_sample(noise: Noise, order: list[int], n: int) -> None:
     events = noise(40)
     whole = split_events(events, SHARES)
-    try:
-        some = split_events(events[np.array(order[:n])], SHARES)
-    except EventsError:  # of few showers a part may be empty, which is refused
-        reject()
+    some = split_events(events[np.array(order[:n])], SHARES)
     for name, part in some.items():
         assert set(part.energy.tolist()) <= set(whole[name].energy.tolist())
 

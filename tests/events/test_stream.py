@@ -147,9 +147,9 @@ def test_a_buffer_too_small_to_mix_is_refused() -> None:
 
 def test_a_source_is_held_in_memory_if_it_fits() -> None:
     source = OnDisk(100)
-    kept = held(source, buffer=100)
-    assert isinstance(kept, Events)
-    np.testing.assert_array_equal(kept.energy, source.energy)
+    events = held(source, buffer=100)
+    assert isinstance(events, Events)
+    np.testing.assert_array_equal(events.energy, source.energy)
     assert held(source, buffer=99) is source
 
 

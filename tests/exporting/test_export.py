@@ -25,12 +25,12 @@ FORMATS = [
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_the_command_writes_and_says_how_well(tiny_model: Path, tmp_path: Path, file_format: str) -> None:
     target = tmp_path / "export"
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         cli, ["export", "--model", str(tiny_model), "--precision", "int8", "--format", file_format, "-o", str(target)]
     )
-    assert done.exit_code == 0, done.output
-    assert done.stdout.strip() == str(target)
-    assert "of the energy of a shower lies in other cells" in done.stderr
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(target)
+    assert "of the energy of a shower lies in other cells" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
@@ -40,10 +40,10 @@ def test_the_command_offers_all_formats() -> None:
 
 
 def test_the_export_has_a_description(tiny_model: Path, tmp_path: Path) -> None:
-    done = export.export(tiny_model, "float32", "savedmodel", tmp_path / "f32")
-    assert done.path == tmp_path / "f32"
-    assert done.moved.mean() < done.limit
-    description = json.loads((done.path / "assets.extra" / "calogan.json").read_text())
+    output = export.export(tiny_model, "float32", "savedmodel", tmp_path / "f32")
+    assert output.path == tmp_path / "f32"
+    assert output.moved.mean() < output.limit
+    description = json.loads((output.path / "assets.extra" / "calogan.json").read_text())
     assert (description["precision"], description["cells"], description["energy_unit"]) == (
         "float32",
         [25, 25, 25],

@@ -18,7 +18,7 @@ def even_normals(n: int) -> NDArray[np.float32]:
     return special.ndtri((np.arange(n) + 0.5) / n).astype(np.float32)
 
 
-def drawn(rate: float, normal: NDArray[np.float32]) -> NDArray[np.float64]:
+def sample_at(rate: float, normal: NDArray[np.float32]) -> NDArray[np.float64]:
     return drawn_of(EXPONENTIAL, rate, normal)
 
 
@@ -35,7 +35,7 @@ def density(energy: float, rate: float, quantum: float) -> float:
 
 @pytest.mark.parametrize("rate", RATES)
 def test_occupancy_mean_and_variance_are_those_of_the_law(rate: float) -> None:
-    cells = drawn(rate, even_normals(2**17))
+    cells = sample_at(rate, even_normals(2**17))
     assert (cells > 0).mean() == pytest.approx(-np.expm1(-rate), rel=0.01, abs=2e-5)
     assert cells.mean() == pytest.approx(rate, rel=0.01)
     assert cells.var() == pytest.approx(2 * rate, rel=0.04)
@@ -72,7 +72,7 @@ def test_quantiles_are_those_of_a_simulation(rate: float) -> None:
         np.quantile(simulated, np.clip(levels - error, 0, 1)),
         np.quantile(simulated, levels + error * (levels < 0.999)),
     )
-    energies = drawn(rate, special.ndtri(levels).astype(np.float32))
+    energies = sample_at(rate, special.ndtri(levels).astype(np.float32))
     slack = 0.01 * (1 + expected)
     assert (energies >= low - slack).all()
     assert (energies[:-1] <= (high + slack)[:-1]).all()
@@ -127,6 +127,6 @@ def test_more_is_drawn_for_a_higher_deviate_or_rate() -> None:
 @pytest.mark.parametrize("rate", [1e-9, 1e6])
 @pytest.mark.parametrize("normal", [-30.0, 30.0])
 def test_beyond_the_table_the_draw_stays_finite(rate: float, normal: float) -> None:
-    (cell,) = drawn(rate, np.array([normal], np.float32))
+    (cell,) = sample_at(rate, np.array([normal], np.float32))
     assert np.isfinite(cell)
     assert cell >= 0

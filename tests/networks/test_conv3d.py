@@ -11,9 +11,9 @@ from calogan.networks.families import build_generator
 @pytest.fixture(scope="module")
 def model() -> Conv3D:
     keras.utils.set_random_seed(1)
-    built = build_generator(Network(family="conv3d"))
-    assert isinstance(built, Conv3D)
-    return built
+    network = build_generator(Network(family="conv3d"))
+    assert isinstance(network, Conv3D)
+    return network
 
 
 def test_the_generator_has_the_parameters_of_the_published_layers(model: Conv3D) -> None:

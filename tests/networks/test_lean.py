@@ -14,10 +14,10 @@ from calogan.networks.families import build_generator
 def model(geant4: Events) -> lean.Lean:
     """An untrained network around the mean shape of showers."""
     keras.utils.set_random_seed(1)
-    built = build_generator(Network(width=8))
-    assert isinstance(built, lean.Lean)
-    built.template.assign(lean.template(geant4.showers.mean(axis=0, dtype="float64")))
-    return built
+    network = build_generator(Network(width=8))
+    assert isinstance(network, lean.Lean)
+    network.template.assign(lean.template(geant4.showers.mean(axis=0, dtype="float64")))
+    return network
 
 
 @pytest.fixture(scope="module")

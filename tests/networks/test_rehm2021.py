@@ -16,9 +16,9 @@ def trainable(model: keras.Model) -> int:
 @pytest.fixture(scope="module")
 def model() -> rehm2021.Rehm2021:
     keras.utils.set_random_seed(1)
-    built = build_generator(Network(family="rehm2021"))
-    assert isinstance(built, rehm2021.Rehm2021)
-    return built
+    network = build_generator(Network(family="rehm2021"))
+    assert isinstance(network, rehm2021.Rehm2021)
+    return network
 
 
 @pytest.fixture(scope="module")

@@ -85,17 +85,17 @@ def block(
     kernel: tuple[int, int], padding: str, activation: str, stride: int = 1, bias: bool = False
 ) -> list[keras.Layer]:
     between = {"leaky": [layers.LeakyReLU(0.3)], "layer": [layers.ReLU()], "none": []}
-    chosen = between.get(activation)
+    choice = between.get(activation)
     convolution = layers.Conv2D(
-        4, kernel, strides=stride, padding=padding, use_bias=bias, activation=activation if chosen is None else None
+        4, kernel, strides=stride, padding=padding, use_bias=bias, activation=activation if choice is None else None
     )
-    return [convolution, *(chosen or []), layers.BatchNormalization(), layers.Dropout(0.2)]
+    return [convolution, *(choice or []), layers.BatchNormalization(), layers.Dropout(0.2)]
 
 
 @FEW
 @given(st.lists(st.tuples(kernels, paddings, activations, st.integers(1, 2), st.booleans()), min_size=1, max_size=3))
 def test_a_chain_with_normalisation_computes_the_same(blocks: list[tuple[Any, str, str, int, bool]]) -> None:
-    network = functional((28, 27, 3), *(layer for chosen in blocks for layer in block(*chosen)))
+    network = functional((28, 27, 3), *(layer for choice in blocks for layer in block(*choice)))
     lowered = lower(network, integer=True)
     assert not {layers.BatchNormalization, layers.Dropout} & kinds(lowered)
     assert_equal(network, lowered)

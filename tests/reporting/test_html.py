@@ -154,13 +154,13 @@ def test_figures_are_there_described_and_not_blank(page: Page) -> None:
     assert len(images) == 2 + 2  # curves, showers
     for image in images:
         kind, _, coded = image["src"].partition(";base64,")
-        drawn = base64.b64decode(coded, validate=True)
+        picture = base64.b64decode(coded, validate=True)
         assert len(image["alt"]) > 20
         if kind == "data:image/png":
-            assert imread(io.BytesIO(drawn)).std() > 0.05
+            assert imread(io.BytesIO(picture)).std() > 0.05
             continue
         assert kind == "data:image/svg+xml"
-        tree = ET.fromstring(drawn)  # noqa: S314 - made here
+        tree = ET.fromstring(picture)  # noqa: S314 - made here
         assert len(list(tree.iter("{http://www.w3.org/2000/svg}use"))) > 100  # markers
         links = {e.get("{http://www.w3.org/1999/xlink}href", "#") for e in tree.iter()}
         assert all(link.startswith("#") for link in links)

@@ -45,9 +45,9 @@ def test_the_front_view_has_x_to_the_right() -> None:
     side, above, front = pictures.shower_picture(shower, shower).axes[:3]
     for panel, row, column in ((side, 3, 10), (above, 20, 10), (front, 3, 20)):
         (image,) = panel.get_images()
-        drawn = image.get_array()
-        assert drawn is not None
-        assert drawn[row, column] == pytest.approx(1e3)
+        pixels = image.get_array()
+        assert pixels is not None
+        assert pixels[row, column] == pytest.approx(1e3)
 
 
 def test_pyplot_is_never_loaded() -> None:
@@ -58,8 +58,8 @@ def test_pyplot_is_never_loaded() -> None:
 def test_a_search_is_drawn_with_every_candidate_and_names_on_its_front() -> None:
     points = {"width 8": (0.1, 0.7, 0.01), "width 16": (0.2, 0.8, 0.01), "width 32": (0.3, 0.6, 0.02)}
     panel = pictures.pareto(points, ["width 8", "width 32"]).axes[0]
-    drawn = [np.asarray(line.get_xydata()) for line in panel.get_lines()]
-    assert sorted(len(line) for line in drawn) == [1, 1, 1, 2]  # the other, the two of the front, and the line along it
+    lines = [np.asarray(line.get_xydata()) for line in panel.get_lines()]
+    assert sorted(len(line) for line in lines) == [1, 1, 1, 2]  # the other, the two of the front, and the line along it
     assert [text.get_text() for text in panel.texts] == ["1", "2"]
     legend = panel.get_legend()
     assert legend

@@ -34,19 +34,19 @@ def test_the_table_shows_float32_beside_int8() -> None:
     }
     screen = io.StringIO()
     Console(file=screen, width=100).print(terminal.summary_table(summary))
-    shown = {
+    rows = {
         cells[1].strip(): [cell.strip() for cell in cells[2:4]]
         for line in screen.getvalue().splitlines()
         if len(cells := line.replace("┃", "│").split("│")) == 5
     }
     assert "AVX512_VNNI" in screen.getvalue()
-    assert shown[""] == ["float32", "int8"]
-    assert shown["sampling fraction shift"] == ["1.2 ± 0.4 %"] * 2
-    assert shown["classifier AUC against Geant4"] == ["0.012 ± 0.004"] * 2
-    assert shown["mean y / std (cells)"] == ["0.01 / 0.01"] * 2
-    assert shown["gates passed"] == ["2 of 2", "1 of 2"]
-    assert shown["ms per shower, one core"] == ["1.500"] * 2
-    assert shown["ratio to float32"] == ["2.50x"] * 2
-    assert shown["network size (MB)"] == ["0.35"] * 2
-    assert shown["int8 convolutions"] == ["4"] * 2
+    assert rows[""] == ["float32", "int8"]
+    assert rows["sampling fraction shift"] == ["1.2 ± 0.4 %"] * 2
+    assert rows["classifier AUC against Geant4"] == ["0.012 ± 0.004"] * 2
+    assert rows["mean y / std (cells)"] == ["0.01 / 0.01"] * 2
+    assert rows["gates passed"] == ["2 of 2", "1 of 2"]
+    assert rows["ms per shower, one core"] == ["1.500"] * 2
+    assert rows["ratio to float32"] == ["2.50x"] * 2
+    assert rows["network size (MB)"] == ["0.35"] * 2
+    assert rows["int8 convolutions"] == ["4"] * 2
     assert sum("│" in line for line in screen.getvalue().splitlines()) == 14

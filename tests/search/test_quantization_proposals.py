@@ -24,7 +24,7 @@ def trial(quantization: Quantization = BASE, loss: float = 0.0, speedup: float =
     return Trial(quantization, scores, (FLOAT32, FLOAT32), {"perf/network_speedup": speedup}, 1.0, {})
 
 
-def kept(*names: str, precision: str = "float32", **changes: object) -> Quantization:
+def keeping(*names: str, precision: str = "float32", **changes: object) -> Quantization:
     return Quantization.model_validate({f"keep_{precision}": names, **changes})
 
 
@@ -42,8 +42,8 @@ def losing(harm: dict[str, float], time: dict[str, float] | None = None) -> Outc
     def outcome(quantization: Quantization) -> Trial:
         floats = quantization.keep_float32 + quantization.keep_bfloat16
         loss = sum(amount for name, amount in harm.items() if name not in floats)
-        taken = 0.3 + sum((time or {}).get(name, 0.1) for name in floats)
-        return trial(quantization, loss, 1 / taken)
+        duration = 0.3 + sum((time or {}).get(name, 0.1) for name in floats)
+        return trial(quantization, loss, 1 / duration)
 
     return outcome
 
@@ -75,7 +75,7 @@ def test_no_more_calibration_showers_than_there_are_are_proposed() -> None:
 
 
 def test_operations_kept_by_the_base_are_not_proposed() -> None:
-    first = propose(kept("dense 1"), OPERATIONS, 128, [])
+    first = propose(keeping("dense 1"), OPERATIONS, 128, [])
     assert [q.keep_float32 for q in first if len(q.keep_float32) > 1] == [
         tuple(sorted(("dense 1", name))) for name in OPERATIONS[1:]
     ]
@@ -109,7 +109,7 @@ def test_the_best_change_of_settings_is_combined_too() -> None:
         loss = 0.02 - 0.005 * (quantization.algorithm == "kl") - 0.01 * ("dense 1" in quantization.keep_float32)
         return trial(quantization, loss)
 
-    assert kept("dense 1", algorithm="kl") in [attempt.what for attempt in run(outcome)]
+    assert keeping("dense 1", algorithm="kl") in [attempt.what for attempt in run(outcome)]
 
 
 def test_a_base_that_cannot_be_made_ends_the_search_after_the_first_trials() -> None:
@@ -150,27 +150,27 @@ def test_the_operations_that_must_stay_float_are_found(order: list[str], number:
 
 def test_the_fastest_within_the_tolerance_comes_first() -> None:
     trials = [
-        trial(kept("a"), 0.004, 2),
+        trial(keeping("a"), 0.004, 2),
         trial(BASE, 0.1, 4),
-        trial(kept("b"), -0.001, 3),
-        trial(kept("c"), 0.007, 2.5),
+        trial(keeping("b"), -0.001, 3),
+        trial(keeping("c"), 0.007, 2.5),
     ]
     assert [each.speedup for each in rank(trials, 0.01)] == [3, 2.5, 2]
 
 
 def test_a_loss_that_is_not_proved_small_is_not_tolerated() -> None:
-    sure, unsure = trial(kept("a"), 0.004), trial(kept("b"), 0.004, 4.0, spread=0.01)
+    sure, unsure = trial(keeping("a"), 0.004), trial(keeping("b"), 0.004, 4.0, spread=0.01)
     assert rank([unsure, sure], 0.01) == [sure]
 
 
 def test_of_equal_speeds_the_smaller_loss_comes_first() -> None:
-    trials = [trial(kept("a"), 0.004, 3.05), trial(kept("b"), 0.001, 3.0), trial(kept("c"), 0.0, 2.0)]
+    trials = [trial(keeping("a"), 0.004, 3.05), trial(keeping("b"), 0.001, 3.0), trial(keeping("c"), 0.0, 2.0)]
     assert [each.quantization.keep_float32 for each in rank(trials, 0.01)] == [("b",), ("a",), ("c",)]
 
 
 @given(st.lists(st.tuples(st.floats(-0.1, 0.1), st.floats(0.1, 5)), min_size=1, max_size=8))
 def test_ranking_drops_and_invents_nothing(points: list[tuple[float, float]]) -> None:
-    trials = [trial(kept(str(k)), loss, speed) for k, (loss, speed) in enumerate(points)]
+    trials = [trial(keeping(str(k)), loss, speed) for k, (loss, speed) in enumerate(points)]
     good = [one for one in trials if one.loss + 2 * one.loss_error <= 0.01 * one.float32_score]
     if not good:
         with pytest.raises(GateError, match=rf"none of {len(trials)} .* increase"):
@@ -184,7 +184,7 @@ def test_ranking_drops_and_invents_nothing(points: list[tuple[float, float]]) ->
 
 def test_no_trial_at_all_is_an_error_with_the_reasons() -> None:
     with pytest.raises(QuantizationError, match="no quantization succeeded: out of luck; no model"):
-        rank([Failure(BASE, "out of luck"), Failure(kept("a"), "no model"), Failure(kept("b"), "no model")], 0.01)
+        rank([Failure(BASE, "out of luck"), Failure(keeping("a"), "no model"), Failure(keeping("b"), "no model")], 0.01)
     with pytest.raises(QuantizationError, match="there was no trial"):
         rank([], 0.01)
 
@@ -207,9 +207,11 @@ def test_common_fluctuations_cancel_in_the_loss() -> None:
 
 
 def test_a_quantization_is_written_as_the_file_that_repeats_it() -> None:
-    chosen = Quantization(smooth=0.5, keep_float32=("dense 1",), keep_bfloat16=("convolution 4",), algorithm="kl")
-    assert Quantization.model_validate(tomllib.loads(as_toml(quantization=chosen))["quantization"]) == chosen
+    quantization = Quantization(smooth=0.5, keep_float32=("dense 1",), keep_bfloat16=("convolution 4",), algorithm="kl")
+    assert (
+        Quantization.model_validate(tomllib.loads(as_toml(quantization=quantization))["quantization"]) == quantization
+    )
     assert Quantization.model_validate(tomllib.loads(as_toml(quantization=BASE))["quantization"]) == BASE
     text = "per_channel kl, 64 showers; SmoothQuant 0.5; dense 1 in float32; convolution 4 in bfloat16"
-    assert describe(chosen) == text
-    assert summary(Failure(chosen, "no")) == f"{text}: failed, no"
+    assert describe(quantization) == text
+    assert summary(Failure(quantization, "no")) == f"{text}: failed, no"

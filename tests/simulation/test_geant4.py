@@ -204,9 +204,9 @@ def test_seed_field_and_cut_decide(one: bytes, changed: dict[str, object]) -> No
 def test_other_cells_and_layers() -> None:
     changed = {"cells": (8, 5), "cell_mm": 10.0, "plates": (Plates(count=4, absorber_mm=5.0),)}
     detector = Detector.model_validate(CLIC_DETECTOR.model_dump() | changed)
-    done: list[int] = []
-    showers = fixed(5, 10, detector=detector, field_tesla=0, progress=done.append).showers
-    assert done == [1] * 10
+    steps: list[int] = []
+    showers = fixed(5, 10, detector=detector, field_tesla=0, progress=steps.append).showers
+    assert steps == [1] * 10
     assert showers.shape == (10, 8, 5, 4)
     columns = showers.sum(axis=(0, 3))
     assert np.unravel_index(columns.argmax(), columns.shape) == detector.grid.entry_cell == (4, 2)
@@ -217,10 +217,10 @@ def test_other_cells_and_layers() -> None:
 @needs_geant4
 def test_computed_tables_are_kept_and_nothing_is_downloaded(folder: Path, one: bytes) -> None:
     assert [path.name for path in folder.iterdir()] == [".cache"]
-    (kept,) = (folder / ".cache" / "calogan").iterdir()
-    before = {path: path.stat().st_mtime_ns for path in kept.rglob("*")}
+    (tables,) = (folder / ".cache" / "calogan").iterdir()
+    before = {path: path.stat().st_mtime_ns for path in tables.rglob("*")}
     assert fixed(1, 1).showers.tobytes() == one
-    assert {path: path.stat().st_mtime_ns for path in kept.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in tables.rglob("*")} == before
 
 
 @needs_geant4
@@ -235,8 +235,8 @@ def test_no_cache_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one
 def test_installed_data_are_used(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: bytes, variable: str, inside: str
 ) -> None:
-    (kept,) = (folder / ".cache" / "calogan").iterdir()
-    (tmp_path / "G4EMLOW8.8").symlink_to(kept)
+    (tables,) = (folder / ".cache" / "calogan").iterdir()
+    (tmp_path / "G4EMLOW8.8").symlink_to(tables)
     monkeypatch.setenv(variable, str(tmp_path / inside))
     assert geant4.data_origin() == geant4.DataOrigin("Geant4 data set G4EMLOW8.8", tmp_path / "G4EMLOW8.8")
     assert geant4.notes() == ["interaction data: Geant4 data set G4EMLOW8.8"]
@@ -375,11 +375,11 @@ def test_impossible_requests_are_refused(settings: dict[str, object], message: s
 def test_the_last_layer_is_that_of_the_packaged_showers() -> None:
     """The world ends behind the last layer: the field would bend electrons back from a gap, with a third more hits."""
     packaged = read_events(packaged_sample())
-    chosen = packaged[np.flatnonzero((packaged.energy > 80) & (packaged.energy < 150))]
-    simulated = geant4.simulate(chosen.energy[:40], seed=6)
+    subset = packaged[np.flatnonzero((packaged.energy > 80) & (packaged.energy < 150))]
+    simulated = geant4.simulate(subset.energy[:40], seed=6)
 
     def ratio(showers: NDArray[np.float32]) -> float:
         last, other = (showers[..., layer] >= CLIC.threshold_gev for layer in (24, 23))
         return float(last.sum() / other.sum())
 
-    assert ratio(simulated.showers) == pytest.approx(ratio(chosen.showers), rel=0.15)
+    assert ratio(simulated.showers) == pytest.approx(ratio(subset.showers), rel=0.15)

@@ -119,10 +119,10 @@ def test_showers_have_streams_of_their_own() -> None:
 
 
 def test_progress_adds_up_to_all_showers() -> None:
-    done: list[int] = []
-    simulate(np.full(300, 5, dtype=np.float32), seed=1, progress=done.append)
-    assert sum(done) == 300
-    assert len(done) > 1
+    steps: list[int] = []
+    simulate(np.full(300, 5, dtype=np.float32), seed=1, progress=steps.append)
+    assert sum(steps) == 300
+    assert len(steps) > 1
 
 
 @pytest.mark.parametrize("gev", [MIN_ENERGY_GEV, MAX_ENERGY_GEV])
@@ -215,10 +215,10 @@ def test_fluctuations_agree_with_geant4(reference: Events, candidate: Events, lo
 
 
 def test_tuning_improves_on_the_published_constants(reference: Events) -> None:
-    chosen = reference[reference.energy > 250]
-    expected = longitudinal_profile(chosen)
+    subset = reference[reference.energy > 250]
+    expected = longitudinal_profile(subset)
     distance = {
-        tuning: np.abs(longitudinal_profile(simulate(chosen.energy, seed=1, tuning=tuning)) - expected).sum()
+        tuning: np.abs(longitudinal_profile(simulate(subset.energy, seed=1, tuning=tuning)) - expected).sum()
         for tuning in (PUBLISHED, TUNED)
     }
     assert distance[TUNED] < 0.5 * distance[PUBLISHED]

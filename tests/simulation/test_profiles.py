@@ -31,8 +31,8 @@ def profile(gev: float, tuning: Tuning = PUBLISHED) -> tuple[NDArray[np.float64]
 
 
 def test_longitudinal_profile_fluctuates_as_published() -> None:
-    drawn = longitudinal_profile(LN_Y, COMMON, OPPOSITE, PUBLISHED)
-    depth, shape = np.log(drawn.depth[:, 0]), np.log(drawn.shape[:, 0])
+    shower = longitudinal_profile(LN_Y, COMMON, OPPOSITE, PUBLISHED)
+    depth, shape = np.log(shower.depth[:, 0]), np.log(shower.shape[:, 0])
     median_depth = 9 - 0.812 - 0.55 * THIN.layer_x0 - 0.69 * (1 - 1 / 1.3976)
     assert depth.mean() == pytest.approx(np.log(median_depth), abs=0.003)
     assert depth.std() == pytest.approx(1 / (-2.5 + 1.25 * 9), rel=0.03)

@@ -16,14 +16,14 @@ from calogan.validation.parts import Part, merge, moved_energy, observe_part
 from calogan.validation.resampling import Sample, energy_weights, replica_counts
 
 
-class Taken(NamedTuple):
+class Prepared(NamedTuple):
     """A sample prepared for comparison."""
 
     sample: Sample
     planes: Projections
 
 
-Metric = Callable[[Taken, Taken], Estimate]
+Metric = Callable[[Prepared, Prepared], Estimate]
 
 DISTANCES: dict[str, Metric] = {
     "composite_mse": lambda r, c: metrics.composite_mse(r.planes, c.planes),
@@ -40,19 +40,19 @@ DISTANCES: dict[str, Metric] = {
 }
 
 
-def taken(events: Events, of: int, weight: Floats | None = None) -> Taken:
+def process(events: Events, of: int, weight: Floats | None = None) -> Prepared:
     """Measure a sample, the reference (0) or the candidate (1)."""
     n = len(events)
     weights = np.ones(n) if weight is None else weight
     whole = merge([observe_part(events, Part(of, 0, n, weights[None], seed=0))], n)
     sample = Sample(whole.observables, weights, replica_counts(0, n, (0, of)))
-    return Taken(sample, metrics.projections(sample, whole.planes[0]))
+    return Prepared(sample, metrics.projections(sample, whole.planes[0]))
 
 
-def matched(reference: Events, candidate: Events) -> tuple[Taken, Taken]:
+def matched(reference: Events, candidate: Events) -> tuple[Prepared, Prepared]:
     """Measure two samples with the weights that match their energies."""
     r, c = energy_weights(reference.energy, candidate.energy)
-    return taken(reference, 0, r), taken(candidate, 1, c)
+    return process(reference, 0, r), process(candidate, 1, c)
 
 
 def plain(observed: Observables, of: int = 0) -> Sample:
@@ -60,11 +60,11 @@ def plain(observed: Observables, of: int = 0) -> Sample:
     return Sample(observed, np.ones(len(observed)), replica_counts(0, len(observed), (0, of)))
 
 
-def beams(energy: list[float], layer: list[int], of: int) -> Taken:
+def beams(energy: list[float], layer: list[int], of: int) -> Prepared:
     """Showers of one cell with 2 % of Ep at (12, 12, layer)."""
     showers = np.zeros((len(energy), 25, 25, 25), np.float32)
     showers[np.arange(len(energy)), 12, 12, layer] = 0.02 * np.array(energy)
-    return taken(Events(showers, np.array(energy, np.float32)), of)
+    return process(Events(showers, np.array(energy, np.float32)), of)
 
 
 @pytest.fixture(scope="module")
@@ -78,45 +78,47 @@ def scaled_events(events: Events) -> Events:
 
 
 @pytest.fixture(scope="module")
-def reference(events: Events) -> Taken:
-    return taken(events, 0)
+def reference(events: Events) -> Prepared:
+    return process(events, 0)
 
 
 @pytest.fixture(scope="module")
-def scaled(scaled_events: Events) -> Taken:
-    return taken(scaled_events, 1)
+def scaled(scaled_events: Events) -> Prepared:
+    return process(scaled_events, 1)
 
 
 @pytest.fixture(scope="module")
-def mixed(scaled_events: Events) -> Taken:
-    return taken(scaled_events[np.random.default_rng(1).permutation(len(scaled_events))], 1)
+def mixed(scaled_events: Events) -> Prepared:
+    return process(scaled_events[np.random.default_rng(1).permutation(len(scaled_events))], 1)
 
 
 @pytest.fixture(scope="module")
-def halves(events: Events) -> tuple[Taken, Taken]:
+def halves(events: Events) -> tuple[Prepared, Prepared]:
     return matched(events[:500], events[500:])
 
 
 @pytest.mark.parametrize("name", DISTANCES)
-def test_the_distance_of_a_sample_to_itself_is_zero(name: str, reference: Taken) -> None:
+def test_the_distance_of_a_sample_to_itself_is_zero(name: str, reference: Prepared) -> None:
     assert DISTANCES[name](reference, reference).value == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", DISTANCES)
-def test_the_order_of_showers_does_not_matter(name: str, reference: Taken, scaled: Taken, mixed: Taken) -> None:
+def test_the_order_of_showers_does_not_matter(
+    name: str, reference: Prepared, scaled: Prepared, mixed: Prepared
+) -> None:
     value, after = (DISTANCES[name](reference, candidate).value for candidate in (scaled, mixed))
     assert after == pytest.approx(value, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", DISTANCES)
-def test_two_halves_of_geant4_agree_within_a_few_errors(name: str, halves: tuple[Taken, Taken]) -> None:
+def test_two_halves_of_geant4_agree_within_a_few_errors(name: str, halves: tuple[Prepared, Prepared]) -> None:
     estimate = DISTANCES[name](*halves)
     assert estimate.error > 0 or name == "empty_showers"
     # Wasserstein and separation are never negative: their error does not cover their mean.
     assert abs(estimate.value) <= {"wasserstein": 8, "separation": 8}.get(name, 4) * estimate.error
 
 
-def test_ten_percent_more_energy_gives_the_known_numbers(reference: Taken, scaled: Taken) -> None:
+def test_ten_percent_more_energy_gives_the_known_numbers(reference: Prepared, scaled: Prepared) -> None:
     r, c = reference.sample, scaled.sample
     assert metrics.sampling_fraction_shift(r, c).value == pytest.approx(0.1, abs=1e-5)
     assert metrics.worst_layer(r, c).value == pytest.approx(0.1, abs=1e-5)
@@ -132,7 +134,7 @@ def test_ten_percent_more_energy_gives_the_known_numbers(reference: Taken, scale
 def test_composite_mse_does_not_count_the_noise_of_finite_samples(events: Events) -> None:
     order = np.random.default_rng(0).permutation(800).reshape(8, 2, 50)
     values = [
-        metrics.composite_mse(taken(events[np.sort(r)], 0).planes, taken(events[np.sort(c)], 1).planes).value
+        metrics.composite_mse(process(events[np.sort(r)], 0).planes, process(events[np.sort(c)], 1).planes).value
         for r, c in order
     ]
     # A plain squared difference is never 0; less than the noise is as likely as more.
@@ -140,8 +142,8 @@ def test_composite_mse_does_not_count_the_noise_of_finite_samples(events: Events
 
 
 def test_the_error_of_composite_mse_is_its_spread_over_samples(events: Events) -> None:
-    parts = [taken(events[k::10], k % 2).planes for k in range(10)]
-    off = taken(Events(events.showers * np.float32(1.3), events.energy), 0).planes
+    parts = [process(events[k::10], k % 2).planes for k in range(10)]
+    off = process(Events(events.showers * np.float32(1.3), events.energy), 0).planes
     estimates = [metrics.composite_mse(off, part) for part in parts]
     assert np.mean([e.error for e in estimates]) == pytest.approx(np.std([e.value for e in estimates]), rel=0.6)
 
@@ -163,14 +165,14 @@ def test_disjoint_spectra_have_separation_one() -> None:
     assert metrics.separation_cell_energy(r.sample, c.sample).value == pytest.approx(1)
 
 
-def test_the_error_shrinks_with_the_root_of_the_number(reference: Taken) -> None:
+def test_the_error_shrinks_with_the_root_of_the_number(reference: Prepared) -> None:
     observed = reference.sample.observables
     few, many = ((plain(observed[:n], 0), plain(observed[:n], 1)) for n in (250, 1000))
     errors = [metrics.sampling_fraction_shift(*samples).error for samples in (few, many)]
     assert errors[0] / errors[1] == pytest.approx(2, rel=0.35)
 
 
-def test_lost_showers_are_counted(reference: Taken, events: Events) -> None:
+def test_lost_showers_are_counted(reference: Prepared, events: Events) -> None:
     showers = events.showers.copy()
     showers[:50] = 0
     lossy = plain(observe(Events(showers, events.energy)), 1)
@@ -178,15 +180,15 @@ def test_lost_showers_are_counted(reference: Taken, events: Events) -> None:
     assert metrics.sampling_fraction_shift(reference.sample, lossy).value == pytest.approx(-0.05, abs=0.005)
 
 
-def test_a_different_spectrum_is_weighted_away(events: Events, reference: Taken) -> None:
+def test_a_different_spectrum_is_weighted_away(events: Events, reference: Prepared) -> None:
     # Showers of high energy twice as often: the mean depth would shift by a large part of a layer.
     candidate = events[np.concatenate([np.arange(len(events)), np.flatnonzero(events.energy > 250)])]
-    unmatched = DISTANCES["z_mean_shift"](reference, taken(candidate, 1)).value
+    unmatched = DISTANCES["z_mean_shift"](reference, process(candidate, 1)).value
     assert unmatched > 0.2
     assert abs(DISTANCES["z_mean_shift"](*matched(events, candidate)).value) < 0.02
 
 
-def test_an_energy_bin_holds_its_showers_and_no_others(reference: Taken) -> None:
+def test_an_energy_bin_holds_its_showers_and_no_others(reference: Prepared) -> None:
     inside = metrics.in_energy_bin(reference.sample, 50, 150)
     energy = reference.sample.observables.energy
     np.testing.assert_array_equal(inside.used, np.flatnonzero((energy >= 50) & (energy < 150)))
@@ -217,7 +219,7 @@ def test_wasserstein_is_that_of_scipy(values: list[tuple[float, float, bool]], s
     assert estimate.error == pytest.approx(np.std(distances[1:]), abs=1e-9)
 
 
-def test_wasserstein_leaves_out_undefined_values(reference: Taken, scaled: Taken) -> None:
+def test_wasserstein_leaves_out_undefined_values(reference: Prepared, scaled: Prepared) -> None:
     r, c = reference.sample, scaled.sample
 
     def holed(sample: Observables) -> Floats:
@@ -237,19 +239,19 @@ def test_areas_are_those_of_scikit_learn(showers: list[tuple[int, float, int]]) 
     np.testing.assert_allclose(metrics._areas(label, score.astype(float), weights), expected, rtol=1e-9)
 
 
-def test_the_classifier_finds_no_difference_of_a_sample_to_itself(reference: Taken) -> None:
+def test_the_classifier_finds_no_difference_of_a_sample_to_itself(reference: Prepared) -> None:
     observed = reference.sample.observables[:300]
     estimate = metrics.auc_high_level(plain(observed, 0), plain(observed, 1))
     assert estimate.value == pytest.approx(0.5, abs=max(3 * estimate.error, 0.02))
 
 
-def test_the_classifier_finds_a_plain_difference(reference: Taken, scaled: Taken) -> None:
+def test_the_classifier_finds_a_plain_difference(reference: Prepared, scaled: Prepared) -> None:
     r, c = (plain(some.sample.observables[:300], of) for of, some in enumerate((reference, scaled)))
     assert metrics.auc_high_level(r, c).value > 0.75
 
 
 def test_the_classifier_takes_a_bounded_number_of_showers(
-    reference: Taken, scaled: Taken, monkeypatch: pytest.MonkeyPatch
+    reference: Prepared, scaled: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics, "CLASSIFIED_SHOWERS", 250)
     every_fourth = [
@@ -261,8 +263,8 @@ def test_the_classifier_takes_a_bounded_number_of_showers(
 
 def test_training_draws_showers_by_their_weight() -> None:
     weights = np.array([1.0, 0.0, 2.0, 0.5, 0.5, 1.0])
-    drawn = metrics._repeat_by_weight(weights, np.array([True] * 5 + [False]))
-    assert np.bincount(drawn, minlength=6).tolist() in ([1, 0, 2, 1, 0, 0], [1, 0, 2, 0, 1, 0])
+    rows = metrics._repeat_by_weight(weights, np.array([True] * 5 + [False]))
+    assert np.bincount(rows, minlength=6).tolist() in ([1, 0, 2, 1, 0, 0], [1, 0, 2, 0, 1, 0])
 
 
 def test_pixelwise_difference_of_known_showers() -> None:
