@@ -65,12 +65,8 @@ def quantize(model: Path, config: str, out: Path | None) -> None:
     from calogan import steps  # noqa: PLC0415
     from calogan.benchmark.precisions import benchmark as time_precisions  # noqa: PLC0415
     from calogan.generation.graphs import read_graph  # noqa: PLC0415
-    from calogan.provenance import cpu  # noqa: PLC0415
-    from calogan.quantization.operations import (  # noqa: PLC0415
-        count_operations,
-        has_integer_instructions,
-        slow_integer_note,
-    )
+    from calogan.provenance import cpu, has_integer_instructions  # noqa: PLC0415
+    from calogan.quantization.operations import count_operations, slow_integer_note  # noqa: PLC0415
 
     with screen.status("quantizing"):
         description = steps.quantize_model(loaded, model, out)

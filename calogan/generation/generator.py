@@ -6,6 +6,7 @@ et al. 2011, section 3.1), whose key is the seed and whose counter starts at a p
 """
 
 import collections
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
-from calogan.errors import RequestError
+from calogan import provenance
+from calogan.errors import ModelError, RequestError
 from calogan.events import EnergyRange, Events
 from calogan.generation import cell_sampling, model_folder
-from calogan.generation.graphs import prepare_graph, session_config, splice, undequantized
+from calogan.generation.graphs import has_wide_weights, prepare_graph, read_graph, session_config, splice, undequantized
 from calogan.generation.model_folder import ModelDescription
 from calogan.generation.random_numbers import NUMBERS_PER_WORD, check_seed, latent_of_words, random_words
 from calogan.geometry import CELLS, CLIC
@@ -30,6 +32,7 @@ BATCH = 256  # showers per call of the graph: more gains no speed, and the worki
 _ALIGNMENT = 16
 
 Floats: TypeAlias = NDArray[np.float32]
+_log = logging.getLogger(__name__)
 # energies and latent numbers -> outputs of the network, their step, and what else the tail needs
 Compute: TypeAlias = Callable[[Floats, Floats], tuple[NDArray[Any], float, Floats]]
 
@@ -123,7 +126,16 @@ def load(model: str | os.PathLike[str], *, precision: str, threads: int = 1) -> 
     folder = model_folder.find(model)
     description = model_folder.read(folder)
     model_folder.check_files(folder, description, precision)
-    return Generator(folder, description, precision, _graph(folder, description, precision, threads), threads=threads)
+    compute = _graph(folder, description, precision, threads)
+    isa, network = provenance.cpu()["isa"], folder / description.network_files[precision]
+    if not provenance.has_integer_instructions(isa) and has_wide_weights(read_graph(network)):
+        _log.warning(
+            "%s: int8 was made for processors with AVX512_VNNI or AVX_VNNI; on this one (it has %s) large sums "
+            "saturate, so that showers differ: quantize the model here, or validate it here",
+            description.name,
+            isa,
+        )
+    return Generator(folder, description, precision, compute, threads=threads)
 
 
 def _graph(folder: Path, model: ModelDescription, precision: str, threads: int) -> Compute:
@@ -135,7 +147,14 @@ def _graph(folder: Path, model: ModelDescription, precision: str, threads: int) 
         session = tf.compat.v1.Session(graph=graph, config=session_config(threads))
         # Read off one shower: TensorFlow's kernels disagree about it, they divide the range by 127 or by 128.
         some = {inputs[0]: model.energy_range[:1], inputs[1]: np.zeros((1, model.latent_size))}
-        whole, exact = (np.ravel(values) for values in session.run([integers, outputs], some))
+        try:
+            whole, exact = (np.ravel(values) for values in session.run([integers, outputs], some))
+        except tf.errors.OpError as error:
+            raise ModelError(
+                f"{folder / model.network_files[precision]}: TensorFlow cannot compute it here "
+                f"({error.message.strip().splitlines()[-1]}); {precision} needs oneDNN: import calogan before "
+                "tensorflow, or set TF_ENABLE_ONEDNN_OPTS=1"
+            ) from error
         largest = np.argmax(np.abs(whole.astype(np.float32)))
         step = float(exact[largest] / whole[largest]) if whole[largest] else 1.0
         run = session.make_callable([integers, context], feed_list=inputs)

@@ -14,8 +14,10 @@ import tensorflow as tf
 from keras import layers
 from numpy.typing import NDArray
 
+from calogan import provenance
 from calogan.config import Quantization
 from calogan.errors import QuantizationError
+from calogan.generation.graphs import has_wide_weights
 from calogan.quantization.operations import ARITHMETIC
 
 _BATCH = 16
@@ -38,7 +40,7 @@ def name_operations(network: keras.Model) -> dict[str, keras.Layer]:
 
 
 def compress(network: keras.Model, features: NDArray[np.float32], config: Quantization) -> tf.compat.v1.GraphDef:
-    """Quantize a lowered network to int8.
+    """Quantize a lowered network to int8; on a processor without integer instructions with weights of 7 bits.
 
     Args:
         network: from `rewrites.lower`; its layers are renamed.
@@ -57,7 +59,9 @@ def compress(network: keras.Model, features: NDArray[np.float32], config: Quanti
 
     scopes = _name_scopes(network, config)
     loader = _CalibrationLoader(features)
-    with tempfile.TemporaryDirectory(prefix="calogan-") as scratch, _no_warnings_of_deprecation():
+    narrow = not provenance.has_integer_instructions(provenance.cpu()["isa"])
+    reduced = _weights_of_7_bits() if narrow else contextlib.nullcontext()
+    with tempfile.TemporaryDirectory(prefix="calogan-") as scratch, _no_warnings_of_deprecation(), reduced:
         # It makes this folder, by default in the working directory, which may be read-only.
         compressor.utils.TFConfig.global_config["workspace_path"] = str(Path(scratch) / "workspace")
         saved = str(Path(scratch) / "float32")
@@ -71,8 +75,36 @@ def compress(network: keras.Model, features: NDArray[np.float32], config: Quanti
         if compressed is None:
             raise QuantizationError("Intel Neural Compressor gave no model back for this configuration")
         _check(compressed.graph_def, config, nodes)
+        if narrow and has_wide_weights(compressed.graph_def):
+            raise QuantizationError(
+                "Intel Neural Compressor gave 8-bit weights, whose sums saturate on a processor without AVX512_VNNI or "
+                "AVX_VNNI; quantize on one that has it"
+            )
         definition = hand_on_integers(compressed.graph_def)
         return _with_names(definition, compressed.input_tensor_names[0], compressed.output_tensor_names[0])
+
+
+@contextlib.contextmanager
+def _weights_of_7_bits() -> Iterator[None]:
+    """Let the compressor spread weights over 7 bits with their sign instead of 8.
+
+    Without AVX512_VNNI or AVX_VNNI, oneDNN adds the products of two activations and weights in 16 bits, which saturate
+    unless weights are at most 64. The compressor has the number of bits as an argument, but no setting for it.
+    """
+    from neural_compressor.tensorflow.quantization.utils.quantize_graph_common import (  # noqa: PLC0415 - takes seconds
+        QuantizeGraphHelper as Helper,
+    )
+
+    original = Helper.generate_quantized_weight_node
+
+    def reduced(operation: str, weights: Any, per_channel: bool, _: float, *others: Any) -> Any:
+        return original(operation, weights, per_channel, 6.0, *others)  # bits beside the sign
+
+    Helper.generate_quantized_weight_node = staticmethod(reduced)
+    try:
+        yield
+    finally:
+        Helper.generate_quantized_weight_node = staticmethod(original)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from calogan.provenance import has_integer_instructions
+
 ARITHMETIC = ("Conv2D", "Conv2DBackpropInput", "Conv3D", "MatMul")
 
 
@@ -17,10 +19,6 @@ _INTEGER_PRODUCTS = ("QuantizedMatMul", "_QuantizedMatMul", "_QuantizedFusedMatM
 
 
 _FLOAT_ARITHMETIC = (*ARITHMETIC, "_FusedConv2D", "_FusedMatMul")
-
-
-# Multiplication of 8-bit numbers with addition in 32 bits, as `provenance.cpu` calls it.
-_INTEGER_INSTRUCTIONS = {"AMX_INT8", "AVX512_VNNI", "AVX_VNNI"}
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,6 @@ def count_operations(definition: tf.compat.v1.GraphDef) -> OperationCount:
     )
 
 
-def has_integer_instructions(isa: str) -> bool:
-    """Whether a processor multiplies 8-bit numbers fast; `isa` as in `provenance.cpu`."""
-    return not _INTEGER_INSTRUCTIONS.isdisjoint(isa.split())
-
-
 def slow_integer_note(isa: str, ratio: float) -> str:
     """Say that int8 gains less on this processor; empty where it has the instructions.
 
@@ -67,8 +60,8 @@ def slow_integer_note(isa: str, ratio: float) -> str:
     if has_integer_instructions(isa):
         return ""
     return (
-        f"this processor has no AVX512_VNNI or AVX_VNNI (it has {isa}): int8 runs, but slower than it can; "
-        f"measured ratio to float32 {ratio:.2f}"
+        f"this processor has no AVX512_VNNI or AVX_VNNI (it has {isa}): int8 is made with weights of 7 bits, whose "
+        f"sums cannot saturate, and runs slower than it can; measured ratio to float32 {ratio:.2f}"
     )
 
 

@@ -1,4 +1,7 @@
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,3 +189,48 @@ def test_the_tail_takes_the_integers_and_their_step_for_the_outputs(tiny_model: 
     found, step, _ = generator.load(tiny_model, precision=precision)._compute(energy, latent)
     assert found.dtype == (np.int8 if precision == "int8" else np.float32)
     np.testing.assert_allclose(found.astype(np.float32) * step, exact, rtol=1e-6)
+
+
+WITHOUT_ONEDNN = """
+import os
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
+import tensorflow
+from calogan.errors import ModelError
+from calogan.generation import generator
+generator.load("lean", precision="float32")
+try:
+    generator.load("lean", precision="int8")
+except ModelError as error:
+    print(error)
+"""
+
+
+def test_int8_without_onednn_is_one_clear_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ONEDNN], capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert line.endswith("int8 needs oneDNN: import calogan before tensorflow, or set TF_ENABLE_ONEDNN_OPTS=1")
+
+
+@pytest.mark.parametrize(
+    ("precision", "isa", "warned"),
+    [("int8", "AVX512F AVX2", True), ("int8", "AVX512_VNNI AVX2", False), ("float32", "AVX2", False)],
+)
+def test_weights_of_8_bits_are_warned_of_where_sums_saturate(
+    precision: str, isa: str, warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("calogan.provenance.cpu", lambda: {"model": "a processor", "isa": isa})
+    generator.load("lean", precision=precision)
+    assert ("large sums saturate" in caplog.text) is warned
+
+
+@pytest.mark.parametrize("fields", [{"latent_size": 40}, {"latent_size": 50}])
+def test_a_description_that_does_not_fit_the_graphs_is_refused(
+    fields: dict[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    described = model_folder.copy(tiny_model, tmp_path / "copy")
+    model_folder.write(tmp_path / "copy", described.model_copy(update=fields))
+    with pytest.raises(ModelError):
+        generator.load(tmp_path / "copy", precision="float32")

@@ -1,5 +1,6 @@
 from collections import Counter
 from types import SimpleNamespace
+from typing import Literal
 
 import keras
 import numpy as np
@@ -8,9 +9,10 @@ import tensorflow as tf
 from keras import layers
 from numpy.typing import NDArray
 
+from calogan import provenance
 from calogan.config import Network, Quantization
 from calogan.errors import QuantizationError
-from calogan.generation.graphs import session_config
+from calogan.generation.graphs import has_wide_weights, session_config
 from calogan.networks import rewrites
 from calogan.networks.families import build_generator
 from calogan.quantization.neural_compressor import compress, hand_on_integers, name_operations
@@ -78,11 +80,11 @@ def test_the_operation_that_was_named_is_the_one_that_stays_float32(
 def test_precisions_mix_and_what_is_kept_is_closer_to_float32(
     network: keras.Model, features: NDArray[np.float32]
 ) -> None:
-    mixed = Quantization(keep_float32=("dense 1", "convolution 1"), keep_bfloat16=("convolution 4",))
+    mixed = Quantization(keep_float32=("dense 1", "convolution 1"))
     definition = compress(network, features, mixed)
     counted = count_operations(definition)
-    assert (counted.integer_convolutions, counted.integer_products) == (2, 1)
-    assert (counted.float_arithmetic, counted.bfloat16_arithmetic) == (3, 1)
+    assert (counted.integer_convolutions, counted.integer_products) == (3, 1)
+    assert (counted.float_arithmetic, counted.bfloat16_arithmetic) == (2, 0)
     exact = np.asarray(network(features))
     errors = [
         np.std(run(found, features) - exact) for found in (definition, compress(network, features, Quantization()))
@@ -90,6 +92,59 @@ def test_precisions_mix_and_what_is_kept_is_closer_to_float32(
     assert errors[0] < errors[1]
     everything = compress(network, features, Quantization(keep_float32=tuple(NAMES)))
     np.testing.assert_allclose(run(everything, features), exact, atol=1e-5)
+
+
+MIXED = Quantization(keep_float32=("dense 1", "convolution 1"), keep_bfloat16=("convolution 4",))
+HAS_BFLOAT16 = "AVX512_BF16" in provenance.cpu()["isa"].split()
+
+
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="this processor does not compute in bfloat16")
+def test_bfloat16_is_mixed_in_where_the_processor_has_it(network: keras.Model, features: NDArray[np.float32]) -> None:
+    definition = compress(network, features, MIXED)
+    counted = count_operations(definition)
+    assert (counted.integer_convolutions, counted.integer_products) == (2, 1)
+    assert (counted.float_arithmetic, counted.bfloat16_arithmetic) == (3, 1)
+    exact = np.asarray(network(features))
+    int8 = compress(network, features, Quantization())
+    errors = [np.std(run(found, features) - exact) for found in (definition, int8)]
+    assert errors[0] < errors[1]
+
+
+@pytest.mark.skipif(HAS_BFLOAT16, reason="this processor computes in bfloat16")
+def test_bfloat16_is_refused_where_the_processor_lacks_it(network: keras.Model, features: NDArray[np.float32]) -> None:
+    with pytest.raises(QuantizationError, match=r"convolution 4 was to be kept in bfloat16, but .* \(AVX512_BF16\)"):
+        compress(network, features, MIXED)
+
+
+def largest_weight(definition: tf.compat.v1.GraphDef) -> int:
+    tensors = [node.attr["value"].tensor for node in definition.node if node.op == "Const"]
+    weights = [tf.make_ndarray(tensor) for tensor in tensors if tensor.dtype == tf.qint8.as_datatype_enum]
+    assert len(weights) == len(NAMES)
+    return max(int(np.abs(values.astype(int)).max()) for values in weights)
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize(("isa", "largest"), [("AVX512_VNNI AVX512F AVX2", 127), ("AVX512F AVX2", 63)])
+def test_weights_have_7_bits_where_sums_could_saturate(
+    isa: str,
+    largest: int,
+    granularity: Literal["per_channel", "per_tensor"],
+    network: keras.Model,
+    features: NDArray[np.float32],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(provenance, "cpu", lambda: {"model": "a processor", "isa": isa})
+    definition = compress(network, features, Quantization(granularity=granularity))
+    assert largest_weight(definition) == largest
+    assert has_wide_weights(definition) is (largest > 64)
+
+
+def test_sums_of_large_products_do_not_saturate(network: keras.Model) -> None:
+    network.set_weights([np.abs(values) for values in network.get_weights()])
+    features = np.random.default_rng(1).uniform(0.9, 1, (32, 12)).astype(np.float32)
+    features[:, 0] = 0  # the compressor expects a range with a zero in it
+    exact = np.asarray(network(features))
+    np.testing.assert_allclose(run(compress(network, features, Quantization()), features), exact, rtol=0.05)
 
 
 def test_smoothing_scales_the_activations_and_keeps_int8(network: keras.Model, features: NDArray[np.float32]) -> None:

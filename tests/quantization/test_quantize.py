@@ -16,7 +16,8 @@ from calogan.errors import ModelError, QuantizationError
 from calogan.events import Events, write_events
 from calogan.generation import freezing, model_folder
 from calogan.generation.graphs import read_graph
-from calogan.quantization.operations import count_operations, has_integer_instructions, slow_integer_note
+from calogan.provenance import has_integer_instructions
+from calogan.quantization.operations import count_operations, slow_integer_note
 from calogan.quantization.quantize import operation_names, quantize
 
 COMPRESS = "neural_compressor.tensorflow.quantize_model"

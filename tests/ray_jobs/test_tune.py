@@ -7,17 +7,20 @@ from typing import Any
 
 import mlflow
 import pytest
+from click.testing import CliRunner
 
 from calogan import provenance
 from calogan.config import Quantization, load_config
+from calogan.errors import ModelError
 from calogan.events import Events, write_events
 from calogan.generation import model_folder
+from calogan.packaged import data_file
 from calogan.search import quantization_trials
 from calogan.search.quantization_proposals import Trial, propose, rank
 from calogan.tracking.runs import EXPERIMENT
+from ray_jobs.tune import main
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.timeout(1500),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::FutureWarning:mlflow"),
 ]
@@ -53,6 +56,7 @@ def records(model: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in model.glob("tuning/*/*.json")}
 
 
+@pytest.mark.slow
 def test_killed_workers_and_a_killed_driver_lose_no_finished_trial(
     tiny_model: Path, tmp_path: Path, config: Path, variables: dict[str, str], start: Callable[..., Any]
 ) -> None:
@@ -104,6 +108,7 @@ def test_killed_workers_and_a_killed_driver_lose_no_finished_trial(
     )
 
 
+@pytest.mark.slow
 def test_nothing_within_the_tolerance_is_one_readable_line_and_leaves_the_model(
     tiny_model: Path, tmp_path: Path, config: Path, variables: dict[str, str], start: Callable[..., Any]
 ) -> None:
@@ -127,3 +132,13 @@ def test_nothing_within_the_tolerance_is_one_readable_line_and_leaves_the_model(
         "error: none of 11 quantizations keeps the score of float32 without the classifier, 0.5500, within 0.0%" in said
     )
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").glob("*.*")} == before
+
+
+@pytest.mark.parametrize("model", ["lean", str(data_file("models", "lean"))])
+def test_a_packaged_model_is_refused_before_any_work(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray_jobs.tune.join", lambda: pytest.fail("went to the cluster"))
+    before = {path: path.stat().st_mtime_ns for path in data_file("models", "lean").rglob("*")}
+    result = CliRunner().invoke(main, ["--config", "tiny", "--model", model])
+    assert isinstance(result.exception, ModelError)
+    assert "lean is a packaged model, which stays as it is; make one of your own with" in str(result.exception)
+    assert {path: path.stat().st_mtime_ns for path in data_file("models", "lean").rglob("*")} == before

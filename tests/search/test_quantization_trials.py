@@ -1,6 +1,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,6 +141,7 @@ def test_the_first_trial_that_passes_enters_the_model(
     config: Config, model: Path, trial: Trial, tmp_path: Path
 ) -> None:
     before = model_folder.read(model)
+    files = {path.name: path.stat().st_mtime_ns for path in model.iterdir()}
     adopted, report = quantization_trials.adopt(judged_by(WIDE, config, tmp_path), model, [trial])
     assert adopted == trial
     assert report.showers["reference"] == len(steps.read_split(config, "test"))
@@ -149,6 +151,27 @@ def test_the_first_trial_that_passes_enters_the_model(
     assert after.version("float32") == before.version("float32")
     for precision in before.network_files:
         model_folder.check_files(model, after, precision)
+    model_folder.check_files(model, before, "int8")  # for who is just opening it
+    kept = files.keys() - {model_folder.DESCRIPTION}
+    assert {name: (model / name).stat().st_mtime_ns for name in kept} == {name: files[name] for name in kept}
+
+
+def test_a_model_that_was_made_again_meanwhile_is_left_alone(
+    config: Config, model: Path, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = steps.validate_model
+
+    def validate_model(*arguments: Any) -> object:
+        described = model_folder.read(model)
+        hashes = described.sha256 | {"network.float32.pb": "0" * 64}
+        model_folder.write(model, described.model_copy(update={"sha256": hashes}))
+        return real(*arguments)
+
+    monkeypatch.setattr(steps, "validate_model", validate_model)
+    networks = {path.name for path in model.glob("*.pb")}
+    with pytest.raises(ModelError, match="was made again while its quantizations were judged; start the search again"):
+        quantization_trials.adopt(judged_by(WIDE, config, tmp_path), model, [trial])
+    assert {path.name for path in model.glob("*.pb")} == networks
 
 
 def test_the_next_is_tried_when_the_first_fails(
