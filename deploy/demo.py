@@ -4,13 +4,13 @@ Everything this starts carries a mark in its environment, so that it can be foun
 Ctrl-C, after a failure, or by `--stop` where `--keep` left it running.
 """
 
+import contextlib
 import json
 import os
 import re
 import secrets
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -28,20 +28,20 @@ from rich.console import Console
 from rich.markup import escape
 
 from calogan import provenance, quiet
-from calogan.reporting import terminal
-from calogan.reporting.pictures import shower_picture
-
-quiet.load_tensorflow()  # before what imports it: the screen is for the demo's progress
-
-from calogan import steps
+from calogan.atomic_files import write_text
+from calogan.cli.program import ignore_stop_signals
+from calogan.cli.program import run as run_program
 from calogan.config import load_config
-from calogan.errors import CaloganError, ServiceError
+from calogan.errors import ServiceError
 from calogan.events import read_events
+from calogan.reporting import terminal
+from calogan.reporting.pictures import save, shower_picture
 from calogan.tracking.runs import comparison_url
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".demo"
 MARK = "CALOGAN_DEMO"
+GRACE_S, KILL_S = 8.0, 30.0  # that processes have to end after SIGTERM, and after SIGKILL
 PICTURE_GEV = 200.0
 # What Ray's client says of the submission, and TensorFlow's native code of itself; the log has it.
 _NOISE = re.compile(
@@ -62,18 +62,28 @@ def main(keep: bool, only_stop: bool, config: str) -> None:
         return
     if marked():
         raise ServiceError("a demo is still running in this folder; stop it with: make stop")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    started, finished = time.monotonic(), False
+    started = time.monotonic()
     try:
         demonstrate(config)
-        finished = True
-    finally:
+        if not keep:
+            ignore_stop_signals()
+    except BaseException:
+        finish(started)
+        raise
+    if keep:
         minutes = (time.monotonic() - started) / 60
-        if finished and keep:
-            _screen.print(f"\n[bold]kept running[/] after {minutes:.1f} minutes; stop everything with: make stop")
-        else:
-            _screen.print(f"\nstopping what was started ({minutes:.1f} minutes)")
-            stop()
+        _screen.print(f"\n[bold]kept running[/] after {minutes:.1f} minutes; stop everything with: make stop")
+    else:
+        finish(started)
+
+
+def finish(started: float) -> None:
+    """Stop everything, whatever signal comes meanwhile and whether or not there still is a screen."""
+    ignore_stop_signals()
+    try:
+        _screen.print(f"\nstopping what was started ({(time.monotonic() - started) / 60:.1f} minutes)")
+    finally:
+        stop()
 
 
 def demonstrate(config_name: str) -> None:
@@ -91,6 +101,9 @@ def demonstrate(config_name: str) -> None:
     summary = json.loads((storage / config.name / "summary.json").read_text(encoding="utf-8"))
     say("deploy", "serve deploy deploy/serve.yaml")
     endpoint = deploy(dashboard, environment)
+    quiet.load_tensorflow()  # before what imports it: the screen is for the demo's progress
+    from calogan import steps  # noqa: PLC0415
+
     reference = steps.read_split(config, "test")
     shown = int(np.argmin(np.abs(reference.energy - PICTURE_GEV)))
     energy = float(reference.energy[shown])
@@ -98,12 +111,13 @@ def demonstrate(config_name: str) -> None:
     ask(curl, environment)
     generated = read_events(FOLDER / "showers.h5")
     picture = FOLDER / "showers.png"
-    shower_picture(
+    figure = shower_picture(
         reference.showers[shown],
         generated.showers[0],
         reference_title=f"Geant4, {energy:.1f} GeV electron",
         generated_title=f"calogan int8, {energy:.1f} GeV electron",
-    ).savefig(picture, dpi=130)
+    )
+    save(figure, picture)
     _screen.print(terminal.summary_table(summary))
     runs = [found["run_id"] for found in summary["precisions"].values()]
     _screen.print(f"\n[bold]comparison[/]  {escape(comparison_url(runs, tracking_uri=mlflow_uri))}")
@@ -191,7 +205,7 @@ def deploy(dashboard: str, environment: dict[str, str]) -> str:
         say("deploy", f"port {content['http_options']['port']} is taken; using {port}")
         content["http_options"]["port"] = port
         path = FOLDER / "serve.yaml"
-        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        write_text(path, yaml.safe_dump(content))
     run(["serve", "deploy", str(path), "--address", dashboard], environment, quiet=True)
     endpoint = f"http://127.0.0.1:{port}"
     token = {"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"}
@@ -331,27 +345,29 @@ def marked() -> list[psutil.Process]:
 
 
 def stop() -> int:
-    """Stop them; returns how many there were."""
-    processes = marked()
-    for ask_to in (psutil.Process.terminate, psutil.Process.kill):
-        for process in marked():
-            try:
-                ask_to(process)
-            except psutil.Error:
-                continue
-        psutil.wait_procs(processes, timeout=8)
-    return len(processes)
+    """Stop them, and those they start meanwhile, until none is left; returns how many there were.
+
+    Raises:
+        ServiceError: some do not end.
+    """
+    seen: set[psutil.Process] = set()
+    begun = time.monotonic()
+    while processes := marked():
+        waited = time.monotonic() - begun
+        if waited > GRACE_S + KILL_S:
+            raise ServiceError(
+                f"processes {', '.join(str(process.pid) for process in processes)} do not end; kill them"
+            )
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                if waited > GRACE_S:
+                    process.kill()
+                elif process not in seen:
+                    process.terminate()
+        seen.update(processes)
+        psutil.wait_procs(processes, timeout=0.5)
+    return len(seen)
 
 
 if __name__ == "__main__":
-    try:
-        main.main(standalone_mode=False)
-    except click.ClickException as problem:
-        problem.show()
-        sys.exit(problem.exit_code)
-    except CaloganError as problem:
-        _screen.print(f"[red]error:[/] {escape(str(problem))}")
-        sys.exit(problem.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _screen.print("[yellow]stopped[/]")
-        sys.exit(130)
+    run_program(main)

@@ -49,6 +49,12 @@ def catch_stop_signals() -> None:
     _stop.install()
 
 
+def ignore_stop_signals() -> None:
+    """Let nothing but SIGKILL end this program any more: it is cleaning up."""
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def run(command: click.Command, name: str | None = None) -> NoReturn:
     """Run a command as the whole of a program: an error of the caller's becomes one line and its exit code.
 

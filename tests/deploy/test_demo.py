@@ -3,9 +3,11 @@ import io
 import os
 import runpy
 import shlex
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -86,8 +88,7 @@ def sleepers(demo: ModuleType) -> Iterator[dict[str, subprocess.Popen[str]]]:
 def test_what_the_demo_started_is_found_and_stopped_and_nothing_else(
     demo: ModuleType, sleepers: dict[str, subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait = demo.psutil.wait_procs
-    monkeypatch.setattr(demo.psutil, "wait_procs", lambda processes, timeout: wait(processes, timeout=timeout / 8))
+    monkeypatch.setattr(demo, "GRACE_S", 1.0)
     assert {process.pid for process in demo.marked()} == {sleepers["ours"].pid, sleepers["deaf"].pid}
     assert demo.stop() == 2
     assert demo.marked() == []
@@ -95,6 +96,84 @@ def test_what_the_demo_started_is_found_and_stopped_and_nothing_else(
     assert sleepers["other"].poll() is None
     assert sleepers["none"].poll() is None
     assert sleepers["deaf"].wait(timeout=5) is not None
+
+
+# The servers are stand-ins that end as badly as real ones: at once, never, or not without having started another.
+STAND_IN = """
+import importlib.util, os, signal, subprocess, sys, time
+from pathlib import Path
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+spec = importlib.util.spec_from_file_location("demo", {script!r})
+demo = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(demo)
+demo.FOLDER, demo.GRACE_S = Path({folder!r}), 3.0
+WAYS = {{
+    "good": "time.sleep(600)",
+    "deaf": "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)",
+    "fertile": "signal.signal(signal.SIGTERM, again); time.sleep(600)",
+}}
+AGAIN = "import signal, subprocess, time\\ndef again(*_): subprocess.Popen(['sleep', '600'], start_new_session=True)\\n"
+
+def demonstrate(_):
+    environment = os.environ | {{demo.MARK: str(demo.FOLDER)}}
+    for way, code in WAYS.items():
+        demo.start(way, [sys.executable, "-c", AGAIN + code], environment)
+        demo.say("start", way)
+    time.sleep(1)
+    demo.follow(["sh", "-c", "echo working; sleep 600"], environment)
+
+demo.demonstrate = demonstrate
+sys.argv = ["demo.py"]
+demo.run_program(demo.main)
+"""
+
+
+@pytest.fixture
+def stand_in(demo: ModuleType) -> Iterator["subprocess.Popen[str]"]:
+    """The demonstration as a process, with stand-ins for what takes long."""
+    code = STAND_IN.format(script=str(ROOT / "deploy" / "demo.py"), folder=str(demo.FOLDER))
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        yield process
+        process.kill()
+    demo.stop()
+
+
+@pytest.mark.parametrize(
+    ("number", "line"), [(signal.SIGTERM, "start     good"), (signal.SIGTERM, "working"), (signal.SIGINT, "working")]
+)
+def test_a_demo_that_is_stopped_leaves_no_process_however_often_it_is_told(
+    number: signal.Signals, line: str, demo: ModuleType, stand_in: "subprocess.Popen[str]"
+) -> None:
+    assert stand_in.stdout
+    while line not in (said := stand_in.stdout.readline()):
+        assert said, "the demo has ended"
+    os.killpg(stand_in.pid, number)
+    # What make passes on, and somebody in a hurry.
+    for again in (number, signal.SIGTERM, signal.SIGINT):
+        time.sleep(0.3)
+        stand_in.send_signal(again)
+    said = stand_in.stdout.read()
+    assert stand_in.wait(timeout=60) == 128 + number
+    assert said.splitlines()[-1] == "stopped; nothing half-written is left"
+    assert "Traceback" not in said
+    assert demo.marked() == []
+
+
+def test_a_demo_whose_screen_is_gone_leaves_no_process(demo: ModuleType, stand_in: "subprocess.Popen[str]") -> None:
+    assert stand_in.stdout
+    while "working" not in (said := stand_in.stdout.readline()):
+        assert said, "the demo has ended"
+    stand_in.stdout.close()
+    stand_in.send_signal(signal.SIGHUP)
+    assert stand_in.wait(timeout=60)
+    assert demo.marked() == []
 
 
 def test_a_second_demo_does_not_start(demo: ModuleType, sleepers: dict[str, subprocess.Popen[str]]) -> None:
