@@ -37,6 +37,7 @@ from calogan import steps
 from calogan.config import load_config
 from calogan.errors import CaloganError, ServiceError
 from calogan.events import read_events
+from calogan.serving.keys import KEY_VARIABLE
 from calogan.tracking.runs import comparison_url
 
 ROOT = Path(__file__).parent.parent
@@ -94,7 +95,7 @@ def demonstrate(config_name: str) -> None:
     reference = steps.read_split(config, "test")
     shown = int(np.argmin(np.abs(reference.energy - PICTURE_GEV)))
     energy = float(reference.energy[shown])
-    curl = curl_line(endpoint, environment["CALOGAN_API_KEY"], energy)
+    curl = curl_line(endpoint, environment[KEY_VARIABLE], energy)
     ask(curl, environment)
     generated = read_events(FOLDER / "showers.h5")
     picture = FOLDER / "showers.png"
@@ -124,7 +125,7 @@ def start_servers() -> tuple[str, str, dict[str, str]]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
         "MLFLOW_TRACKING_URI": mlflow_uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "CALOGAN_API_KEY": secrets.token_hex(16),
+        KEY_VARIABLE: secrets.token_hex(16),
         provenance.COMMIT_VARIABLE: provenance.git_commit(),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
