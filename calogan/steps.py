@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from calogan import provenance
 from calogan.config import Config
 from calogan.events import Events, EventSource, Selection, open_events, packaged_sample, split_source
 from calogan.events.files import find_files
@@ -69,9 +70,29 @@ def train_model(
         on_showers=on_showers,
         workers=workers,
     )
-    if workers.size == 1:
+    if workers.size == 1 and not _is_frozen(result.weights, config, folder):
         freezing.freeze(result.weights, config, folder, inputs=data_paths(config))
     return result
+
+
+def _is_frozen(weights: Path, config: Config, folder: Path) -> bool:
+    """Whether a folder has the model of these weights, frozen by this code.
+
+    Frozen again it would have another version, as names in its graphs depend on what the process did before, and what
+    was found out about it, such as trials of quantizations, would be of another model.
+    """
+    try:
+        model = model_folder.read(folder)
+        model_folder.check_files(folder, model, "float32")
+        model_folder.check_file(folder, model, model_folder.WEIGHTS)
+    except ModelError:
+        return False
+    header = provenance.header(seed=config.training.seed, inputs=data_paths(config))
+    return (
+        model.sha256[model_folder.WEIGHTS] == provenance.sha256(weights)
+        and (model.name, model.energy_range) == (config.name, (config.data.energy_low, config.data.energy_high))
+        and all(model.header.get(name) == value for name, value in header.items() if not name.startswith("cpu_"))
+    )
 
 
 def measure_showers(reference: Events, candidate: Events) -> Scored:

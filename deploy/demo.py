@@ -36,6 +36,7 @@ from calogan.errors import ServiceError
 from calogan.events import read_events
 from calogan.reporting import terminal
 from calogan.reporting.pictures import save, shower_picture
+from calogan.serving.keys import KEY_VARIABLE
 from calogan.tracking.runs import comparison_url
 
 ROOT = Path(__file__).parent.parent
@@ -107,7 +108,7 @@ def demonstrate(config_name: str) -> None:
     reference = steps.read_split(config, "test")
     shown = int(np.argmin(np.abs(reference.energy - PICTURE_GEV)))
     energy = float(reference.energy[shown])
-    curl = curl_line(endpoint, environment["CALOGAN_API_KEY"], energy)
+    curl = curl_line(endpoint, environment[KEY_VARIABLE], energy)
     ask(curl, environment)
     generated = read_events(FOLDER / "showers.h5")
     picture = FOLDER / "showers.png"
@@ -138,7 +139,7 @@ def start_servers() -> tuple[str, str, dict[str, str]]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
         "MLFLOW_TRACKING_URI": mlflow_uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "CALOGAN_API_KEY": secrets.token_hex(16),
+        KEY_VARIABLE: secrets.token_hex(16),
         provenance.COMMIT_VARIABLE: provenance.git_commit(),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),

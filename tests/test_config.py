@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from calogan.config import Config, Training, load_config, packaged_configs
+from calogan.config import Config, Quantization, Training, as_toml, load_config, packaged_configs
 from calogan.errors import ConfigError
 
 
@@ -19,6 +19,15 @@ def test_what_a_file_leaves_out_has_its_default(tmp_path: Path) -> None:
     config = load_config(path)
     assert (config.name, config.network.width, config.network.family) == ("own", 16, "lean")
     assert config.training == Training()
+
+
+def test_a_search_can_be_asked_for_and_is_no_part_of_a_quantization(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text("[quantization]\ncalibration_showers = 32\ntune = true\n", encoding="utf-8")
+    asked = load_config(path).quantization
+    assert (asked.tune, asked.calibration_showers) == (True, 32)
+    assert asked.model_dump() == Quantization(calibration_showers=32).model_dump()
+    assert "tune" not in as_toml(quantization=asked)
 
 
 def test_a_configuration_cannot_be_changed() -> None:

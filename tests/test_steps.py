@@ -8,6 +8,7 @@ from calogan import steps
 from calogan.config import Config, Data, Validation
 from calogan.errors import ModelError
 from calogan.events import Events, packaged_sample, write_events
+from calogan.generation import model_folder
 from calogan.validation.gates import load_gates
 
 PARTS = ("train", "validation", "calibration", "test")
@@ -47,6 +48,17 @@ def test_other_showers_in_the_file_move_no_shower_to_another_part(
     smaller = config.model_copy(update={"data": config.data.model_copy(update={"path": str(path)})})
     for name in PARTS:
         assert identities(steps.read_split(smaller, name)) <= identities(steps.read_split(config, name))
+
+
+def test_a_finished_training_that_is_asked_for_again_leaves_its_model_as_it_is(config: Config, tmp_path: Path) -> None:
+    states = []
+    for _ in range(2):
+        steps.train_model(config, tmp_path)
+        states.append({name: (tmp_path / name).read_bytes() for name in ("model.json", "prepare.pb")})
+    assert states[0] == states[1]
+    (tmp_path / "network.float32.pb").write_bytes(b"damaged")
+    steps.train_model(config, tmp_path)
+    model_folder.check_files(tmp_path, model_folder.read(tmp_path), "float32")
 
 
 def test_a_model_is_judged_on_the_test_part_only(config: Config, tiny_model: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Freeze a trained generator into graphs that need no Python: operations and constants only."""
 
+import shutil
 import warnings
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
     folder.mkdir(parents=True, exist_ok=True)
     model = build_generator(config.network)
     model.load_weights(weights)
-    model.save_weights(folder / model_folder.WEIGHTS)
+    shutil.copyfile(weights, folder / model_folder.WEIGHTS)
     network = rewrites.lower(model.network, integer=False)
     write_graph(folder / "prepare.pb", _prepare, model, energy=(), latent=(model.latent_size,))
     write_network(folder / "network.float32.pb", network)

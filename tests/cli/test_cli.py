@@ -309,6 +309,35 @@ def test_several_candidates_are_compared_on_one_page(run: Run, files: Path, gean
     assert run(*command, "--candidate", files / "geant4.h5").code == 2
 
 
+def test_float32_showers_and_seed_are_of_the_candidate_named(
+    run: Run, files: Path, geant4: Events, tmp_path: Path
+) -> None:
+    """The metrics that need float32 showers are measured, and the classifier is that of the seed."""
+    other = write_events(tmp_path / "other.h5", Events(1.01 * geant4.showers, geant4.energy))
+    (tmp_path / "g.toml").write_text('"physics/sampling_fraction_shift" = { limit = 0.1 }')
+    written = []
+    for seed in (0, 5):
+        command = compare(
+            reference=files / "geant4.h5",
+            candidate=f"int8={other}",
+            float32=f"int8={files / 'geant4.h5'}",
+            gates=tmp_path / "g.toml",
+            seed=seed,
+            json=tmp_path / "v.json",
+        )
+        done = run(*command, "--candidate", f"alone={other}")
+        assert done.code == 0, done.err
+        written.append(json.loads((tmp_path / "v.json").read_text())["candidates"])
+    int8, alone = (written[1][name] for name in ("int8", "alone"))
+    assert int8["metrics"]["physics/pixelwise_relative"]["value"] == pytest.approx(0.01, rel=0.01)
+    assert "physics/pixelwise_relative" not in alone["metrics"]
+    assert int8["provenance"]["seed"] == "5"
+    assert {"geant4.h5", "other.h5"} == json.loads(int8["provenance"]["inputs_sha256"]).keys()
+    assert written[0]["int8"]["metrics"] != int8["metrics"]
+    done = run(*command, "--float32", "nobody=x.h5")
+    assert (done.code, "no candidate is called 'nobody'; there are int8" in done.err) == (2, True)
+
+
 def test_a_failed_gate_exits_with_3_and_is_named(run: Run, files: Path, geant4: Events, tmp_path: Path) -> None:
     limits = {"physics/sampling_fraction_shift": 0.1, "physics/y_mean_shift": 0.1}
     (tmp_path / "g.toml").write_text("\n".join(f'"{name}" = {{ limit = {limit} }}' for name, limit in limits.items()))

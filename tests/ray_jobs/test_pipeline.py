@@ -16,12 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import mlflow
 import psutil
 import pytest
 
 from calogan import provenance
+from calogan.config import Quantization, load_config
 from calogan.events import packaged_sample, read_events, write_events
 from calogan.generation import model_folder
+from calogan.search import quantization_trials
+from calogan.search.quantization_proposals import rank
+from calogan.tracking.runs import EXPERIMENT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -219,6 +224,52 @@ def test_the_pipeline_logs_a_parent_and_a_run_of_each_precision(cluster: Cluster
     pictures = {Path(file["path"]).name.split("+")[0] for file in listed}
     assert pictures == {"train~shower_shapes", "train~shower"}
     assert {run["info"]["status"] for run in (runs[parent], *children.values())} == {"FINISHED"}
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::FutureWarning:mlflow")
+def test_a_pipeline_that_is_killed_resumes_in_its_run_trains_on_two_workers_and_tunes(
+    tmp_path: Path, write_config: Callable[..., Path], start: Callable[..., Any]
+) -> None:
+    changed: dict[str, dict[str, object]] = {
+        "training": {"shape_epochs": 6, "prior_epochs": 2},
+        "quantization": {"calibration_showers": 16, "tune": True},
+        "validation": {"thorough": False},
+        "benchmark": {"repetitions": 1},
+    }
+    config = write_config(tmp_path / "small.toml", **changed)
+    tracking = f"sqlite:///{tmp_path}/mlflow.db"
+    client = mlflow.MlflowClient(tracking)
+    experiment = client.create_experiment(EXPERIMENT, artifact_location=str(tmp_path / "artifacts"))
+    variables = {"MLFLOW_TRACKING_URI": tracking, provenance.COMMIT_VARIABLE: provenance.git_commit()}
+    arguments = ("--config", config, "--storage", tmp_path / "storage", "--workers", 2)
+    model = tmp_path / "storage" / "small"
+    progress = model / "training" / "progress.json"
+
+    def epochs() -> int:
+        return len(json.loads(progress.read_text())["history"]) if progress.exists() else 0
+
+    first = start("pipeline", *arguments, **variables)
+    first.wait_until(lambda: epochs() >= 3)
+    first.kill()
+    assert epochs() < 9
+    second = start("pipeline", *arguments, **variables)
+    said = second.end()
+    assert second.process.returncode == 0, said
+    assert "2 workers with 1 cores each" in said
+
+    runs = client.search_runs([experiment])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.info.status == "FINISHED"
+    logged = [client.get_metric_history(parent.info.run_id, f"train/{loss}_loss") for loss in ("flow", "cell", "prior")]
+    assert {point.step for history in logged for point in history} == set(range(9))
+    trials = quantization_trials.journal(quantization_trials.records_folder(load_config(config), model)).read_all()
+    names = [run.info.run_name for run in runs if run is not parent]
+    assert len(names) == len(trials) + 2  # and one of each precision
+    assert parent.data.metrics["test/physics_score"] > 0
+    best = rank(trials, 0.9)[0].quantization
+    assert Quantization.model_validate(model_folder.read(model).quantization) == best
+    assert json.loads((model / "summary.json").read_text())["precisions"]["int8"]["champion"]
 
 
 def test_a_configuration_that_is_not_there_is_one_readable_line(cluster: Cluster) -> None:

@@ -13,6 +13,8 @@ import pytest
 import ray
 from click.testing import CliRunner
 
+from calogan.cli.main import cli
+from calogan.errors import GateError
 from calogan.events import Events, open_events, packaged_sample, read_events, write_events
 from calogan.validation import validate
 from calogan.validation.gates import load_gates
@@ -58,9 +60,9 @@ def plain(report: ValidationReport) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def alone(folder: Path) -> dict[str, Any]:
-    """What one process finds."""
+    """What one process measures."""
     sources = [open_events(folder / name) for name in ("reference", "candidate", "float32")]
-    inputs = [path for source in sources[:2] for path in source.paths]
+    inputs = [path for source in sources for path in source.paths]
     return plain(validate.validate(sources[0], sources[1], float32=sources[2], seed=4, inputs=inputs))
 
 
@@ -86,18 +88,37 @@ def test_parts_on_workers_one_of_which_dies_give_the_report_of_one_process(
         assert f"{text} showers" in said
 
 
-def test_the_job_takes_folders_patterns_and_lists_and_tells_by_its_exit(
+def test_the_job_and_the_command_do_the_same_with_the_same_options(
     cluster: None, folder: Path, alone: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job, "join", lambda: None)  # of the cluster this process is in already
     monkeypatch.chdir(folder)
-    gates, written = tmp_path / "gates.toml", tmp_path / "v.json"
-    samples = ["--reference", "reference", "--candidate", "candidate/*.h5"]
-    samples += ["--float32", "float32"]
-    arguments = [*samples, "--quick", "--seed", "4", "--blocks", "2", "--gates", str(gates), "--json", str(written)]
+    gates = tmp_path / "gates.toml"
+    gates.write_text('"physics/sampling_fraction_shift" = { limit = 0.02 }')
+    samples = ["--reference", "reference", "--candidate", "int8=candidate/*.h5", "--candidate", "float32=float32"]
+    arguments = [*samples, "--float32", "int8=float32", "--seed", "4", "--quick", "--gates", str(gates)]
+    done = {}
+    for name, command in (("command", [cli, "validate"]), ("job", [job.main, "--blocks", "2"])):
+        files = ["--json", str(tmp_path / f"{name}.json"), "--html", str(tmp_path / f"{name}.html")]
+        done[name] = CliRunner().invoke(command[0], [*command[1:], *arguments, *files])
 
-    gates.write_text('"physics/sampling_fraction_shift" = { limit = 0.001 }')
-    done = CliRunner().invoke(job.main, arguments, catch_exceptions=False)
-    assert done.exit_code == 3
-    assert "failed gates: physics/sampling_fraction_shift" in done.output
-    assert json.loads(written.read_text())["metrics"] == alone["metrics"]
+    for result in done.values():
+        assert isinstance(result.exception, GateError), result.output
+        assert result.exception.exit_code == 3
+        assert str(result.exception) == "float32: 1 of 1 gates failed: physics/sampling_fraction_shift"
+    texts = {name: (tmp_path / f"{name}.json").read_text() for name in done}
+    assert texts["job"] == texts["command"]
+    candidates = json.loads(texts["job"])["candidates"]
+    assert list(candidates) == ["int8", "float32"]
+    assert candidates["int8"]["metrics"] == alone["metrics"]
+    assert "physics/pixelwise_mean" not in candidates["float32"]["metrics"]
+    assert (tmp_path / "job.html").read_text() == (tmp_path / "command.html").read_text()
+
+
+def test_the_job_has_all_options_of_the_command() -> None:
+    """And one of its own."""
+    own, shared = (
+        {option.name: option for option in command.params} for command in (job.main, cli.commands["validate"])
+    )
+    assert own.keys() - shared.keys() == {"blocks"}
+    assert all(own[name].to_info_dict() == option.to_info_dict() for name, option in shared.items())
