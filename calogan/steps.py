@@ -66,6 +66,7 @@ def train_model(
         config,
         folder / "training",
         score=measure_showers,
+        inputs=data_paths(config),
         on_epoch=on_epoch,
         on_showers=on_showers,
         workers=workers,

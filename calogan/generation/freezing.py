@@ -10,14 +10,14 @@ from tensorflow.python.grappler import tf_optimizer
 
 from calogan import provenance
 from calogan.config import Config, Network
-from calogan.errors import ModelError
+from calogan.errors import ConfigError, ModelError
 from calogan.generation import cell_sampling, model_folder
+from calogan.generation.cell_sampling import CellTables
 from calogan.generation.graphs import write_graph
 from calogan.generation.model_folder import Bundle
 from calogan.networks import rewrites
 from calogan.networks.base import GeneratorNetwork
 from calogan.networks.families import build_generator
-from calogan.networks.lean import Lean
 
 
 def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, ...] = ()) -> Bundle:
@@ -39,8 +39,8 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
     float32 = (folder / "network.float32.pb").read_bytes()
     (folder / "network.bfloat16.pb").write_bytes(compute_in_bfloat16(float32))
     (folder / "network.float16.pb").write_bytes(halve_weights(float32))
-    if isinstance(model, Lean):
-        cell_sampling.write(folder / model_folder.CELLS, cell_sampling.tables(model))
+    if tables := model.tables():
+        cell_sampling.write(folder / model_folder.CELLS, CellTables(**tables))
     return model_folder.write(
         folder,
         Bundle(
@@ -66,10 +66,15 @@ def load_generator_network(folder: Path, model: Bundle) -> GeneratorNetwork:
     """Return the trained generator of a model as a Keras model, for what a frozen graph cannot do.
 
     Raises:
-        ModelError: the weights are missing, are not those that were written, or are those of another version.
+        ModelError: the weights are missing, are not those that were written, or are those of another version or of a
+            family that is not there.
     """
     model_folder.check_file(folder, model, model_folder.WEIGHTS)
-    generator = build_generator(Network(family=model.family, width=model.width, depth=model.depth, kernel=model.kernel))
+    network = Network(family=model.family, width=model.width, depth=model.depth, kernel=model.kernel)
+    try:
+        generator = build_generator(network)
+    except ConfigError as error:
+        raise ModelError(f"{folder}: {error}; make the model again") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # Keras only warns of parts that stay as they were made
