@@ -56,7 +56,7 @@ class Lean(GeneratorNetwork):
         return cls(width=config.width, depth=config.depth, kernel=config.kernel)
 
     def __init__(self, *, width: int = 128, depth: int = 2, kernel: int = 3) -> None:
-        super().__init__(name="lean")
+        super().__init__(name=self.family)
         self.flow = flow.LayerFlow()
         self.prior = flow.Couplings(SHAPE_LATENT, 1 + flow.SIZE, couplings=6, width=48, name="prior")
         self.network = shape_network(width, depth=depth, kernel=kernel)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from calogan.config import Config, Network, Training
 from calogan.errors import TrainingError
 from calogan.events import Events
-from calogan.training import loop
+from calogan.networks.stages import ADVERSARIAL, SHAPE
+from calogan.training import loop, progress
 from calogan.training.loop import Epoch, TrainingResult, train
 from calogan.training.selection import Scored
 
@@ -108,7 +109,7 @@ def test_another_configuration_does_not_go_on_in_the_folder(
 class FakeStage:
     """Counts its epochs in the one variable the test can see: the template of the network."""
 
-    name = "adversarial"
+    plan = ADVERSARIAL
     epochs = 4
 
     def __init__(self, model: object, losses: Iterator[float]) -> None:
@@ -121,7 +122,7 @@ class FakeStage:
 
 
 def with_fake_stage(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
-    monkeypatch.setattr(loop, "_stages", lambda model, *_: [FakeStage(model, iter(losses))])
+    monkeypatch.setattr(loop, "_stages", lambda run, _: [FakeStage(run.model, iter(losses))])
 
 
 def test_the_first_of_the_best_epochs_is_kept(
@@ -157,7 +158,7 @@ def test_a_checkpoint_without_its_entry_is_not_gone_on_from(
 ) -> None:
     """A run stopped between checkpoint and history repeats that epoch from the checkpoint before it."""
     with_fake_stage(monkeypatch, [1.0] * 4)
-    write, calls = loop._write_progress, []
+    write, calls = progress.write, []
 
     def stop(*arguments: object) -> None:
         calls.append(arguments)
@@ -165,7 +166,7 @@ def test_a_checkpoint_without_its_entry_is_not_gone_on_from(
             raise StoppedError
         write(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "_write_progress", stop)
+    monkeypatch.setattr(progress, "write", stop)
     with pytest.raises(StoppedError):
         train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(1.0))
     restored: list[float] = []
@@ -175,7 +176,7 @@ def test_a_checkpoint_without_its_entry_is_not_gone_on_from(
             restored.append(float(self._model.template[0, 0, 0]))  # type: ignore[attr-defined]
             return super().run_epoch(epoch, rng)
 
-    monkeypatch.setattr(loop, "_stages", lambda model, *_: [Stage(model, iter([1.0] * 4))])
+    monkeypatch.setattr(loop, "_stages", lambda run, _: [Stage(run.model, iter([1.0] * 4))])
     assert len(train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(1.0)).history) == 4
     assert restored == [0, 1, 2]
 
@@ -192,9 +193,9 @@ def test_the_shape_stage_is_scored_as_often_as_asked(
     geant4: Events, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Shape(FakeStage):
-        name, epochs = "shape", 5
+        plan, epochs = SHAPE, 5
 
-    monkeypatch.setattr(loop, "_stages", lambda model, *_: [Shape(model, iter([1.0] * 5))])
+    monkeypatch.setattr(loop, "_stages", lambda run, _: [Shape(run.model, iter([1.0] * 5))])
     training = config.training.model_copy(update={"score_every": 2})
     seen: list[tuple[int, int]] = []
     result = train(
@@ -234,7 +235,7 @@ def test_weights_that_are_no_numbers_end_the_run_and_leave_the_best(
                 self._model.template[0, 0, 0].assign(np.nan)  # type: ignore[attr-defined]
             return losses
 
-    monkeypatch.setattr(loop, "_stages", lambda model, *_: [Stage(model, iter([1.0] * 4))])
+    monkeypatch.setattr(loop, "_stages", lambda run, _: [Stage(run.model, iter([1.0] * 4))])
     with pytest.raises(
         TrainingError, match=r"1 of 15625 weights of .*template of the generator are not finite after epoch 2"
     ):
@@ -299,7 +300,7 @@ def test_dropout_draws_the_same_numbers_in_a_run_that_was_stopped(
         if epoch.number == 1:
             raise StoppedError
 
-    monkeypatch.setattr(loop, "_stages", lambda model, *_: [Stage(model, iter([1.0] * 4))])
+    monkeypatch.setattr(loop, "_stages", lambda run, _: [Stage(run.model, iter([1.0] * 4))])
     train(geant4[:8], geant4[8:9], config, tmp_path / "undisturbed", score=scored(1.0))
     with pytest.raises(StoppedError):
         train(geant4[:8], geant4[8:9], config, tmp_path / "stopped", score=scored(1.0), on_epoch=stop)
