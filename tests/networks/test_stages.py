@@ -1,6 +1,7 @@
 import pytest
 
 from calogan.config import Training
+from calogan.networks.base import GeneratorNetwork
 from calogan.networks.families import FAMILIES
 from calogan.networks.stages import ADVERSARIAL, DISTANCE, FLOW, PRIOR, SHAPE, WARMUP, StagePlan
 
@@ -31,7 +32,7 @@ def test_there_is_no_warm_up_for_an_adversary_that_never_comes() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.family)
-def test_every_stage_of_a_family_has_its_number_of_epochs_in_the_configuration(family: object) -> None:
-    plans = family.stages  # type: ignore[attr-defined]
+def test_every_stage_of_a_family_has_its_number_of_epochs_in_the_configuration(family: type[GeneratorNetwork]) -> None:
+    plans = family.stages
     assert {plan.field for plan in plans} <= set(Training.model_fields)
     assert all(plan.scored != "never" for plan in plans if plan.trains_network)

@@ -10,9 +10,11 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from calogan.config import Config, Network, Training
+from calogan.config import Benchmark, Config, Network, Training
 from calogan.errors import TrainingError
 from calogan.events import Events
+from calogan.networks.base import GeneratorNetwork
+from calogan.networks.families import FAMILIES
 from calogan.networks.stages import ADVERSARIAL, SHAPE
 from calogan.training import loop, progress
 from calogan.training.loop import Epoch, TrainingResult, train
@@ -102,8 +104,16 @@ def test_another_configuration_does_not_go_on_in_the_folder(
     geant4: Events, config: Config, undisturbed: TrainingResult
 ) -> None:
     other = config.model_copy(update={"training": config.training.model_copy(update={"seed": 2})})
-    with pytest.raises(TrainingError, match="holds a training of another configuration; name another folder"):
+    with pytest.raises(
+        TrainingError, match=r"holds another training: training\.seed was 1 and is 2; name another folder"
+    ):
         train(geant4[:48], geant4[48:50], other, undisturbed.weights.parent, score=scored(1.0))
+
+
+def test_a_finished_run_is_one_for_every_benchmark(geant4: Events, config: Config, undisturbed: TrainingResult) -> None:
+    other = config.model_copy(update={"benchmark": Benchmark(repetitions=9)})
+    folder = undisturbed.weights.parent
+    assert train(geant4[:48], geant4[48:50], other, folder, score=scored(2.0)) == undisturbed
 
 
 class FakeStage:
@@ -247,27 +257,31 @@ def test_weights_that_are_no_numbers_end_the_run_and_leave_the_best(
     assert (tmp_path / "checkpoints" / "ckpt-2.index").is_file()
 
 
-def test_a_history_without_what_is_new_is_gone_on_with(
+def test_weights_that_cannot_be_written_leave_the_best_and_nothing_else(
     geant4: Events, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_fake_stage(monkeypatch, [1.0] * 4)
-    result = train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(1.0))
-    path = tmp_path / "progress.json"
-    progress = json.loads(path.read_text())
-    for name in ("score_every", "patience", "schedule"):
-        del progress["config"]["training"][name]
-    for epoch in progress["history"]:
-        del epoch["metrics"]
-    path.write_text(json.dumps(progress))
-    again = train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(1.0))
-    assert [epoch.losses for epoch in again.history] == [epoch.losses for epoch in result.history]
+    class Stage(FakeStage):
+        def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:
+            if epoch == 1:
+                monkeypatch.setattr(type(self._model), "save_weights", fail)
+            return super().run_epoch(epoch, rng)
+
+    def fail(_: object, path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(loop, "_stages", lambda run, _: [Stage(run.model, iter([1.0] * 4))])
+    with pytest.raises(OSError, match="No space left"):
+        train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(0.2, 0.8))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", loop.WEIGHTS, "progress.json"]
+    assert any(
+        values.shape == (25, 25, 25) and (values == 0).all() for values in weights(tmp_path / loop.WEIGHTS).values()
+    )
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"config": {}, "history": [{"stage": "flow"}]}'])
-def test_a_history_that_cannot_be_read_is_told(text: str, geant4: Events, config: Config, tmp_path: Path) -> None:
-    (tmp_path / "progress.json").write_text(text)
-    with pytest.raises(TrainingError, match="is not the history of a training of this version"):
-        train(geant4[:48], geant4[48:50], config, tmp_path, score=scored(1.0))
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.family)
+def test_every_stage_of_a_family_can_be_done(family: type[GeneratorNetwork]) -> None:
+    assert {plan.name for plan in family.stages} <= set(loop.STAGES)
 
 
 def test_a_history_without_its_checkpoint_is_told(
