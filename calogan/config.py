@@ -48,8 +48,8 @@ class Network(_Step):
 
     Attributes:
         family: name of one of `networks.families.FAMILIES`, such as `lean`, `rehm2021` or `conv3d`.
-        width, depth, kernel: channels of the convolutions of `lean`, their number, and the side of their kernels; what they
-            are to another family, it says.
+        width, depth, kernel: channels of the convolutions of `lean`, their number, and the side of their kernels; another
+            family may use them for its own network.
     """
 
     family: str = "lean"
