@@ -47,11 +47,12 @@ class Network(_Step):
     """The generator.
 
     Attributes:
-        family: `lean`, `rehm2021` or `conv3d`.
-        width, depth, kernel: channels of the convolutions of `lean`, their number, and the side of their kernels.
+        family: name of one of `networks.families.FAMILIES`, such as `lean`, `rehm2021` or `conv3d`.
+        width, depth, kernel: channels of the convolutions of `lean`, their number, and the side of their kernels; another
+            family may use them for its own network.
     """
 
-    family: Literal["lean", "rehm2021", "conv3d"] = "lean"
+    family: str = "lean"
     width: int = Field(128, ge=8, le=512, multiple_of=4)
     depth: int = Field(2, ge=1, le=6)
     kernel: Literal[1, 3, 5] = 3

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from calogan import provenance
 from calogan.config import Config
+from calogan.errors import ModelError
 from calogan.events import Events, EventSource, Selection, open_events, packaged_sample, split_source
 from calogan.events.files import find_files
 from calogan.generation import freezing, generator, model_folder
@@ -66,6 +67,7 @@ def train_model(
         config,
         folder / "training",
         score=measure_showers,
+        inputs=data_paths(config),
         on_epoch=on_epoch,
         on_showers=on_showers,
         workers=workers,

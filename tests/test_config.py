@@ -40,7 +40,6 @@ def test_a_configuration_cannot_be_changed() -> None:
     [
         ("nmae = 'x'", "nmae: Extra inputs"),
         ("[training]\nepochs = 3", r"training\.epochs: Extra inputs"),
-        ("[network]\nfamily = 'vae'", r"network\.family: Input should be 'lean', 'rehm2021' or 'conv3d'"),
         ("[network]\nwidth = 4", r"network\.width: .* greater than or equal to 8"),
         ("[network]\nwidth = 10", r"network\.width: .* multiple of 4"),
         ("[training]\nflow_epochs = -1", r"training\.flow_epochs: .* greater than or equal to 0"),

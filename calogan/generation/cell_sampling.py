@@ -79,18 +79,6 @@ class CellTables:
     quantiles: Floats
 
 
-def tables(model: lean.Lean) -> CellTables:
-    """The tables of a trained generator."""
-    return CellTables(
-        template=np.asarray(model.template).reshape(-1),
-        quantum=np.asarray(model.quantum()).reshape(-1),
-        place=lean.to_blocks(np.arange(_CELLS, dtype=np.int32).reshape(CLIC.shape))
-        .reshape(_COLUMNS, _LAYERS)[:, 0]
-        .copy(),
-        quantiles=np.asarray(model.quantiles),
-    )
-
-
 def write(path: Path, arrays: CellTables) -> None:
     """Write tables as a file of plain arrays; the same tables give the same bytes."""
     np.savez(path, **vars(arrays))

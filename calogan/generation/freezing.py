@@ -11,14 +11,14 @@ from tensorflow.python.grappler import tf_optimizer
 
 from calogan import provenance
 from calogan.config import Config, Network
-from calogan.errors import ModelError
+from calogan.errors import ConfigError, ModelError
 from calogan.generation import cell_sampling, model_folder
+from calogan.generation.cell_sampling import CellTables
 from calogan.generation.graphs import write_graph
 from calogan.generation.model_folder import ModelDescription
 from calogan.networks import rewrites
 from calogan.networks.base import GeneratorNetwork
 from calogan.networks.families import build_generator
-from calogan.networks.lean import Lean
 
 
 def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, ...] = ()) -> ModelDescription:
@@ -42,8 +42,8 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
     (folder / "network.float16.pb").write_bytes(halve_weights(float32))
     network_files = {name: f"network.{name}.pb" for name in ("float32", "bfloat16", "float16")}
     files = [model_folder.PREPARE, model_folder.WEIGHTS, *network_files.values()]
-    if isinstance(model, Lean):
-        cell_sampling.write(folder / model_folder.CELLS, cell_sampling.tables(model))
+    if tables := model.tables():
+        cell_sampling.write(folder / model_folder.CELLS, CellTables(**tables))
         files.append(model_folder.CELLS)
     return model_folder.write(
         folder,
@@ -66,10 +66,15 @@ def load_generator_network(folder: Path, model: ModelDescription) -> GeneratorNe
     """Return the trained generator of a model as a Keras model, for what a frozen graph cannot do.
 
     Raises:
-        ModelError: the weights are missing, are not those that were written, or are those of another version.
+        ModelError: the weights are missing, are not those that were written, or are those of another version or of a
+            family that is not there.
     """
     model_folder.check_file(folder, model, model_folder.WEIGHTS)
-    generator = build_generator(Network(family=model.family, width=model.width, depth=model.depth, kernel=model.kernel))
+    network = Network(family=model.family, width=model.width, depth=model.depth, kernel=model.kernel)
+    try:
+        generator = build_generator(network)
+    except ConfigError as error:
+        raise ModelError(f"{folder}: {error}; make the model again") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # Keras only warns of parts that stay as they were made

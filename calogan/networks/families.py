@@ -1,25 +1,28 @@
-"""One name for each generator family."""
-
-from collections.abc import Callable, Mapping
+"""The list of generator families."""
 
 import numpy as np
 
 from calogan.config import Network
+from calogan.errors import ConfigError
 from calogan.geometry import CLIC
 from calogan.networks.base import GeneratorNetwork
 from calogan.networks.conv3d import Conv3D
 from calogan.networks.lean import Lean
 from calogan.networks.rehm2021 import Rehm2021
 
-FAMILIES: Mapping[str, Callable[[Network], GeneratorNetwork]] = {
-    "conv3d": lambda _: Conv3D(),
-    "rehm2021": lambda _: Rehm2021(),
-    "lean": lambda network: Lean(width=network.width, depth=network.depth, kernel=network.kernel),
-}
+# All that a new family needs besides its own file; another package may append its families.
+FAMILIES: list[type[GeneratorNetwork]] = [Lean, Rehm2021, Conv3D]
 
 
 def build_generator(network: Network) -> GeneratorNetwork:
-    """Make an untrained generator with all its variables."""
-    model = FAMILIES[network.family](network)
+    """Make an untrained generator with all its variables.
+
+    Raises:
+        ConfigError: there is no family of that name.
+    """
+    families = {family.family: family for family in FAMILIES}
+    if network.family not in families:
+        raise ConfigError(f"network.family: no generator family {network.family!r}; there are {', '.join(families)}")
+    model = families[network.family].create(network)
     model(np.ones(1, np.float32), np.zeros((1, model.latent_size), np.float32), np.zeros((1, *CLIC.shape), np.float32))
     return model

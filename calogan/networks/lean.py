@@ -8,16 +8,18 @@ fraction, the resolution or the longitudinal profile.
 """
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
-from calogan.geometry import CLIC
+from calogan.config import Network
+from calogan.geometry import CELLS, CLIC
 from calogan.networks import compound_poisson, deposits, flow
 from calogan.networks.base import GeneratorNetwork, Tensor
+from calogan.networks.stages import ADVERSARIAL, FLOW, PRETRAINING, PRIOR, SHAPE, WARMUP
 
 SHAPE_LATENT = 16
 _RINGS, _SIDES = 8, 3
@@ -46,9 +48,15 @@ class Lean(GeneratorNetwork):
     family = "lean"
     latent_size = flow.SIZE + SHAPE_LATENT
     cell_noise = True
+    stages = (PRETRAINING, FLOW, SHAPE, PRIOR, WARMUP, ADVERSARIAL)
+
+    @classmethod
+    def create(cls, config: Network) -> Self:
+        """Make an untrained generator whose network has the width, depth and kernel of a configuration."""
+        return cls(width=config.width, depth=config.depth, kernel=config.kernel)
 
     def __init__(self, *, width: int = 128, depth: int = 2, kernel: int = 3) -> None:
-        super().__init__(name="lean")
+        super().__init__(name=self.family)
         self.flow = flow.LayerFlow()
         self.prior = flow.Couplings(SHAPE_LATENT, 1 + flow.SIZE, couplings=6, width=48, name="prior")
         self.network = shape_network(width, depth=depth, kernel=kernel)
@@ -74,6 +82,33 @@ class Lean(GeneratorNetwork):
         """Set the law of single deposits; its mean becomes the quantum of all cells."""
         self.quantiles.assign(law.quantiles)
         self.log_quantum.assign(np.full(self.log_quantum.shape, np.log(law.mean), np.float32))
+
+    def adapt(
+        self,
+        *,
+        energy: NDArray[np.float32],
+        layer_energies: NDArray[np.float32],
+        mean_shower: NDArray[np.float64],
+        deposit_law: NDArray[np.float64],
+    ) -> None:
+        """Take over the scales of the flow, the law of single deposits and the template; see `GeneratorNetwork.adapt`."""
+        self.flow.fit_scale(flow.to_sticks(layer_energies, energy), energy)
+        self.set_law(compound_poisson.law(deposit_law))
+        self.template.assign(template(mean_shower))
+
+    def adversarial_variables(self) -> list[keras.Variable]:
+        """All but the flows: their density is known, so they are fitted by likelihood."""
+        return [*self.network.trainable_variables, self.template, self.log_quantum]
+
+    def tables(self) -> dict[str, NDArray[Any]]:
+        """What is to be known of the cells to draw them, see `generation.cell_sampling.CellTables`."""
+        columns = to_blocks(np.arange(CELLS, dtype=np.int32).reshape(CLIC.shape)).reshape(-1, CLIC.layers)
+        return {
+            "template": np.asarray(self.template).reshape(-1),
+            "quantum": np.asarray(self.quantum()).reshape(-1),
+            "place": columns[:, 0].copy(),
+            "quantiles": np.asarray(self.quantiles),
+        }
 
     def prepare(self, energy: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the float32 steps before the network.

@@ -9,7 +9,7 @@ import keras
 from keras import layers, ops
 
 from calogan.geometry import CLIC
-from calogan.networks.base import LatentNetwork, Tensor
+from calogan.networks.base import DiscriminatorView, LatentNetwork, Tensor
 
 _SLOPE, _EPSILON, _MOMENTUM, _DROPOUT = 0.3, 1e-3, 0.99, 0.2
 # Permutations that bring (z, x) and (y, z) to the front, with those that bring them back.
@@ -23,6 +23,16 @@ class Rehm2021(LatentNetwork):
 
     def __init__(self) -> None:
         super().__init__(generator_network())
+
+    def discriminator_view(self) -> DiscriminatorView:
+        """As published: without threshold, and early in training without the ReLU at the end."""
+        linear = without_relu(self.network)
+
+        def view(energy: Tensor, latent: Tensor, noise: Tensor, *, early: bool, training: bool) -> Tensor:  # noqa: ARG001
+            features, _ = self.prepare(energy, latent)
+            return (linear if early else self.network)(features, training=training)
+
+        return view
 
 
 def generator_network() -> keras.Model:

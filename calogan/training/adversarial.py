@@ -15,14 +15,14 @@ import tensorflow as tf
 from keras import ops
 from numpy.typing import NDArray
 
-from calogan.config import Training
-from calogan.events import Events, EventSource, batches
+from calogan.events import Events, batches
 from calogan.geometry import CLIC
 from calogan.networks import rehm2021
 from calogan.networks.base import GeneratorNetwork, Tensor
-from calogan.networks.lean import Lean
+from calogan.networks.stages import StagePlan
+from calogan.training.run import TrainingRun
 from calogan.training.survey import Survey
-from calogan.training.workers import ALONE, Gradients, Workers
+from calogan.training.workers import Gradients
 
 WEIGHT_REAL, WEIGHT_ENERGY, WEIGHT_ECAL = 6.0, 0.2, 0.1
 LABEL_REAL, LABEL_FAKE, FLIPPED = 0.9, 0.0, 0.05
@@ -86,44 +86,27 @@ def published_rate(initial: float, file: int) -> float:
 class AdversarialStage:
     """One pass over the real showers per epoch: discriminator on real, discriminator on fake, then generator.
 
-    Args:
-        model: the generator.
-        discriminator: see `rehm2021.discriminator`.
-        showers: the training split.
-        known: survey of the training split.
-        config: rates, batch size and numbers of epochs.
-        move_generator: False to train the discriminator alone.
-        workers: the processes that share the batches.
+    `warmup` takes the first two of them only; both stages train the same discriminator.
     """
 
-    def __init__(
-        self,
-        model: GeneratorNetwork,
-        discriminator: keras.Model,
-        showers: EventSource,
-        known: Survey,
-        config: Training,
-        *,
-        move_generator: bool,
-        workers: Workers = ALONE,
-    ) -> None:
-        self.name = "adversarial" if move_generator else "warmup"
-        self.epochs = config.adversarial_epochs if move_generator else config.warmup_epochs
+    def __init__(self, plan: StagePlan, run: TrainingRun[GeneratorNetwork]) -> None:
+        model, showers, config, workers = run.model, run.showers, run.config, run.workers
+        discriminator = run.share("discriminator", rehm2021.discriminator)
+        self.plan, self.epochs = plan, plan.epochs(config)
         self._model, self._discriminator, self._showers = model, discriminator, showers
-        self._move_generator, self._config, self._workers = move_generator, config, workers
-        self._ecal = np.array(PUBLISHED_ECAL) if config.ecal == "published" else fit_ecal(known)
+        self._move_generator, self._config, self._workers = plan.trains_network, config, workers
+        self._ecal = np.array(PUBLISHED_ECAL) if config.ecal == "published" else fit_ecal(run.survey)
         self._batch_size = min(config.batch_size, len(showers))
         self._steps = config.steps_per_epoch or len(showers) // self._batch_size
-        if isinstance(model, rehm2021.Rehm2021):
-            self._linear_network = rehm2021.without_relu(model.network)
-        self._generator_variables = adversarial_variables(model)
+        self._generate = model.discriminator_view()
+        self._generator_variables = model.adversarial_variables()
         self._generator_optimizer = keras.optimizers.Adam(config.generator_rate)
         self._discriminator_optimizer = keras.optimizers.Adam(config.discriminator_rate)
         self._generator_optimizer.build(self._generator_variables)
         self._discriminator_optimizer.build(discriminator.trainable_variables)
         self.state = {
-            f"{self.name}_generator_optimizer": self._generator_optimizer,
-            f"{self.name}_discriminator_optimizer": self._discriminator_optimizer,
+            f"{plan.name}_generator_optimizer": self._generator_optimizer,
+            f"{plan.name}_discriminator_optimizer": self._discriminator_optimizer,
         }
         self._step_discriminator = workers.step(
             self._differentiate_discriminator, self._discriminator_optimizer, discriminator.trainable_variables
@@ -142,7 +125,7 @@ class AdversarialStage:
             label = self._draw_labels(LABEL_REAL, LABEL_FAKE, rng)
             on_real = self._discriminate(real.showers, real.energy, ecal, label)
             fake, energy, target = self._draw_fakes(n, early, rng)
-            showers = self._generate(*fake, linear=early, training=False)
+            showers = self._generate(*fake, early=early, training=False)
             label = self._draw_labels(LABEL_FAKE, 1.0, rng)
             on_fake = self._discriminate(showers, energy, target, label)
             found = {"discriminator_real": float(on_real), "discriminator_fake": float(on_fake)}
@@ -170,15 +153,6 @@ class AdversarialStage:
             for variable in optimizer.variables:
                 variable.assign(ops.zeros_like(variable))
             optimizer.learning_rate = published_rate(rate, file)
-
-    def _generate(
-        self, energy: tf.Tensor, latent: tf.Tensor, noise: tf.Tensor, *, linear: bool, training: bool
-    ) -> tf.Tensor:
-        """Generate showers as the discriminator sees them: those of `rehm2021` without threshold, early without ReLU."""
-        if not isinstance(self._model, rehm2021.Rehm2021):
-            return self._model(energy, latent, noise, training=training)
-        features, _ = self._model.prepare(energy, latent)
-        return (self._linear_network if linear else self._model.network)(features, training=training)
 
     def _discriminate(self, *arrays: Tensor) -> tf.Tensor:
         return self._step_discriminator(*(tf.convert_to_tensor(array, tf.float32) for array in arrays))
@@ -209,20 +183,13 @@ class AdversarialStage:
         return loss, tape.gradient(loss, variables)
 
     def _differentiate_generator(
-        self, energy: tf.Tensor, latent: tf.Tensor, noise: tf.Tensor, ecal: tf.Tensor, label: tf.Tensor, linear: bool
+        self, energy: tf.Tensor, latent: tf.Tensor, noise: tf.Tensor, ecal: tf.Tensor, label: tf.Tensor, early: bool
     ) -> tuple[tf.Tensor, Gradients]:
         with tf.GradientTape() as tape:
             training = not self._config.inference_mode
-            showers = self._generate(energy, latent, noise, linear=linear, training=training)
+            showers = self._generate(energy, latent, noise, early=early, training=training)
             loss = published_loss(label, energy, ecal, self._discriminator(showers, training=False))
         return loss, tape.gradient(loss, self._generator_variables)
-
-
-def adversarial_variables(model: GeneratorNetwork) -> list[keras.Variable]:
-    """The variables the adversary may move: all of them, but not the flow of `lean`, whose density is known."""
-    if isinstance(model, Lean):
-        return [*model.network.trainable_variables, model.template, model.log_quantum]
-    return list(model.trainable_variables)
 
 
 def _labels(n: int, label: float, flipped: float, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -11,10 +11,11 @@ import tensorflow as tf
 from keras import ops
 from numpy.typing import NDArray
 
-from calogan.config import Training
-from calogan.events import EventSource, batches
-from calogan.networks.base import LatentNetwork, Tensor
-from calogan.training.workers import ALONE, Gradients, Workers
+from calogan.events import batches
+from calogan.networks.base import GeneratorNetwork, Tensor
+from calogan.networks.stages import StagePlan
+from calogan.training.run import TrainingRun
+from calogan.training.workers import Gradients
 
 _SURVEYED = 1024  # showers that say how much each number fluctuates
 _CLIP_NORM = 1.0
@@ -25,25 +26,20 @@ _SOFT_GEV = 1e-4  # cells are compared by the logarithm of their energy above, l
 class DistanceStage:
     """Fits a generator by the energy score of its showers, each seen in several ways.
 
-    Args:
-        model: the generator.
-        showers: the training split.
-        config: rate, batch size and number of epochs.
-        workers: the processes that share the batches.
+    It is for families whose network gives showers in GeV.
     """
 
-    name = "distance"
-
-    def __init__(self, model: LatentNetwork, showers: EventSource, config: Training, workers: Workers = ALONE) -> None:
-        self.epochs = config.distance_epochs
-        self._model, self._showers, self._workers = model, showers, workers
+    def __init__(self, plan: StagePlan, run: TrainingRun[GeneratorNetwork]) -> None:
+        showers, config, workers = run.showers, run.config, run.workers
+        self.plan, self.epochs = plan, plan.epochs(config)
+        self._model, self._showers = run.model, showers
         self._batch_size = min(config.batch_size, len(showers))
         self._mine = workers.rows(self._batch_size)
         some = showers[:_SURVEYED]
         self._unit = float(some.showers.mean())
         self._spreads = [_spread(np.asarray(view)) for view in views(some.showers, some.energy)]
         steps = max(1, self.epochs * (len(showers) // self._batch_size))
-        self._variables = list(model.trainable_variables)
+        self._variables = list(run.model.trainable_variables)
         self._optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(config.shape_rate, steps))
         self._optimizer.build(self._variables)
         self.state = {"distance_optimizer": self._optimizer}

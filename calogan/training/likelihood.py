@@ -10,12 +10,13 @@ import tensorflow as tf
 from keras import layers
 from numpy.typing import NDArray
 
-from calogan.config import Training
-from calogan.events import EventSource, batches
+from calogan.events import batches
 from calogan.networks import compound_poisson, flow, lean
+from calogan.networks.stages import StagePlan
 from calogan.simulation import parametric
-from calogan.training.survey import Survey, moments
-from calogan.training.workers import ALONE, Gradients, Workers
+from calogan.training.run import TrainingRun
+from calogan.training.survey import moments
+from calogan.training.workers import Gradients
 
 Sample: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -25,17 +26,16 @@ _DIVERGENCE = 0.3  # weight at the end: below 1, as the prior is learned afterwa
 _CHUNK = 512  # showers encoded at a time
 
 
-def flow_stages(model: lean.Lean, known: Survey, config: Training, workers: Workers = ALONE) -> list["FlowStage"]:
-    """The stages that fit the flow: to parametrised showers, of which there are any number, then to those of the survey.
+def pretraining_stage(plan: StagePlan, run: TrainingRun[lean.Lean]) -> "FlowStage":
+    """The stage that fits the flow to parametrised showers, of which there are any number.
 
     The parametrisation is wrong in means and spreads, which are therefore taken off each sample by itself; how the layers
     of a shower go together it knows well enough that some thousand showers of Geant4 can put right what is left.
     """
-    sticks = flow.to_sticks(known.layer_energies, known.energy)
-    model.flow.fit_scale(sticks, known.energy)
+    config = run.config
 
     def parametrised() -> Sample:
-        energy = np.random.default_rng(config.seed).choice(known.energy, config.pretraining_showers)
+        energy = np.random.default_rng(config.seed).choice(run.survey.energy, config.pretraining_showers)
         energy = np.clip(energy, parametric.MIN_ENERGY_GEV, parametric.MAX_ENERGY_GEV)
         parts = (energy[start : start + _CHUNK] for start in range(0, len(energy), _CHUNK))
         layers = [
@@ -43,53 +43,43 @@ def flow_stages(model: lean.Lean, known: Survey, config: Training, workers: Work
             for k, part in enumerate(parts)
         ]
         drawn = flow.to_sticks(np.concatenate(layers), energy)
-        return model.flow.normalise_alike(drawn, energy), np.asarray(flow.log_energy(energy), np.float32)
+        return run.model.flow.normalise_alike(drawn, energy), np.asarray(flow.log_energy(energy), np.float32)
+
+    return FlowStage(plan, run, parametrised, config.pretraining_showers)
+
+
+def flow_stage(plan: StagePlan, run: TrainingRun[lean.Lean]) -> "FlowStage":
+    """The stage that fits the flow to the showers of the training split."""
 
     def measured() -> Sample:
-        condition, scaled = _scaled_sticks(model, known.layer_energies, known.energy)
+        condition, scaled = _scaled_sticks(run.model, run.survey.layer_energies, run.survey.energy)
         return scaled, condition
 
-    return [
-        FlowStage(
-            "pretraining", model, parametrised, config.pretraining_showers, config.pretraining_epochs, config, workers
-        ),
-        FlowStage("flow", model, measured, len(known.energy), config.flow_epochs, config, workers),
-    ]
+    return FlowStage(plan, run, measured, len(run.survey.energy))
 
 
 class FlowStage:
     """Fits the flow of the layers' energies to a sample by maximum likelihood.
 
     Args:
-        name: of the stage.
-        model: the generator.
+        plan: which stage it is.
+        run: the training it is part of.
         sample: () -> normalised sticks, shape (n, 25), and their conditions, shape (n, 1); asked for when it begins.
         n: showers of the sample.
-        epochs: how many.
-        config: rate and batch size.
-        workers: the processes that share the batches.
     """
 
-    def __init__(
-        self,
-        name: str,
-        model: lean.Lean,
-        sample: Callable[[], Sample],
-        n: int,
-        epochs: int,
-        config: Training,
-        workers: Workers = ALONE,
-    ) -> None:
-        self.name, self.epochs = name, epochs
+    def __init__(self, plan: StagePlan, run: TrainingRun[lean.Lean], sample: Callable[[], Sample], n: int) -> None:
+        model, config, workers = run.model, run.config, run.workers
+        self.plan, self.epochs = plan, plan.epochs(config)
         self._model, self._sample = model, functools.cache(sample)
         self._batch_size = min(config.batch_size, n)
         self._mine = workers.rows(self._batch_size)
-        rate = keras.optimizers.schedules.CosineDecay(config.flow_rate, max(1, epochs * (n // self._batch_size)))
+        rate = keras.optimizers.schedules.CosineDecay(config.flow_rate, max(1, self.epochs * (n // self._batch_size)))
         self._optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-3)
         model.flow.log_likelihood(np.zeros((2, flow.SIZE), "f"), np.zeros((2, 1), "f"))  # builds the variables
         self._variables = model.flow.trainable_variables
         self._optimizer.build(self._variables)
-        self.state = {f"{name}_optimizer": self._optimizer}
+        self.state = {f"{plan.name}_optimizer": self._optimizer}
         self._step = workers.step(self._differentiate, self._optimizer, self._variables, compiled=True)
 
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:  # noqa: ARG002 - one interface
@@ -102,12 +92,33 @@ class FlowStage:
             blurred = scaled[rows] + _STICK_NOISE * rng.standard_normal(scaled[rows].shape, np.float32)
             arrays = (blurred, condition[rows])
             losses.append(self._step(*(tf.constant(array[self._mine]) for array in arrays)))
-        return {f"{self.name}_loss": float(np.mean(losses))}
+        return {f"{self.plan.name}_loss": float(np.mean(losses))}
 
     def _differentiate(self, scaled: tf.Tensor, condition: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
         with tf.GradientTape() as tape:
             loss = -tf.reduce_mean(self._model.flow.log_likelihood(scaled, condition))
         return loss, tape.gradient(loss, self._variables)
+
+
+class Encoder:
+    """The encoder of the autoencoder: says which latent numbers a shower may have come from.
+
+    The stages of a training have one together.
+
+    Attributes:
+        network: moments, condition and scaled sticks, shape (n, 176) -> means and spreads, shape (n, 32).
+    """
+
+    def __init__(self, run: TrainingRun[lean.Lean]) -> None:
+        known = run.survey
+        self._centre, self._spread = tf.constant(known.moments_centre), tf.constant(known.moments_spread)
+        self.network = run.share("encoder", lambda: _encoder(len(known.moments_centre) + 1 + flow.SIZE))
+
+    def __call__(self, showers: tf.Tensor, condition: tf.Tensor, scaled: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean and logarithm of the spread of the latent numbers of showers, each of shape (n, 16)."""
+        seen = (moments(showers) - self._centre) / self._spread
+        mean, log_spread = tf.split(self.network(tf.concat([seen, condition, scaled], 1)), 2, axis=1)
+        return mean, tf.clip_by_value(log_spread, -5.0, 2.0)
 
 
 class ShapeStage:
@@ -118,31 +129,24 @@ class ShapeStage:
     weight of the divergence rises from 0, else the latent numbers are given up before they are of use.
     """
 
-    name = "shape"
-
-    def __init__(
-        self, model: lean.Lean, showers: EventSource, known: Survey, config: Training, workers: Workers = ALONE
-    ) -> None:
-        self.epochs = config.shape_epochs
-        self._model = model
-        self._showers = showers
+    def __init__(self, plan: StagePlan, run: TrainingRun[lean.Lean]) -> None:
+        model, showers, config, workers = run.model, run.showers, run.config, run.workers
+        self.plan, self.epochs = plan, plan.epochs(config)
+        self._model, self._showers = model, showers
         self._batch_size = min(config.batch_size, len(showers))
         self._mine = workers.rows(self._batch_size)
-        self._centre, self._spread = tf.constant(known.moments_centre), tf.constant(known.moments_spread)
-        self._law = compound_poisson.law(known.deposits)
-        model.set_law(self._law)
-        model.template.assign(lean.template(known.mean_shower))
-        self.encoder = _encoder(len(known.moments_centre) + 1 + flow.SIZE)
+        self._law = compound_poisson.law(run.survey.deposits)
+        self._encoder = Encoder(run)
         self._variables = [
             *model.network.trainable_variables,
-            *self.encoder.trainable_variables,
+            *self._encoder.network.trainable_variables,
             model.template,
             model.log_quantum,
         ]
         steps = max(1, self.epochs * (len(showers) // self._batch_size))
         self._optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(config.shape_rate, steps))
         self._optimizer.build(self._variables)
-        self.state = {"encoder": self.encoder, "shape_optimizer": self._optimizer}
+        self.state = {"shape_optimizer": self._optimizer}
         self._step = workers.step(
             self._differentiate, self._optimizer, self._variables, clip_norm=_CLIP_NORM, compiled=True
         )
@@ -163,12 +167,6 @@ class ShapeStage:
         cells, divergence = np.mean(losses, axis=0)
         return {"cell_loss": float(cells), "divergence": float(divergence)}
 
-    def encode(self, showers: tf.Tensor, condition: tf.Tensor, scaled: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean and logarithm of the spread of the latent numbers of showers, each of shape (n, 16)."""
-        seen = (moments(showers) - self._centre) / self._spread
-        mean, log_spread = tf.split(self.encoder(tf.concat([seen, condition, scaled], 1)), 2, axis=1)
-        return mean, tf.clip_by_value(log_spread, -5.0, 2.0)
-
     def _differentiate(
         self,
         showers: tf.Tensor,
@@ -179,7 +177,7 @@ class ShapeStage:
         weight: tf.Tensor,
     ) -> tuple[tf.Tensor, Gradients]:
         with tf.GradientTape() as tape:
-            mean, log_spread = self.encode(showers, condition, scaled)
+            mean, log_spread = self._encoder(showers, condition, scaled)
             latent = mean + tf.exp(log_spread) * normal
             logits = self._model.network(self._model.features(condition, scaled, latent))
             rate, quantum = self._model.rates(logits, layer_energies)
@@ -198,18 +196,10 @@ class PriorStage:
     enhancing VAE models" (2019), section 3. A shower and its mirror image are both seen.
     """
 
-    name = "prior"
-
-    def __init__(
-        self,
-        model: lean.Lean,
-        shape: ShapeStage,
-        showers: EventSource,
-        config: Training,
-        workers: Workers = ALONE,
-    ) -> None:
-        self.epochs = config.prior_epochs
-        self._model, self._shape, self._showers = model, shape, showers
+    def __init__(self, plan: StagePlan, run: TrainingRun[lean.Lean]) -> None:
+        model, showers, config, workers = run.model, run.showers, run.config, run.workers
+        self.plan, self.epochs = plan, plan.epochs(config)
+        self._model, self._encoder, self._showers = model, Encoder(run), showers
         self._found: tuple[NDArray[np.float32], ...] = ()
         self._batch_size = min(config.batch_size, len(showers))
         self._mine = workers.rows(self._batch_size)
@@ -243,7 +233,7 @@ class PriorStage:
             some = self._showers[start : start + _CHUNK]
             for showers in (some.showers, some.showers[:, ::-1]):
                 condition, scaled = _scaled_sticks(self._model, showers.sum(axis=(1, 2)), some.energy)
-                mean, log_spread = self._shape.encode(showers, condition, scaled)
+                mean, log_spread = self._encoder(showers, condition, scaled)
                 found.append((mean, np.exp(log_spread), np.concatenate([condition, scaled], axis=1)))
         return tuple(np.concatenate(arrays).astype(np.float32) for arrays in zip(*found, strict=True))
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from scipy import special
 from calogan.errors import ModelError
 from calogan.events import Events
 from calogan.generation import cell_sampling, freezing, model_folder
+from calogan.generation.cell_sampling import CellTables
 from calogan.geometry import CLIC
 from calogan.networks import lean
 
@@ -25,7 +27,7 @@ def tails(model: lean.Lean, layers: NDArray[np.float32]) -> tuple[NDArray[np.flo
     rng = np.random.default_rng(1)
     logits = 0.5 * rng.standard_normal((len(layers), 5, 5, 625), np.float32)
     bits = rng.integers(0, 2**16, (len(layers), 3 + 25**3), dtype=np.uint16)
-    cells = cell_sampling.tables(model)
+    cells = CellTables(**model.tables())
     sparse = np.full((len(layers), 25**3), np.nan, np.float32)
     cell_sampling.drawer(cells)(logits.reshape(len(layers), -1), 1.0, layers, bits, 3, sparse)
     noise = cell_sampling.normals()[bits[:, 3:] >> (16 - cell_sampling.NORMAL_BITS)].reshape(-1, *CLIC.shape)
@@ -78,7 +80,7 @@ def test_the_layers_of_the_compiled_tail_sum_to_their_energies(model: lean.Lean,
 
 
 def test_tables_survive_being_written_and_have_one_spelling(model: lean.Lean, tmp_path: Path) -> None:
-    cells = cell_sampling.tables(model)
+    cells = CellTables(**model.tables())
     for name in ("a.npz", "b.npz"):
         cell_sampling.write(tmp_path / name, cells)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
@@ -100,14 +102,14 @@ def test_tables_survive_being_written_and_have_one_spelling(model: lean.Lean, tm
     ids=["empty", "cut off", "not all of them", "pickled", "not there"],
 )
 def test_a_file_without_tables_is_an_error(damage: Callable[[Path], object], model: lean.Lean, tmp_path: Path) -> None:
-    cell_sampling.write(tmp_path / "cells.npz", cell_sampling.tables(model))
+    cell_sampling.write(tmp_path / "cells.npz", CellTables(**model.tables()))
     damage(tmp_path / "cells.npz")
     with pytest.raises(ModelError, match="contains no tables of cells"):
         cell_sampling.read(tmp_path / "cells.npz")
 
 
 def test_tables_of_another_version_are_an_error(model: lean.Lean, tmp_path: Path) -> None:
-    cells = vars(cell_sampling.tables(model))
+    cells: dict[str, Any] = dict(model.tables())
     np.savez(tmp_path / "cells.npz", **cells | {"place": np.arange(25**3, dtype=np.int32)})
     with pytest.raises(ModelError, match="another version"):
         cell_sampling.read(tmp_path / "cells.npz")

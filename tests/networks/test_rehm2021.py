@@ -1,6 +1,11 @@
+from pathlib import Path
+
+import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from keras import ops
 from numpy.typing import NDArray
 
 from calogan.config import Network
@@ -76,3 +81,43 @@ def test_each_branch_has_another_axis_as_channels() -> None:
     image = np.zeros((1, 2, 3, 4), np.float32)
     channels = {(keras.layers.Permute(there)(image) if there else image).shape[-1] for there, _ in rehm2021._BRANCHES}
     assert channels == {2, 3, 4}
+
+
+def test_the_discriminator_sees_a_linear_output_early(model: rehm2021.Rehm2021) -> None:
+    energy, latent = np.array([150, 300], np.float32), np.random.default_rng(1).standard_normal((2, 200), np.float32)
+    view = model.discriminator_view()
+    linear, rectified = (np.asarray(view(energy, latent, None, early=early, training=False)) for early in (True, False))
+    assert linear.min() < 0
+    np.testing.assert_allclose(rectified, np.maximum(linear, 0), rtol=1e-5, atol=1e-6)
+    # What is scored, frozen and served is never linear.
+    assert np.asarray(model(energy, latent)).min() == 0
+    assert model.network.layers[-1].activation is keras.activations.relu
+
+
+def test_the_linear_epochs_train_the_weights_of_the_published_network(model: rehm2021.Rehm2021) -> None:
+    latent = np.random.default_rng(1).standard_normal((1, 200), np.float32)
+    with tf.GradientTape() as tape:
+        total = ops.sum(
+            model.discriminator_view()(np.array([150], np.float32), latent, None, early=True, training=True)
+        )
+    gradients = tape.gradient(total, model.trainable_variables)
+    assert all(gradient is not None for gradient in gradients)
+    assert np.abs(gradients[-1]).sum() > 0
+
+
+def test_an_adversary_may_move_all_of_the_published_network(model: rehm2021.Rehm2021) -> None:
+    assert len(model.adversarial_variables()) == len(model.trainable_variables)
+
+
+def test_a_view_for_the_discriminator_is_not_saved_with_the_weights(model: rehm2021.Rehm2021, tmp_path: Path) -> None:
+    """Keras saves whatever a model holds on to."""
+    saved: list[set[str]] = []
+    for name in ("before", "after"):
+        path = tmp_path / f"{name}.weights.h5"
+        model.save_weights(path)
+        names: set[str] = set()
+        with h5py.File(path) as file:
+            file.visit(names.add)
+        saved.append(names)
+        model.discriminator_view()
+    assert saved[0] == saved[1]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import ray
@@ -98,9 +99,13 @@ def test_the_job_and_the_command_do_the_same_with_the_same_options(
     samples = ["--reference", "reference", "--candidate", "int8=candidate/*.h5", "--candidate", "float32=float32"]
     arguments = [*samples, "--float32", "int8=float32", "--seed", "4", "--quick", "--gates", str(gates)]
     done = {}
-    for name, command in (("command", [cli, "validate"]), ("job", [job.main, "--blocks", "2"])):
+    commands: dict[str, tuple[click.Command, list[str]]] = {
+        "command": (cli, ["validate"]),
+        "job": (job.main, ["--blocks", "2"]),
+    }
+    for name, (command, first) in commands.items():
         files = ["--json", str(tmp_path / f"{name}.json"), "--html", str(tmp_path / f"{name}.html")]
-        done[name] = CliRunner().invoke(command[0], [*command[1:], *arguments, *files])
+        done[name] = CliRunner().invoke(command, [*first, *arguments, *files])
 
     for result in done.values():
         assert isinstance(result.exception, GateError), result.output

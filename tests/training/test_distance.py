@@ -10,8 +10,10 @@ from calogan.config import Training
 from calogan.events import Events
 from calogan.geometry import CLIC
 from calogan.networks.base import LatentNetwork
+from calogan.networks.stages import DISTANCE
 from calogan.training import distance
 from calogan.training.distance import DistanceStage
+from calogan.training.run import start_run
 
 
 class Small(LatentNetwork):
@@ -88,7 +90,9 @@ def means(model: LatentNetwork, energy: NDArray[np.float32]) -> NDArray[np.float
 def test_a_generator_comes_nearer_to_geant4(geant4: Events) -> None:
     keras.utils.set_random_seed(1)
     model = Small()
-    stage = DistanceStage(model, geant4, Training(distance_epochs=6, batch_size=8, shape_rate=1e-2))
+    stage = DistanceStage(
+        DISTANCE, start_run(model, geant4, Training(distance_epochs=6, batch_size=8, shape_rate=1e-2))
+    )
     fraction = np.mean(geant4.showers.sum(axis=(1, 2, 3)) / geant4.energy)
     before = stage.run_epoch(0, np.random.default_rng(0))["distance_loss"]
     first = np.mean(means(model, geant4.energy))
@@ -102,7 +106,9 @@ def test_a_generator_comes_nearer_to_geant4(geant4: Events) -> None:
 def test_weights_are_left_in_gev(geant4: Events) -> None:
     """Between epochs the network gives GeV, whatever unit the steps are taken in."""
     model = Small()
-    stage = DistanceStage(model, geant4[:16], Training(distance_epochs=3, batch_size=8, shape_rate=1e-7))
+    stage = DistanceStage(
+        DISTANCE, start_run(model, geant4[:16], Training(distance_epochs=3, batch_size=8, shape_rate=1e-7))
+    )
     stage.run_epoch(0, np.random.default_rng(0))
     kernel = model.network.layers[-2].kernel.numpy()
     stage.run_epoch(1, np.random.default_rng(1))

@@ -10,10 +10,13 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from calogan.config import Config, Network, Training
+from calogan.config import Benchmark, Config, Network, Training
 from calogan.errors import TrainingError
 from calogan.events import Events
-from calogan.training import loop
+from calogan.networks.base import GeneratorNetwork
+from calogan.networks.families import FAMILIES
+from calogan.networks.stages import ADVERSARIAL, SHAPE
+from calogan.training import loop, progress
 from calogan.training.loop import Epoch, TrainingResult, train
 from calogan.training.selection import Scored
 
@@ -101,14 +104,22 @@ def test_another_configuration_does_not_go_on_in_the_folder(
     geant4: Events, config: Config, undisturbed: TrainingResult
 ) -> None:
     other = config.model_copy(update={"training": config.training.model_copy(update={"seed": 2})})
-    with pytest.raises(TrainingError, match="holds a training of another configuration; name another folder"):
+    with pytest.raises(
+        TrainingError, match=r"holds another training: training\.seed was 1 and is 2; name another folder"
+    ):
         train(geant4[:48], geant4[48:50], other, undisturbed.weights.parent, score=scored(1.0))
+
+
+def test_a_finished_run_is_one_for_every_benchmark(geant4: Events, config: Config, undisturbed: TrainingResult) -> None:
+    other = config.model_copy(update={"benchmark": Benchmark(repetitions=9)})
+    folder = undisturbed.weights.parent
+    assert train(geant4[:48], geant4[48:50], other, folder, score=scored(2.0)) == undisturbed
 
 
 class FakeStage:
     """Counts its epochs in the one variable the test can see: the template of the network."""
 
-    name = "adversarial"
+    plan = ADVERSARIAL
     epochs = 4
 
     def __init__(self, model: object, losses: Iterator[float]) -> None:
@@ -121,7 +132,7 @@ class FakeStage:
 
 
 def with_fake_stage(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
-    monkeypatch.setattr(loop, "_stages", lambda model, *_: [FakeStage(model, iter(losses))])
+    monkeypatch.setattr(loop, "_stages", lambda run, _: [FakeStage(run.model, iter(losses))])
 
 
 def test_the_first_of_the_best_epochs_is_kept(
@@ -157,7 +168,7 @@ def test_a_checkpoint_without_its_entry_is_not_gone_on_from(
 ) -> None:
     """A run stopped between checkpoint and history repeats that epoch from the checkpoint before it."""
     with_fake_stage(monkeypatch, [1.0] * 4)
-    write, calls = loop._write_progress, []
+    write, calls = progress.write, []
 
     def stop(*arguments: object) -> None:
         calls.append(arguments)
@@ -165,7 +176,7 @@ def test_a_checkpoint_without_its_entry_is_not_gone_on_from(
             raise StoppedError
         write(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "_write_progress", stop)
+    monkeypatch.setattr(progress, "write", stop)
     with pytest.raises(StoppedError):
         train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(1.0))
     restored: list[float] = []
@@ -175,7 +186,7 @@ def test_a_checkpoint_without_its_entry_is_not_gone_on_from(
             restored.append(float(self._model.template[0, 0, 0]))  # type: ignore[attr-defined]
             return super().run_epoch(epoch, rng)
 
-    monkeypatch.setattr(loop, "_stages", lambda model, *_: [Stage(model, iter([1.0] * 4))])
+    monkeypatch.setattr(loop, "_stages", lambda run, _: [Stage(run.model, iter([1.0] * 4))])
     assert len(train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(1.0)).history) == 4
     assert restored == [0, 1, 2]
 
@@ -192,9 +203,9 @@ def test_the_shape_stage_is_scored_as_often_as_asked(
     geant4: Events, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Shape(FakeStage):
-        name, epochs = "shape", 5
+        plan, epochs = SHAPE, 5
 
-    monkeypatch.setattr(loop, "_stages", lambda model, *_: [Shape(model, iter([1.0] * 5))])
+    monkeypatch.setattr(loop, "_stages", lambda run, _: [Shape(run.model, iter([1.0] * 5))])
     training = config.training.model_copy(update={"score_every": 2})
     seen: list[tuple[int, int]] = []
     result = train(
@@ -234,7 +245,7 @@ def test_weights_that_are_no_numbers_end_the_run_and_leave_the_best(
                 self._model.template[0, 0, 0].assign(np.nan)  # type: ignore[attr-defined]
             return losses
 
-    monkeypatch.setattr(loop, "_stages", lambda model, *_: [Stage(model, iter([1.0] * 4))])
+    monkeypatch.setattr(loop, "_stages", lambda run, _: [Stage(run.model, iter([1.0] * 4))])
     with pytest.raises(
         TrainingError, match=r"1 of 15625 weights of .*template of the generator are not finite after epoch 2"
     ):
@@ -246,27 +257,31 @@ def test_weights_that_are_no_numbers_end_the_run_and_leave_the_best(
     assert (tmp_path / "checkpoints" / "ckpt-2.index").is_file()
 
 
-def test_a_history_without_what_is_new_is_gone_on_with(
+def test_weights_that_cannot_be_written_leave_the_best_and_nothing_else(
     geant4: Events, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_fake_stage(monkeypatch, [1.0] * 4)
-    result = train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(1.0))
-    path = tmp_path / "progress.json"
-    progress = json.loads(path.read_text())
-    for name in ("score_every", "patience", "schedule"):
-        del progress["config"]["training"][name]
-    for epoch in progress["history"]:
-        del epoch["metrics"]
-    path.write_text(json.dumps(progress))
-    again = train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(1.0))
-    assert [epoch.losses for epoch in again.history] == [epoch.losses for epoch in result.history]
+    class Stage(FakeStage):
+        def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:
+            if epoch == 1:
+                monkeypatch.setattr(type(self._model), "save_weights", fail)
+            return super().run_epoch(epoch, rng)
+
+    def fail(_: object, path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(loop, "_stages", lambda run, _: [Stage(run.model, iter([1.0] * 4))])
+    with pytest.raises(OSError, match="No space left"):
+        train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(0.2, 0.8))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", loop.WEIGHTS, "progress.json"]
+    assert any(
+        values.shape == (25, 25, 25) and (values == 0).all() for values in weights(tmp_path / loop.WEIGHTS).values()
+    )
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"config": {}, "history": [{"stage": "flow"}]}'])
-def test_a_history_that_cannot_be_read_is_told(text: str, geant4: Events, config: Config, tmp_path: Path) -> None:
-    (tmp_path / "progress.json").write_text(text)
-    with pytest.raises(TrainingError, match="is not the history of a training of this version"):
-        train(geant4[:48], geant4[48:50], config, tmp_path, score=scored(1.0))
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.family)
+def test_every_stage_of_a_family_can_be_done(family: type[GeneratorNetwork]) -> None:
+    assert {plan.name for plan in family.stages} <= set(loop.STAGES)
 
 
 def test_a_history_without_its_checkpoint_is_told(
@@ -299,7 +314,7 @@ def test_dropout_draws_the_same_numbers_in_a_run_that_was_stopped(
         if epoch.number == 1:
             raise StoppedError
 
-    monkeypatch.setattr(loop, "_stages", lambda model, *_: [Stage(model, iter([1.0] * 4))])
+    monkeypatch.setattr(loop, "_stages", lambda run, _: [Stage(run.model, iter([1.0] * 4))])
     train(geant4[:8], geant4[8:9], config, tmp_path / "undisturbed", score=scored(1.0))
     with pytest.raises(StoppedError):
         train(geant4[:8], geant4[8:9], config, tmp_path / "stopped", score=scored(1.0), on_epoch=stop)

@@ -118,9 +118,10 @@ from calogan.config import Network, Training
 from calogan.errors import TrainingError
 from calogan.events import packaged_sample, read_events
 from calogan.networks.families import build_generator
+from calogan.networks.stages import ADVERSARIAL, FLOW, PRIOR, SHAPE, WARMUP
 from calogan.training.adversarial import AdversarialStage
-from calogan.training.likelihood import FlowStage, PriorStage, ShapeStage
-from calogan.training.survey import survey
+from calogan.training.likelihood import PriorStage, ShapeStage, flow_stage
+from calogan.training.run import start_run
 
 keras.utils.set_random_seed(1 if me.chief else 2)
 model, numbers = build_generator(Network(width=8)), Training(batch_size=25)
@@ -129,20 +130,19 @@ x = layers.Dense(4, "relu")(layers.Flatten()(layers.AveragePooling2D(5)(showers)
 answers = [layers.Dense(1, activation="sigmoid")(x), layers.Dense(1)(x), ops.sum(showers, axis=(1, 2, 3))[:, None]]
 discriminator = keras.Model(showers, answers)
 events = read_events(packaged_sample())[:50]
-known = survey(events)
-adversarial = (model, discriminator, events, known, numbers)
-shape = ShapeStage(model, events, known, numbers, me)
+run = start_run(model, events, numbers, me)
+run.networks["discriminator"] = discriminator
 stages = [
-    FlowStage(model, known, numbers, me),
-    shape,
-    PriorStage(model, shape, events, numbers, me),
-    AdversarialStage(*adversarial, move_generator=False, workers=me),
-    AdversarialStage(*adversarial, move_generator=True, workers=me),
+    flow_stage(FLOW, run),
+    ShapeStage(SHAPE, run),
+    PriorStage(PRIOR, run),
+    AdversarialStage(WARMUP, run),
+    AdversarialStage(ADVERSARIAL, run),
 ]
 curve = []
 for number, stage in enumerate(stages):
     for epoch in range(2):
-        me.mirror([model, discriminator, *(part for stage in stages for part in stage.state.values())])
+        me.mirror([model, *run.networks.values(), *(part for stage in stages for part in stage.state.values())])
         curve.append(stage.run_epoch(epoch, np.random.default_rng([number, epoch])))
 dropout = keras.Sequential([keras.Input((3,)), layers.Dropout(0.5)])
 me.mirror([dropout])

@@ -1,0 +1,82 @@
+"""What the stages of one training share, and what they have in common."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import keras
+import numpy as np
+
+from calogan.config import Training
+from calogan.events import EventSource, held
+from calogan.networks.base import GeneratorNetwork
+from calogan.networks.stages import StagePlan
+from calogan.training.survey import Survey, survey
+from calogan.training.workers import ALONE, Workers
+
+Model = TypeVar("Model", bound=GeneratorNetwork)
+Model_co = TypeVar("Model_co", bound=GeneratorNetwork, covariant=True)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRun(Generic[Model_co]):
+    """What every stage of a training is made from.
+
+    Attributes:
+        model: the generator.
+        showers: the training split.
+        survey: of the training split.
+        config: rates, batch size and numbers of epochs.
+        workers: the processes that share the batches.
+        networks: by name, those beside the generator that more than one stage uses; see `share`.
+    """
+
+    model: Model_co
+    showers: EventSource
+    survey: Survey
+    config: Training
+    workers: Workers = ALONE
+    networks: dict[str, keras.Model] = field(default_factory=dict)
+
+    def share(self, name: str, make: Callable[[], keras.Model]) -> keras.Model:
+        """Return a network that stages have in common; the first one that asks for it makes it.
+
+        Checkpoints hold it under its name.
+        """
+        if name not in self.networks:
+            self.networks[name] = make()
+        return self.networks[name]
+
+
+class Stage(Protocol):
+    """A part of the training with its own loss and optimizers.
+
+    Attributes:
+        plan: what the family says about it.
+        epochs: how many.
+    """
+
+    plan: StagePlan
+    epochs: int
+
+    @property
+    def state(self) -> Mapping[str, keras.Model | keras.Optimizer]:
+        """What a checkpoint has to hold beside the generator and the shared networks, by name."""
+        ...
+
+    def run_epoch(self, epoch: int, rng: np.random.Generator) -> Mapping[str, float]:
+        """Train for one epoch; returns the mean of each loss."""
+        ...
+
+
+def start_run(model: Model, showers: EventSource, config: Training, workers: Workers = ALONE) -> TrainingRun[Model]:
+    """Look at the training showers once, and let the model take over what they tell before its first stage."""
+    showers = held(showers)
+    surveyed = survey(showers)
+    model.adapt(
+        energy=surveyed.energy,
+        layer_energies=surveyed.layer_energies,
+        mean_shower=surveyed.mean_shower,
+        deposit_law=surveyed.deposits,
+    )
+    return TrainingRun(model, showers, surveyed, config, workers)
