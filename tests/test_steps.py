@@ -6,9 +6,10 @@ import pytest
 
 from calogan import steps
 from calogan.config import Config, Data, Validation
-from calogan.errors import ModelError
+from calogan.errors import ModelError, TrainingError
 from calogan.events import Events, packaged_sample, write_events
 from calogan.generation import model_folder
+from calogan.training import progress
 from calogan.validation.gates import load_gates
 
 PARTS = ("train", "validation", "calibration", "test")
@@ -108,6 +109,18 @@ def test_the_pictures_of_a_training_show_geant4_beside_the_generator(geant4: Eve
     assert [title.split(",")[0] for title in titles] == ["Geant4", "generated"]
     words = {text.get_text() for text in found["shower_shapes"].legends[0].get_texts()}
     assert words == {"Geant4", "generated"}
+
+
+def test_a_training_does_not_resume_with_other_showers_in_the_same_file(
+    config: Config, geant4: Events, tmp_path: Path
+) -> None:
+    path = write_events(tmp_path / "geant4.h5", geant4, header={})
+    config = config.model_copy(update={"data": config.data.model_copy(update={"path": str(path)})})
+    (tmp_path / "training").mkdir()
+    progress.write(tmp_path / "training", progress.basis(config, steps.data_paths(config)), [])
+    write_events(path, geant4[:199], header={})
+    with pytest.raises(TrainingError, match=r"the showers in geant4\.h5 have changed; name another folder"):
+        steps.train_model(config, tmp_path)
 
 
 def test_a_model_that_is_not_there_is_an_error(config: Config, tmp_path: Path) -> None:

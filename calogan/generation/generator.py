@@ -144,7 +144,7 @@ def _graph(folder: Path, model: ModelDescription, precision: str, threads: int) 
         inputs, features, context = prepare_graph(folder, model)
         (outputs,) = splice(folder / model.network_files[precision], ("outputs",), features=features)
         integers = undequantized(outputs)
-        session = tf.compat.v1.Session(graph=graph, config=session_config(threads))
+        session = tf.compat.v1.Session(graph=graph, config=session_config(threads, graph))
         # Read off one shower: TensorFlow's kernels disagree about it, they divide the range by 127 or by 128.
         some = {inputs[0]: model.energy_range[:1], inputs[1]: np.zeros((1, model.latent_size))}
         try:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from calogan.errors import ModelError
@@ -47,9 +48,18 @@ def has_wide_weights(definition: tf.compat.v1.GraphDef) -> bool:
     return any(np.abs(values.astype(np.int16)).max() > NARROW_WEIGHT for values in integers)
 
 
-def session_config(threads: int) -> tf.compat.v1.ConfigProto:
-    """TensorFlow's settings for a graph that runs one operation at a time."""
-    return tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1)
+def session_config(threads: int, graph: tf.Graph | None = None) -> tf.compat.v1.ConfigProto:
+    """TensorFlow's settings for a graph that runs one operation at a time.
+
+    Args:
+        threads: threads of one operation.
+        graph: what is run, if its results matter: TensorFlow 2.21 computes something else when it fuses
+            three-dimensional convolutions for oneDNN, so these are left as they are.
+    """
+    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1)
+    if graph and any(operation.type == "Conv3D" for operation in graph.get_operations()):
+        config.graph_options.rewrite_options.remapping = RewriterConfig.OFF
+    return config
 
 
 def splice(path: Path, returned: tuple[str, ...], /, **inputs: tf.Tensor) -> list[tf.Tensor]:

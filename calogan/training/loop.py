@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from calogan.atomic_files import atomic_write
-from calogan.config import Config, Training
+from calogan.config import Config
 from calogan.errors import TrainingError
 from calogan.events import Events, EventSource
 from calogan.networks.base import GeneratorNetwork
@@ -31,6 +31,8 @@ __all__ = ["STAGES", "WEIGHTS", "Epoch", "Score", "TrainingResult", "train"]
 WEIGHTS = "generator.weights.h5"
 
 Score: TypeAlias = Callable[[Events, Events], Scored]
+OnEpoch: TypeAlias = Callable[[Epoch], None]
+OnShowers: TypeAlias = Callable[[Epoch, Events, Events], None]
 
 # How each stage that a family can name is done.
 STAGES: Mapping[str, Callable[[StagePlan, TrainingRun[Any]], Stage]] = {
@@ -69,8 +71,8 @@ def train(
     *,
     score: Score,
     inputs: Sequence[Path] = (),
-    on_epoch: Callable[[Epoch], None] | None = None,
-    on_showers: Callable[[Epoch, Events, Events], None] | None = None,
+    on_epoch: OnEpoch | None = None,
+    on_showers: OnShowers | None = None,
     workers: Workers = ALONE,
 ) -> TrainingResult:
     """Train a generator; a run that was stopped goes on after its last finished epoch.
@@ -92,20 +94,16 @@ def train(
         ConfigError: there is no such generator family.
         TrainingError: something is not finite, the generator has collapsed, or the folder holds a run of another kind.
     """
-    keras.utils.set_random_seed(config.training.seed)
-    model = build_generator(config.network)
-    plans = _plans(model, config.training)
+    model, plans = _model(config)
     basis = progress.basis(config, inputs)
     history = progress.read(folder, basis)
     run = start_run(model, showers, config.training, workers)
     stages = _stages(run, plans)
-    own = {name: part for stage in stages for name, part in stage.state.items()}
-    parts: dict[str, keras.Model | keras.Optimizer] = {"generator": model} | own | run.networks
-    manager = _checkpoints(folder, parts)
-    _restore(manager, len(history), folder)
+    parts = _parts(run, stages)
+    manager = _checkpoints(folder, parts, epochs=len(history))
     workers.agree(len(history), f"finished epochs in {folder}")
-    plan = [(stage, epoch) for stage in stages for epoch in range(stage.epochs)]
-    for number, (stage, epoch) in list(enumerate(plan))[len(history) :]:
+    epochs = [(stage, epoch) for stage in stages for epoch in range(stage.epochs)]
+    for number, (stage, epoch) in list(enumerate(epochs))[len(history) :]:
         if _stop_reason(history, config):
             break
         started = time.monotonic()
@@ -114,29 +112,43 @@ def train(
         losses = stage.run_epoch(epoch, np.random.default_rng([config.training.seed, number]))
         _check(losses, parts, place)
         scored = stage.plan.is_scored(epoch, of=stage.epochs, every=config.training.score_every)
-        generated = _draw(model, validation) if scored and workers.chief else None
-        found = None if generated is None else _judge(validation, generated, score, place)
+        generated, found = _judge(model, validation, score, place) if scored and workers.chief else (None, None)
         if found and selection.is_best(found.score, [earlier.score for earlier in history]):
             _save_weights(model, folder)
         value = workers.share(found.score if found else 0.0) if scored else None
-        spent = time.monotonic() - started
-        history.append(Epoch(stage.plan.name, number, len(plan), losses, value, spent, found.metrics if found else {}))
+        metrics, spent = found.metrics if found else {}, time.monotonic() - started
+        history.append(Epoch(stage.plan.name, number, len(epochs), losses, value, spent, metrics))
         if workers.chief:
             manager.save(checkpoint_number=len(history))
             progress.write(folder, basis, history)
-            if on_epoch:
-                on_epoch(history[-1])
-            if on_showers and generated is not None:
-                on_showers(history[-1], validation, generated)
-    return _result(folder, config, history, planned=len(plan))
+            _report(history[-1], validation, generated, on_epoch, on_showers)
+    return _result(folder, config, history, planned=len(epochs))
 
 
-def _checkpoints(folder: Path, parts: Mapping[str, keras.Model | keras.Optimizer]) -> tf.train.CheckpointManager:
+def _parts(run: TrainingRun[Any], stages: Sequence[Stage]) -> dict[str, keras.Model | keras.Optimizer]:
+    """What a checkpoint holds, by name."""
+    own = {name: part for stage in stages for name, part in stage.state.items()}
+    return {"generator": run.model} | own | run.networks
+
+
+def _checkpoints(
+    folder: Path, parts: Mapping[str, keras.Model | keras.Optimizer], *, epochs: int
+) -> tf.train.CheckpointManager:
+    """Open the checkpoints of a folder, and restore the one of so many finished epochs."""
     folder.mkdir(parents=True, exist_ok=True)
     # TensorFlow does not find what Keras draws the random numbers of dropout from.
     random = random_states(variable for part in parts.values() for variable in part.variables)
-    state = tf.train.Checkpoint(**parts, random=random)
-    return tf.train.CheckpointManager(state, str(folder / "checkpoints"), max_to_keep=2)
+    manager = tf.train.CheckpointManager(
+        tf.train.Checkpoint(**parts, random=random), str(folder / "checkpoints"), max_to_keep=2
+    )
+    if epochs:
+        # Not the latest: a run may have been stopped between its checkpoint and its entry in the history.
+        checkpoint = f"{manager.directory}/ckpt-{epochs}"
+        try:
+            manager.checkpoint.restore(checkpoint).expect_partial()
+        except tf.errors.NotFoundError as error:
+            raise TrainingError(f"{checkpoint}: is missing, so training cannot go on; remove {folder}") from error
+    return manager
 
 
 def _check(losses: Mapping[str, float], parts: Mapping[str, keras.Model | keras.Optimizer], place: str) -> None:
@@ -150,13 +162,15 @@ def _result(folder: Path, config: Config, history: list[Epoch], *, planned: int)
     return TrainingResult(folder / WEIGHTS, best, tuple(history), stopped)
 
 
-def _plans(model: GeneratorNetwork, config: Training) -> list[StagePlan]:
-    """The stages of a family that have epochs, in order."""
-    plans = [plan for plan in model.stages if plan.epochs(config)]
+def _model(config: Config) -> tuple[GeneratorNetwork, list[StagePlan]]:
+    """The untrained generator, and those stages of its family that have epochs."""
+    keras.utils.set_random_seed(config.training.seed)
+    model = build_generator(config.network)
+    plans = [plan for plan in model.stages if plan.epochs(config.training)]
     if not any(plan.trains_network for plan in plans):
         fields = [plan.field for plan in model.stages if plan.trains_network]
         raise TrainingError(f"the configuration has no epochs of training; set {' or '.join(fields)}")
-    return plans
+    return model, plans
 
 
 def _stages(run: TrainingRun[Any], plans: Sequence[StagePlan]) -> list[Stage]:
@@ -167,11 +181,26 @@ def _stop_reason(history: list[Epoch], config: Config) -> str:
     return selection.stop_reason([epoch.score for epoch in history], config.training.patience)
 
 
-def _judge(validation: Events, generated: Events, score: Score, place: str) -> Scored:
+def _judge(model: GeneratorNetwork, validation: Events, score: Score, place: str) -> tuple[Events, Scored]:
+    """Generate showers at the energies of the validation split and judge them."""
+    generated = _draw(model, validation)
     health = selection.check_showers(validation, generated, place)
     found = score(validation, generated)
     selection.check_finite({"score": found.score}, place)
-    return replace(found, metrics={**found.metrics, **health})
+    return generated, replace(found, metrics={**found.metrics, **health})
+
+
+def _report(
+    epoch: Epoch,
+    validation: Events,
+    generated: Events | None,
+    on_epoch: OnEpoch | None,
+    on_showers: OnShowers | None,
+) -> None:
+    if on_epoch:
+        on_epoch(epoch)
+    if on_showers and generated is not None:
+        on_showers(epoch, validation, generated)
 
 
 def _draw(model: GeneratorNetwork, validation: Events) -> Events:
@@ -190,15 +219,3 @@ def _save_weights(model: GeneratorNetwork, folder: Path) -> None:
     """Replace the best weights at once: a run that dies meanwhile keeps the old ones."""
     with atomic_write(folder / WEIGHTS) as temporary:
         model.save_weights(temporary)
-
-
-def _restore(manager: tf.train.CheckpointManager, epochs: int, folder: Path) -> None:
-    """Take up the checkpoint of so many finished epochs."""
-    if not epochs:
-        return
-    # Not the latest: a run may have been stopped between its checkpoint and its entry in the history.
-    checkpoint = f"{manager.directory}/ckpt-{epochs}"
-    try:
-        manager.checkpoint.restore(checkpoint).expect_partial()
-    except tf.errors.NotFoundError as error:
-        raise TrainingError(f"{checkpoint}: is missing, so training cannot go on; remove {folder}") from error

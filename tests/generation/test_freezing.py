@@ -11,8 +11,7 @@ from calogan.generation import freezing, generator, model_folder
 from calogan.generation.random_numbers import latent_numbers
 from calogan.geometry import CLIC
 from calogan.networks import lean
-from calogan.networks.base import GeneratorNetwork
-from calogan.networks.families import build_generator
+from calogan.networks.families import FAMILIES, build_generator
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +51,26 @@ def test_the_description_tells_of_the_training(tiny_model: Path, tiny_config: Co
     assert set(described.network_files) == {"float32", "bfloat16", "float16", "int8"}
 
 
-def test_the_published_network_is_frozen_too(tmp_path: Path) -> None:
-    network: GeneratorNetwork = build_generator(Network(family="rehm2021"))
+@pytest.mark.parametrize("family", [family.family for family in FAMILIES if not family.cell_noise])
+def test_families_whose_network_gives_the_cells_are_frozen_too(family: str, tmp_path: Path) -> None:
+    config = Config(network=Network(family=family))
+    network = build_generator(config.network)
     network.save_weights(tmp_path / "r.weights.h5")
-    config = Config(network=Network(family="rehm2021"))
     described = freezing.freeze(tmp_path / "r.weights.h5", config, tmp_path / "model")
-    assert (described.latent_size, described.cell_noise) == (200, False)
+    assert (described.family, described.latent_size, described.cell_noise) == (family, 200, False)
+    showers = generator.load(tmp_path / "model", precision="float32").sample(np.array([100, 200], np.float32), seed=1)
+    latent = latent_numbers(2, seed=1, model=described)
+    # Cells of untrained networks are some GeV, whatever the unit.
+    np.testing.assert_allclose(showers.showers, network(np.array([100, 200], np.float32), latent), rtol=1e-3, atol=1e-4)
+
+
+def test_the_published_network_is_frozen_without_its_normalisations(tmp_path: Path) -> None:
+    config = Config(network=Network(family="rehm2021"))
+    build_generator(config.network).save_weights(tmp_path / "r.weights.h5")
+    freezing.freeze(tmp_path / "r.weights.h5", config, tmp_path / "model")
     frozen = tf.compat.v1.GraphDef.FromString((tmp_path / "model" / "network.float32.pb").read_bytes())
     # Of six normalisations in a branch, only shifts in front of padding are left.
     assert not {"FusedBatchNormV3", "Rsqrt", "Mul"} & {node.op for node in frozen.node}
-    showers = generator.load(tmp_path / "model", precision="float32").sample(np.array([100, 200], np.float32), seed=1)
-    latent = latent_numbers(2, seed=1, model=described)
-    np.testing.assert_allclose(showers.showers, network(np.array([100, 200], np.float32), latent), rtol=1e-3, atol=1e-6)
 
 
 def test_altered_or_missing_weights_are_refused(tiny_model: Path, tmp_path: Path) -> None:
