@@ -1,4 +1,3 @@
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +78,7 @@ def test_altered_or_missing_weights_are_refused(tiny_model: Path, tmp_path: Path
 
 
 def test_weights_of_another_network_are_refused(tiny_model: Path) -> None:
-    described = dataclasses.replace(model_folder.read(tiny_model), width=64)
+    described = model_folder.read(tiny_model).model_copy(update={"width": 64})
     with pytest.raises(ModelError, match="does not fit the network of this version"):
         freezing.load_generator_network(tiny_model, described)
 
