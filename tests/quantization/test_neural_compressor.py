@@ -169,6 +169,18 @@ def test_an_unknown_operation_is_answered_with_the_known_ones(
         compress(network, features, Quantization(keep_float32=("conv2d_4",)))
 
 
+def test_an_operation_that_was_exported_under_another_name_is_told_of(
+    network: keras.Model, features: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from neural_compressor.tensorflow import utils  # noqa: PLC0415 - takes seconds
+
+    graph = tf.compat.v1.GraphDef()
+    graph.node.add(op="Conv2D", name="renamed")
+    monkeypatch.setattr(utils, "Model", lambda _: SimpleNamespace(graph_def=graph))
+    with pytest.raises(QuantizationError, match=r"dense 1 is not among .* exported network \(renamed\)"):
+        compress(network, features, Quantization())
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
