@@ -76,7 +76,7 @@ def changed(changes: list[tuple[tuple[Any, ...], str, Any, str]]) -> bytes:
                 old = parent.pop(place[-1])
                 if how == "key":
                     parent[name] = old
-        except (KeyError, IndexError, TypeError):  # an earlier change has taken it away
+        except (KeyError, IndexError, TypeError, AttributeError):  # an earlier change has taken it away
             continue
     return json.dumps(fields).encode()
 
