@@ -52,6 +52,8 @@ def test_other_showers_in_the_file_move_no_shower_to_another_part(
 
 
 def test_a_finished_training_that_is_asked_for_again_leaves_its_model_as_it_is(config: Config, tmp_path: Path) -> None:
+    data = config.data.model_copy(update={"validation": 0.2, "test": 0.3})
+    config = config.model_copy(update={"data": data})
     states = []
     for _ in range(2):
         steps.train_model(config, tmp_path)
