@@ -39,7 +39,7 @@ from calogan.reporting.pictures import save, shower_picture
 from calogan.serving.keys import KEY_VARIABLE
 from calogan.tracking.runs import comparison_url
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".demo"
 MARK = "CALOGAN_DEMO"
 GRACE_S, KILL_S = 8.0, 30.0  # that processes have to end after SIGTERM, and after SIGKILL
@@ -333,15 +333,16 @@ def free_port(wanted: int) -> int:
     raise ServiceError("no free port on this machine")
 
 
-def marked() -> list[psutil.Process]:
-    """The processes a demo in this folder has started."""
-    found = []
+def marked() -> set[psutil.Process]:
+    """The processes a demo in this folder has started, and what they have started.
+
+    Those of Ray that set a title lose their environment with it, and with that the mark.
+    """
+    found: set[psutil.Process] = set()
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error):
             if process.environ().get(MARK) == str(FOLDER) and process.pid != os.getpid():
-                found.append(process)
-        except psutil.Error:
-            continue
+                found |= {process, *process.children(recursive=True)}
     return found
 
 
@@ -351,23 +352,22 @@ def stop() -> int:
     Raises:
         ServiceError: some do not end.
     """
-    seen: set[psutil.Process] = set()
-    begun = time.monotonic()
-    while processes := marked():
+    asked: set[psutil.Process] = set()
+    alive, begun = marked(), time.monotonic()
+    while alive:
         waited = time.monotonic() - begun
         if waited > GRACE_S + KILL_S:
-            raise ServiceError(
-                f"processes {', '.join(str(process.pid) for process in processes)} do not end; kill them"
-            )
-        for process in processes:
+            raise ServiceError(f"processes {', '.join(str(process.pid) for process in alive)} do not end; kill them")
+        for process in alive:
             with contextlib.suppress(psutil.Error):
                 if waited > GRACE_S:
                     process.kill()
-                elif process not in seen:
+                elif process not in asked:
                     process.terminate()
-        seen.update(processes)
-        psutil.wait_procs(processes, timeout=0.5)
-    return len(seen)
+        asked |= alive
+        _, left = psutil.wait_procs(alive, timeout=0.5)
+        alive = {*left, *marked()}  # a process whose parent has ended is no longer found by it
+    return len(asked)
 
 
 if __name__ == "__main__":

@@ -91,11 +91,27 @@ def test_what_the_demo_started_is_found_and_stopped_and_nothing_else(
     monkeypatch.setattr(demo, "GRACE_S", 1.0)
     assert {process.pid for process in demo.marked()} == {sleepers["ours"].pid, sleepers["deaf"].pid}
     assert demo.stop() == 2
-    assert demo.marked() == []
+    assert not demo.marked()
     assert demo.stop() == 0
     assert sleepers["other"].poll() is None
     assert sleepers["none"].poll() is None
     assert sleepers["deaf"].wait(timeout=5) is not None
+
+
+def test_a_process_that_has_lost_its_mark_is_stopped_with_the_one_that_started_it(
+    demo: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "GRACE_S", 1.0)
+    deaf = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    )
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {deaf!r}], env={{}}).wait()"
+    marked = os.environ | {demo.MARK: str(demo.FOLDER)}
+    with subprocess.Popen([sys.executable, "-c", code], env=marked, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "deaf\n"
+        assert demo.stop() == 2
+        assert process.stdout.read() == ""  # nobody holds its other end any more
 
 
 # The servers are stand-ins that end as badly as real ones: at once, never, or not without having started another.
@@ -163,7 +179,7 @@ def test_a_demo_that_is_stopped_leaves_no_process_however_often_it_is_told(
     assert stand_in.wait(timeout=60) == 128 + number
     assert said.splitlines()[-1] == "stopped; nothing half-written is left"
     assert "Traceback" not in said
-    assert demo.marked() == []
+    assert not demo.marked()
 
 
 def test_a_demo_whose_screen_is_gone_leaves_no_process(demo: ModuleType, stand_in: "subprocess.Popen[str]") -> None:
@@ -173,7 +189,7 @@ def test_a_demo_whose_screen_is_gone_leaves_no_process(demo: ModuleType, stand_i
     stand_in.stdout.close()
     stand_in.send_signal(signal.SIGHUP)
     assert stand_in.wait(timeout=60)
-    assert demo.marked() == []
+    assert not demo.marked()
 
 
 def test_a_second_demo_does_not_start(demo: ModuleType, sleepers: dict[str, subprocess.Popen[str]]) -> None:
