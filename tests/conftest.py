@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -8,6 +9,9 @@ from calogan.config import Config, Network, Quantization, Training
 from calogan.events import Events, packaged_sample, read_events
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("calogan", deadline=None)
+hypothesis.settings.load_profile("calogan")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from calogan.benchmark.profiling import network_profiles, operation_times
+from calogan.generation import model_folder
 from calogan.generation.graphs import read_graph
 from calogan.reporting import pictures
 
@@ -44,7 +45,8 @@ def test_times_are_per_shower_and_below_the_total(features: NDArray[np.float32])
 
 def test_an_int8_network_shows_where_its_time_goes(tiny_model: Path) -> None:
     inputs = {"features": np.zeros((16, 43), np.float32)}
-    float32, int8 = (operation_times(read_graph(tiny_model / f"network.{p}.pb"), inputs) for p in ("float32", "int8"))
+    files = model_folder.read(tiny_model).network_files
+    float32, int8 = (operation_times(read_graph(tiny_model / files[p]), inputs) for p in ("float32", "int8"))
     assert not any("Quantize" in kind for kind in float32)
     assert any(kind.startswith("_MklQuantizedConv2D") for kind in int8)
     assert not any(kind in {"Conv2D", "_MklNativeConv2D", "_MklNativeFusedConv2D"} for kind in int8)

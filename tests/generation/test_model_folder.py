@@ -139,7 +139,6 @@ def change(folder: Path, **fields: Any) -> None:
         ({"network_files": {}}, "network_files: Dictionary should have at least 1 item"),
         ({"sha256": {}}, "sha256: has no hash of .*prepare.pb"),
         ({"sha256": {"prepare.pb": "0"}}, "sha256.prepare.pb: String should match"),
-        ({"family": "gan"}, "family: Input should be 'lean'"),
         ({"quantization": {"granularity": "none"}}, "granularity: Input should be 'per_channel'"),
         ({"name": None, "header": [], "a\nb": 1}, "name: .*; header: .*; a b: Extra inputs"),
     ],

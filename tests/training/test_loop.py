@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from calogan.config import Benchmark, Config, Network, Training
-from calogan.errors import TrainingError
+from calogan.errors import OutputError, TrainingError
 from calogan.events import Events
 from calogan.networks.base import GeneratorNetwork
 from calogan.networks.families import FAMILIES
@@ -271,7 +271,7 @@ def test_weights_that_cannot_be_written_leave_the_best_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(loop, "_stages", lambda run, _: [Stage(run.model, iter([1.0] * 4))])
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left"):
         train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(0.2, 0.8))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", loop.WEIGHTS, "progress.json"]
     assert any(
