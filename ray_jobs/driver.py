@@ -14,7 +14,12 @@ from calogan.config import Config
 from calogan.errors import ServiceError
 from calogan.training.loop import Epoch
 
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "LOGLEVEL": "ERROR", "MLFLOW_DISABLE_TELEMETRY": "true"}
+_QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "LOGLEVEL": "ERROR",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 _CLEANING_S = 10.0
 
 
