@@ -109,7 +109,7 @@ class Quantization(_Step):
     Attributes:
         calibration_showers: how many showers of the calibration split are used.
         granularity: one scale per output channel of a convolution, or one per tensor.
-        algorithm: how the range of activations is found.
+        algorithm: how the range of activations is determined.
         smooth: share of the spread of activations that SmoothQuant moves into the weights; none to do without.
         keep_float32, keep_bfloat16: operations that are not quantized, by their names, such as `convolution 4`; see
             `neural_compressor.name_operations`.

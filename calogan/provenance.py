@@ -44,9 +44,9 @@ def git_commit() -> str:
 
     Where there is no checkout, such as in a container or a Ray job, the environment tells it.
     """
-    told = os.environ.get(COMMIT_VARIABLE)
-    if told:
-        return told
+    commit = os.environ.get(COMMIT_VARIABLE)
+    if commit:
+        return commit
     try:
         answer = subprocess.run(  # noqa: S603 - fixed arguments
             ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
@@ -79,7 +79,7 @@ def cpu() -> dict[str, str]:
 def input_hashes(paths: Iterable[Path]) -> dict[str, str]:
     """Return the SHA-256 of each file by its name, in the order given.
 
-    Files of one name are told apart by the folders they lie in, as few as that takes: `a/showers-00000.h5` and
+    Files of one name are distinguished by their folders, as few as that takes: `a/showers-00000.h5` and
     `b/showers-00000.h5`. So nothing depends on where these folders are.
     """
     files = {path.absolute().parts[1:]: path for path in paths}  # without the root, which all have

@@ -1,4 +1,4 @@
-"""Load TensorFlow without the lines its native code writes to standard error before it can be told not to."""
+"""Load TensorFlow without the start-up lines that its native code writes to standard error."""
 
 import contextlib
 import os

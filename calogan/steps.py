@@ -81,7 +81,7 @@ def _is_frozen(weights: Path, config: Config, folder: Path) -> bool:
     """Whether a folder has the model of these weights, frozen by this code.
 
     Frozen again it would have another version, as names in its graphs depend on what the process did before, and what
-    was found out about it, such as trials of quantizations, would be of another model.
+    depends on it, such as trials of quantizations, would belong to another model.
     """
     try:
         model = model_folder.read(folder)

@@ -120,7 +120,7 @@ def demonstrate(config_name: str) -> None:
     )
     save(figure, picture)
     _screen.print(terminal.summary_table(summary))
-    runs = [found["run_id"] for found in summary["precisions"].values()]
+    runs = [run["run_id"] for run in summary["precisions"].values()]
     _screen.print(f"\n[bold]comparison[/]  {escape(comparison_url(runs, tracking_uri=mlflow_uri))}")
     page = storage / config.name / "report.html"
     _screen.print(f"[bold]report[/]      {page.relative_to(ROOT)}: every figure and gate, on one page")
@@ -131,8 +131,8 @@ def demonstrate(config_name: str) -> None:
 
 def start_servers() -> tuple[str, str, dict[str, str]]:
     """Start MLflow and a Ray cluster; returns both addresses and the environment of their clients."""
-    wanted = {"mlflow": 5000, "dashboard": 8265, "agent": 52365, "gcs": 6379}
-    ports = {name: free_port(port) for name, port in wanted.items()}
+    defaults = {"mlflow": 5000, "dashboard": 8265, "agent": 52365, "gcs": 6379}
+    ports = {name: free_port(port) for name, port in defaults.items()}
     mlflow_uri, dashboard = (f"http://127.0.0.1:{ports[name]}" for name in ("mlflow", "dashboard"))
     environment = os.environ | {
         MARK: str(FOLDER),
@@ -320,9 +320,9 @@ def wait_for(name: str, answers: Callable[[], bool], *, seconds: float = 90) -> 
     raise ServiceError(f"{name} does not answer after {seconds:.0f} s; its log is in {FOLDER.name}/")
 
 
-def free_port(wanted: int) -> int:
+def free_port(preferred: int) -> int:
     """Return the port if nobody listens on it, else any free one."""
-    for port in (wanted, 0):
+    for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -338,12 +338,12 @@ def marked() -> set[psutil.Process]:
 
     Those of Ray that set a title lose their environment with it, and with that the mark.
     """
-    found: set[psutil.Process] = set()
+    processes: set[psutil.Process] = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get(MARK) == str(FOLDER) and process.pid != os.getpid():
-                found |= {process, *process.children(recursive=True)}
-    return found
+                processes |= {process, *process.children(recursive=True)}
+    return processes
 
 
 def stop() -> int:

@@ -30,11 +30,11 @@ def join() -> None:
         ServiceError: the cluster that RAY_ADDRESS names does not answer.
     """
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
-    told = {provenance.COMMIT_VARIABLE: provenance.git_commit()}
+    commit = {provenance.COMMIT_VARIABLE: provenance.git_commit()}
     # Ray Train's own helpers look for the cluster anew; of several on a machine they would find another.
     passed = {name: os.environ[name] for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS") if name in os.environ}
     try:
-        ray.init(runtime_env={"env_vars": _QUIET | told | passed}, log_to_driver=True, logging_level="WARNING")
+        ray.init(runtime_env={"env_vars": _QUIET | commit | passed}, log_to_driver=True, logging_level="WARNING")
     except ConnectionError as error:
         raise ServiceError(f"no Ray cluster at {os.environ.get('RAY_ADDRESS', 'auto')} ({error})") from error
     catch_stop_signals()  # Ray has put handlers of its own in their place, which abort this process

@@ -125,7 +125,7 @@ def _summary(
         "best_epoch": dataclasses.asdict(trained.best),
         "precisions": {
             name: {
-                "physics": {metric: dataclasses.asdict(found) for metric, found in report.metrics.items()},
+                "physics": {metric: dataclasses.asdict(estimate) for metric, estimate in report.metrics.items()},
                 "gates": {gate: result.verdict for gate, result in report.gates.items()},
                 "performance": timed.metrics(name),
                 **dataclasses.asdict(registered[name]),

@@ -47,12 +47,12 @@ def generate(
     out: Path,
 ) -> None:
     """Generate showers with a model, here or at an endpoint."""
-    wanted = parse_energy(energy)
+    spectrum = parse_energy(energy)
     if url:
         from calogan.serving.client import fetch_showers  # noqa: PLC0415
 
         with screen.status(Text(f"waiting for {url}")):
-            energies = wanted.draw(n, seed)
+            energies = spectrum.draw(n, seed)
             events = fetch_showers(url, energies=energies, seed=seed, precision=precision, api_key=api_key())
         write_showers(out, [events], {"generator": url, "precision": precision, "seed": str(seed)}, format=file_format)
         return
@@ -64,7 +64,7 @@ def generate(
 
         def parts() -> Iterator[Events]:
             for first in range(0, n, _PART):
-                energies = wanted.draw(min(_PART, n - first), seed, first=first)
+                energies = spectrum.draw(min(_PART, n - first), seed, first=first)
                 yield generator.sample(energies, seed=seed, first=first, progress=advance)
 
         write_showers(out, parts(), provenance.header(seed=seed) | origin, format=file_format)

@@ -115,18 +115,18 @@ def inspect(files: tuple[str, ...], file_format: str | None, picture: Path | Non
         pictures.check_suffix(picture)
     source = open_events(files, format=file_format, shape=None)
     with bar("reading", len(source)) as advance:
-        found = look(files, format=file_format, progress=advance)
+        summary = look(files, format=file_format, progress=advance)
     if json_file:
-        write_json(json_file, found.to_dict())
+        write_json(json_file, summary.to_dict())
     if picture:
-        pictures.save(pictures.inspection(found), picture)
+        pictures.save(pictures.inspection(summary), picture)
         screen.print(f"wrote {picture}")
-    for table in terminal.inspection_tables(found):
+    for table in terminal.inspection_tables(summary):
         terminal.show(table)
-    for problem in found.problems:
+    for problem in summary.problems:
         screen.print("problem:", style="yellow", end=" ")
         screen.print(problem)
-    if found.problems:
+    if summary.problems:
         raise click.exceptions.Exit(1)
     screen.print("no problem found")
 

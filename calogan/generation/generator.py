@@ -160,8 +160,8 @@ def _graph(folder: Path, model: ModelDescription, precision: str, threads: int) 
         run = session.make_callable([integers, context], feed_list=inputs)
 
     def compute(energy: Floats, latent: Floats) -> tuple[NDArray[Any], float, Floats]:
-        found, context = run(energy, latent)
-        return found, step, context
+        outputs, context = run(energy, latent)
+        return outputs, step, context
 
     return compute
 

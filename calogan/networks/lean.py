@@ -101,7 +101,7 @@ class Lean(GeneratorNetwork):
         return [*self.network.trainable_variables, self.template, self.log_quantum]
 
     def tables(self) -> dict[str, NDArray[Any]]:
-        """What is to be known of the cells to draw them, see `generation.cell_sampling.CellTables`."""
+        """The tables that cells are drawn from, see `generation.cell_sampling.CellTables`."""
         columns = to_blocks(np.arange(CELLS, dtype=np.int32).reshape(CLIC.shape)).reshape(-1, CLIC.layers)
         return {
             "template": np.asarray(self.template).reshape(-1),

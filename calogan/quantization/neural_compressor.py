@@ -32,11 +32,11 @@ def name_operations(network: keras.Model) -> dict[str, keras.Layer]:
     A name is the kind of the layer and its number among that kind in the order of the layers, such as `dense 1` or
     `convolution 4`: the same for every training of a family, unlike the names Keras gives.
     """
-    found: dict[str, keras.Layer] = {}
+    operations: dict[str, keras.Layer] = {}
     for kinds, name in _KINDS:
         of_kind = [layer for layer in network.layers if isinstance(layer, kinds)]
-        found |= {f"{name} {number}": layer for number, layer in enumerate(of_kind, start=1)}
-    return found
+        operations |= {f"{name} {number}": layer for number, layer in enumerate(of_kind, start=1)}
+    return operations
 
 
 def compress(network: keras.Model, features: NDArray[np.float32], config: Quantization) -> tf.compat.v1.GraphDef:
@@ -120,7 +120,7 @@ def _no_warnings_of_deprecation() -> Iterator[None]:
 
 
 def _name_scopes(network: keras.Model, config: Quantization) -> dict[str, str]:
-    """Rename the layers of operations, so that their nodes can be told; names of operations -> names of layers."""
+    """Rename the layers of operations, so that their nodes can be identified; names of operations -> names of layers."""
     operations = name_operations(network)
     unknown = sorted({*config.keep_float32, *config.keep_bfloat16} - set(operations))
     if unknown:
@@ -164,9 +164,9 @@ def _check(definition: tf.compat.v1.GraphDef, config: Quantization, nodes: Mappi
         for name in getattr(config, f"keep_{precision}"):
             node = by_name.get(nodes[name])
             if node is None or node.attr["T"].type != dtype.as_datatype_enum:
-                found = "int8" if node is None else tf.as_dtype(node.attr["T"].type).name
+                actual = "int8" if node is None else tf.as_dtype(node.attr["T"].type).name
                 raise QuantizationError(
-                    f"{name} was to be kept in {precision}, but Intel Neural Compressor made it {found}; "
+                    f"{name} was to be kept in {precision}, but Intel Neural Compressor made it {actual}; "
                     "it computes bfloat16 only on processors that do (AVX512_BF16)"
                 )
     if config.smooth is not None and not any("scale_mul" in name for name in by_name):

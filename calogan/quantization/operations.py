@@ -40,11 +40,11 @@ class OperationCount:
 
 def count_operations(definition: tf.compat.v1.GraphDef) -> OperationCount:
     """Count the arithmetic operations of a GraphDef by their kind."""
-    found = collections.Counter(node.op for node in definition.node)
+    counts = collections.Counter(node.op for node in definition.node)
     left = [node for node in definition.node if node.op in _FLOAT_ARITHMETIC]
     return OperationCount(
-        integer_convolutions=_count(found, _INTEGER_CONVOLUTIONS),
-        integer_products=_count(found, _INTEGER_PRODUCTS),
+        integer_convolutions=_count(counts, _INTEGER_CONVOLUTIONS),
+        integer_products=_count(counts, _INTEGER_PRODUCTS),
         float_arithmetic=len(left),
         bfloat16_arithmetic=sum(node.attr["T"].type == tf.bfloat16.as_datatype_enum for node in left),
     )
@@ -65,5 +65,5 @@ def slow_integer_note(isa: str, ratio: float) -> str:
     )
 
 
-def _count(found: Mapping[str, int], prefixes: tuple[str, ...]) -> int:
-    return sum(number for name, number in found.items() if name.startswith(prefixes))
+def _count(counts: Mapping[str, int], prefixes: tuple[str, ...]) -> int:
+    return sum(number for name, number in counts.items() if name.startswith(prefixes))

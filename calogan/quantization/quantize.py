@@ -22,8 +22,8 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
 
     Args:
         folder: the model; it must hold its weights.
-        calibration: showers of the calibration split; their energies are what the ranges of activations are
-            found with, and no shower of another split is seen.
+        calibration: showers of the calibration split; the ranges of activations come from their energies;
+            no shower of another split is used.
         config: the configuration to try.
         target: where the model with its int8 network is written; may be the same folder, whose readers have the old
             network or the new one.

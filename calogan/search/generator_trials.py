@@ -110,7 +110,7 @@ def journal(folder: Path) -> Journal[Attempt]:
 
 
 def label(choices: Choices) -> str:
-    """What a record is found by."""
+    """Key of the record of a candidate."""
     return json.dumps(dict(choices), sort_keys=True)
 
 

@@ -1,6 +1,6 @@
 """Quantizations tried and judged: one trial, its record on disk, and the trial that enters the model.
 
-The parts of the showers never meet: ranges of activations are found with the calibration split, trials are compared
+The parts of the showers never meet: ranges of activations come from the calibration split, trials are compared
 on the validation split, and what enters the model is judged on the test split.
 """
 
@@ -26,7 +26,7 @@ from calogan.search.records import Failure, Journal
 from calogan.validation.report import ValidationReport, physics_score
 
 _SEED = 30_000  # no other step draws showers with it
-_SHOWERS = 2_000  # of the validation split are used: a pair of precisions is told apart with far fewer
+_SHOWERS = 2_000  # of the validation split are used: far fewer distinguish a pair of precisions
 
 
 def attempt(config: Config, model: Path, quantization: Quantization) -> Attempt:
@@ -64,7 +64,7 @@ def adopt(config: Config, model: Path, ranked: Sequence[Trial]) -> tuple[Trial, 
     Raises:
         GateError: none of the first `tuning.attempts` passed; the model is as it was.
     """
-    told = []
+    failures = []
     for trial in ranked[: config.tuning.attempts]:
         chosen = config.model_copy(update={"quantization": trial.quantization})
         with tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
@@ -74,8 +74,8 @@ def adopt(config: Config, model: Path, ranked: Sequence[Trial]) -> tuple[Trial, 
             if not report.failed:
                 _put_into(model, Path(scratch))
                 return trial, report
-        told.append(f"{describe(trial.quantization)} fails {', '.join(report.failed)}")
-    raise GateError(f"no trial passes its gates on the test split: {'; '.join(told)}; the model is left as it was")
+        failures.append(f"{describe(trial.quantization)} fails {', '.join(report.failed)}")
+    raise GateError(f"no trial passes its gates on the test split: {'; '.join(failures)}; the model is left as it was")
 
 
 def records_folder(config: Config, model: Path) -> Path:
@@ -99,7 +99,7 @@ def journal(folder: Path) -> Journal[Attempt]:
 
 
 def label(quantization: Quantization) -> str:
-    """What the record of a trial is found by."""
+    """Key of the record of a trial."""
     return quantization.model_dump_json()
 
 

@@ -35,7 +35,7 @@ class Journal(Generic[Record]):
     kind: TypeAdapter[Record]
 
     def path(self, what: str) -> Path:
-        """File of the record of something that is told by a text."""
+        """File of the record with a key."""
         return self.folder / f"{provenance.digest(what)[:16]}.json"
 
     def write(self, what: str, record: Record) -> Path:

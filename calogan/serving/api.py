@@ -224,12 +224,12 @@ def _add_routes(router: APIRouter, samplers: Mapping[str, Sampler], max_showers:
     async def showers(
         request: Request,
         encoding: Annotated[Encoding, Depends(_accepted_encoding)],
-        wanted: Annotated[ShowerRequest, Depends(read_body)],
+        order: Annotated[ShowerRequest, Depends(read_body)],
     ) -> Response:
         """Make showers, as HDF5 in the CLIC layout (default), npz, or JSON, whichever the Accept header prefers."""
-        sampler = _chosen(samplers, wanted.precision or default)
-        energy = _energies(wanted, sampler, encoding, max_showers)
-        seed = wanted.seed if wanted.seed is not None else secrets.randbelow(SEED_MAX)
+        sampler = _chosen(samplers, order.precision or default)
+        energy = _energies(order, sampler, encoding, max_showers)
+        seed = order.seed if order.seed is not None else secrets.randbelow(SEED_MAX)
         content = await asyncio.get_running_loop().run_in_executor(worker, _draw, sampler, energy, seed, encoding)
         _log.info("request %s: %d showers, %s, seed %d", _request_id(request), len(energy), sampler.precision, seed)
         headers = {
@@ -253,19 +253,19 @@ def _chosen(samplers: Mapping[str, Sampler], precision: str) -> Sampler:
     return samplers[precision]
 
 
-def _energies(wanted: ShowerRequest, sampler: Sampler, encoding: Encoding, max_showers: int) -> NDArray[np.float32]:
+def _energies(order: ShowerRequest, sampler: Sampler, encoding: Encoding, max_showers: int) -> NDArray[np.float32]:
     """Return the energies asked for, shape (n,), GeV, or say why there will be no showers of them."""
-    if wanted.count > max_showers:
+    if order.count > max_showers:
         raise RequestError(
-            f"{wanted.count} showers are more than the {max_showers} one request can ask for; "
+            f"{order.count} showers are more than the {max_showers} one request can ask for; "
             "send several requests, each with a seed of its own"
         )
-    if encoding.max_showers is not None and wanted.count > encoding.max_showers:
+    if encoding.max_showers is not None and order.count > encoding.max_showers:
         raise RequestError(
-            f"{wanted.count} showers are more than the {encoding.max_showers} that are sent as {encoding.media_type}; "
+            f"{order.count} showers are more than the {encoding.max_showers} that are sent as {encoding.media_type}; "
             f"accept {HDF5.media_type} for more"
         )
-    energies = np.asarray(wanted.energies if wanted.energies is not None else [wanted.energy] * wanted.count)
+    energies = np.asarray(order.energies if order.energies is not None else [order.energy] * order.count)
     low, high = sampler.energy_range.low, sampler.energy_range.high
     outside = energies[(energies < low) | (energies > high)]
     if len(outside):
@@ -316,8 +316,8 @@ def _flat_message(error: ValidationError) -> str:
     problems = []
     for detail in error.errors(include_url=False):
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
-        known = f"unknown key; the keys are {', '.join(ShowerRequest.model_fields)}"
-        message = known if detail["type"] == "extra_forbidden" else detail["msg"]
+        unknown_key = f"unknown key; the keys are {', '.join(ShowerRequest.model_fields)}"
+        message = unknown_key if detail["type"] == "extra_forbidden" else detail["msg"]
         problems.append(f"{place}: {message}" if place else message)
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
     return "; ".join(problems[:3]) + more

@@ -36,11 +36,11 @@ def fetch_showers(
         RequestError: the endpoint cannot meet the request, for example an energy out of its range.
         ServiceError: the endpoint is not there, refuses the key, is busy, or answers something else.
     """
-    wanted = np.asarray(energies, dtype=np.float64)
-    if wanted.ndim != 1 or len(wanted) == 0 or not np.isfinite(wanted).all():
+    values = np.asarray(energies, dtype=np.float64)
+    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
         raise RequestError("energies must be a list of at least one finite number (GeV)")
     options = {"seed": seed, "precision": precision}
-    body = {"energies": wanted.tolist()} | {key: value for key, value in options.items() if value is not None}
+    body = {"energies": values.tolist()} | {key: value for key, value in options.items() if value is not None}
     response = _post(url, body, api_key=api_key, timeout=timeout)
     if not response.is_success:
         raise _refusal(url, response)
@@ -53,8 +53,8 @@ def fetch_showers(
         events = decode(response.content, media_type)
     except EventsError as error:
         raise ServiceError(f"{url} answered something that is not showers: {error}") from error
-    if not np.array_equal(events.energy, wanted.astype(np.float32)):
-        raise ServiceError(f"{url} answered {len(events)} showers of other energies than the {len(wanted)} asked for")
+    if not np.array_equal(events.energy, values.astype(np.float32)):
+        raise ServiceError(f"{url} answered {len(events)} showers of other energies than the {len(values)} asked for")
     return events
 
 

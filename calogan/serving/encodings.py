@@ -71,11 +71,11 @@ def decode(content: bytes, media_type: str) -> Events:
         media_type: one of `ENCODINGS`; its parameters, such as a charset, are ignored.
 
     Raises:
-        EventsError: the media type is not known, or the bytes are not showers in it.
+        EventsError: the media type is unknown, or the bytes are not showers in it.
     """
     name = media_type.partition(";")[0].strip().lower()
     if name not in ENCODINGS:
-        raise EventsError(f"media type {media_type!r} is not known; expected one of {', '.join(ENCODINGS)}")
+        raise EventsError(f"media type {media_type!r} is unknown; expected one of {', '.join(ENCODINGS)}")
     try:
         return ENCODINGS[name].decode(content)
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:

@@ -1,4 +1,4 @@
-"""MLflow: log what a pipeline found, register its models, promote those that passed their gates, fetch them."""
+"""MLflow: log the results of a pipeline, register its models, promote those that passed their gates, fetch them."""
 
 import logging
 import tempfile
@@ -110,7 +110,7 @@ def fetch(uri: str, *, precision: str) -> Path:
 
     Args:
         uri: `models:/NAME` for the champion of the precision, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
-        precision: which precision is wanted.
+        precision: which precision to fetch.
 
     Returns:
         the folder of the model.
@@ -134,10 +134,10 @@ def fetch(uri: str, *, precision: str) -> Path:
                     f"{full}: is not in the registry at {mlflow.get_tracking_uri()} ({error.message})"
                 ) from error
             raise
-    found = sorted(folder.glob(f"**/{model_folder.DESCRIPTION}"))
-    if not found:
+    descriptions = sorted(folder.glob(f"**/{model_folder.DESCRIPTION}"))
+    if not descriptions:
         raise ModelError(f"{full}: is not a model of this package (it holds no {model_folder.DESCRIPTION})")
-    return found[0].parent
+    return descriptions[0].parent
 
 
 def _start_child(parent: str, name: str, precision: str) -> Any:
@@ -152,8 +152,10 @@ def _parameters(description: model_folder.ModelDescription, precision: str) -> d
 
 
 def _physics(report: ValidationReport) -> dict[str, float]:
-    finite = {name: found.value for name, found in report.metrics.items() if np.isfinite(found.value)}
-    errors = {f"{name}_error": found.error for name, found in report.metrics.items() if np.isfinite(found.error)}
+    finite = {name: estimate.value for name, estimate in report.metrics.items() if np.isfinite(estimate.value)}
+    errors = {
+        f"{name}_error": estimate.error for name, estimate in report.metrics.items() if np.isfinite(estimate.error)
+    }
     return finite | errors | {"physics/score": physics_score(report)}
 
 

@@ -159,10 +159,10 @@ def comparison_url(run_ids: list[str], *, tracking_uri: str) -> str:
 
 def _run_of(key: str) -> str | None:
     """Id of the latest run with a key."""
-    found = mlflow.search_runs(
+    runs = mlflow.search_runs(
         experiment_names=[EXPERIMENT], filter_string=f"tags.`{_KEY}` = '{key}'", max_results=1, output_format="list"
     )
-    return found[0].info.run_id if found else None
+    return runs[0].info.run_id if runs else None
 
 
 @contextlib.contextmanager

@@ -61,7 +61,7 @@ def published_loss(label: Tensor, energy: Tensor, ecal: Tensor, answer: tuple[Te
     return adversarial + WEIGHT_ENERGY * mape(energy / 100.0, auxiliary) + WEIGHT_ECAL * mape(ecal, total)
 
 
-def fit_ecal(known: Survey) -> NDArray[np.float64]:
+def fit_ecal(survey: Survey) -> NDArray[np.float64]:
     """Fit ECAL = e (a4 e^4 + ... + a0), e = Ep / 100 GeV, the form of the published polynomial.
 
     `PUBLISHED_ECAL` belongs to the published showers; another detector description has other numbers.
@@ -69,8 +69,8 @@ def fit_ecal(known: Survey) -> NDArray[np.float64]:
     Returns:
         (a4, ..., a0), as `numpy.polyval` takes them.
     """
-    e = known.energy.astype(np.float64) / 100
-    return np.polyfit(e, known.ecal / e, len(PUBLISHED_ECAL) - 1)
+    e = survey.energy.astype(np.float64) / 100
+    return np.polyfit(e, survey.ecal / e, len(PUBLISHED_ECAL) - 1)
 
 
 def published_rate(initial: float, file: int) -> float:
@@ -128,13 +128,15 @@ class AdversarialStage:
             showers = self._generate(*fake, early=early, training=False)
             label = self._draw_labels(LABEL_FAKE, 1.0, rng)
             on_fake = self._discriminate(showers, energy, target, label)
-            found = {"discriminator_real": float(on_real), "discriminator_fake": float(on_fake)}
+            step_losses = {"discriminator_real": float(on_real), "discriminator_fake": float(on_fake)}
             if self._move_generator:
                 fake, energy, target = self._draw_fakes(n, early, rng)
                 label = self._draw_labels(LABEL_REAL, LABEL_FAKE, rng)
-                found["generator"] = float(self._step_generator(*fake, tf.constant(target), tf.constant(label), early))
-            losses.append(found)
-        return {f"{name}_loss": float(np.mean([found[name] for found in losses])) for name in losses[0]}
+                step_losses["generator"] = float(
+                    self._step_generator(*fake, tf.constant(target), tf.constant(label), early)
+                )
+            losses.append(step_losses)
+        return {f"{name}_loss": float(np.mean([step_losses[name] for step_losses in losses])) for name in losses[0]}
 
     def _batches(self, rng: np.random.Generator) -> Iterator[Events]:
         passes = (batches(self._showers, self._batch_size, rng) for _ in itertools.count())

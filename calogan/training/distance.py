@@ -112,8 +112,8 @@ def views(showers: Tensor, energy: Tensor) -> list[Tensor]:
     share = showers / energy[:, None, None, None]
     planes = [ops.sum(share, axis=axis) for axis in (1, 2, 3)]
     profiles = [ops.sum(planes[1], axis=2), ops.sum(planes[0], axis=2), ops.sum(planes[1], axis=1)]
-    found = [ops.sum(profiles[2], axis=1), *profiles, *planes, ops.log1p(ops.maximum(showers, 0.0) / _SOFT_GEV)]
-    return [ops.reshape(view, (len(energy), -1)) for view in found]
+    shares = [ops.sum(profiles[2], axis=1), *profiles, *planes, ops.log1p(ops.maximum(showers, 0.0) / _SOFT_GEV)]
+    return [ops.reshape(view, (len(energy), -1)) for view in shares]
 
 
 def _distance(one: Tensor, other: Tensor) -> Tensor:

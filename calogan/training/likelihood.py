@@ -110,9 +110,9 @@ class Encoder:
     """
 
     def __init__(self, run: TrainingRun[lean.Lean]) -> None:
-        known = run.survey
-        self._centre, self._spread = tf.constant(known.moments_centre), tf.constant(known.moments_spread)
-        self.network = run.share("encoder", lambda: _encoder(len(known.moments_centre) + 1 + flow.SIZE))
+        survey = run.survey
+        self._centre, self._spread = tf.constant(survey.moments_centre), tf.constant(survey.moments_spread)
+        self.network = run.share("encoder", lambda: _encoder(len(survey.moments_centre) + 1 + flow.SIZE))
 
     def __call__(self, showers: tf.Tensor, condition: tf.Tensor, scaled: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and logarithm of the spread of the latent numbers of showers, each of shape (n, 16)."""
@@ -227,15 +227,15 @@ class PriorStage:
         return {"prior_loss": float(np.mean(losses))}
 
     def _encoded(self) -> tuple[NDArray[np.float32], ...]:
-        """Mean and spread of the latent numbers of each shower and mirrored shower, (2n, 16), and what is known, (2n, 26)."""
-        found = []
+        """Mean and spread of the latent numbers of each shower and mirrored shower, (2n, 16), and their condition, (2n, 26)."""
+        parts = []
         for start in range(0, len(self._showers), _CHUNK):
             some = self._showers[start : start + _CHUNK]
             for showers in (some.showers, some.showers[:, ::-1]):
                 condition, scaled = _scaled_sticks(self._model, showers.sum(axis=(1, 2)), some.energy)
                 mean, log_spread = self._encoder(showers, condition, scaled)
-                found.append((mean, np.exp(log_spread), np.concatenate([condition, scaled], axis=1)))
-        return tuple(np.concatenate(arrays).astype(np.float32) for arrays in zip(*found, strict=True))
+                parts.append((mean, np.exp(log_spread), np.concatenate([condition, scaled], axis=1)))
+        return tuple(np.concatenate(arrays).astype(np.float32) for arrays in zip(*parts, strict=True))
 
     def _differentiate(self, latent: tf.Tensor, condition: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
         with tf.GradientTape() as tape:

@@ -77,7 +77,7 @@ def train(
 ) -> TrainingResult:
     """Train a generator; a run that was stopped goes on after its last finished epoch.
 
-    When the score is taken, which epoch is kept and when training ends is told in `selection`.
+    `selection` says when the score is taken, which epoch is kept and when training ends.
 
     Args:
         showers: the training split; what does not fit into a buffer is streamed, see `events.batches`.
@@ -112,11 +112,11 @@ def train(
         losses = stage.run_epoch(epoch, np.random.default_rng([config.training.seed, number]))
         _check(losses, parts, place)
         scored = stage.plan.is_scored(epoch, of=stage.epochs, every=config.training.score_every)
-        generated, found = _judge(model, validation, score, place) if scored and workers.chief else (None, None)
-        if found and selection.is_best(found.score, [earlier.score for earlier in history]):
+        generated, result = _judge(model, validation, score, place) if scored and workers.chief else (None, None)
+        if result and selection.is_best(result.score, [earlier.score for earlier in history]):
             _save_weights(model, folder)
-        value = workers.share(found.score if found else 0.0) if scored else None
-        metrics, spent = found.metrics if found else {}, time.monotonic() - started
+        value = workers.share(result.score if result else 0.0) if scored else None
+        metrics, spent = result.metrics if result else {}, time.monotonic() - started
         history.append(Epoch(stage.plan.name, number, len(epochs), losses, value, spent, metrics))
         if workers.chief:
             manager.save(checkpoint_number=len(history))
@@ -185,9 +185,9 @@ def _judge(model: GeneratorNetwork, validation: Events, score: Score, place: str
     """Generate showers at the energies of the validation split and judge them."""
     generated = _draw(model, validation)
     health = selection.check_showers(validation, generated, place)
-    found = score(validation, generated)
-    selection.check_finite({"score": found.score}, place)
-    return generated, replace(found, metrics={**found.metrics, **health})
+    result = score(validation, generated)
+    selection.check_finite({"score": result.score}, place)
+    return generated, replace(result, metrics={**result.metrics, **health})
 
 
 def _report(

@@ -83,7 +83,7 @@ def read(folder: Path, expected: Basis) -> list[Epoch]:
         progress = json.loads(path.read_text(encoding="utf-8"))
         sections = {name: progress["config"][name] for name in _SECTIONS if name in progress["config"]}
         inputs = progress.get("inputs")
-        found = Basis(
+        basis = Basis(
             _sections(Config.model_validate(sections)),
             None if inputs is None else tuple((str(name), str(sha256)) for name, sha256 in inputs),
         )
@@ -92,7 +92,7 @@ def read(folder: Path, expected: Basis) -> list[Epoch]:
         raise TrainingError(
             f"{path}: is not the history of a training of this version ({error}); name another folder or remove {folder}"
         ) from error
-    if changes := differences(found, expected):
+    if changes := differences(basis, expected):
         raise TrainingError(f"{folder} holds another training: {'; '.join(changes)}; name another folder or remove it")
     return history
 

@@ -25,7 +25,7 @@ from calogan.events import Events
 from calogan.validation.observables import AXES, moments, profile
 
 DRAWS = 4  # showers generated per validation shower: the score's noise is then Geant4's
-_FEWEST_SHOWERS = 20  # with fewer, the spread of Geant4's showers is not known well enough to compare with
+_FEWEST_SHOWERS = 20  # with fewer, the spread of Geant4's showers is too uncertain to compare with
 # Of the spread of Geant4's showers. Trained generators have 0.9 to 1.1 of it, an untrained `rehm2021` 0.8, one whose
 # latent numbers move by 2 % only, so that all showers of an energy look the same, 0.02.
 _COLLAPSED = 0.05
@@ -33,7 +33,7 @@ _COLLAPSED = 0.05
 
 @dataclass(frozen=True)
 class Scored:
-    """What was found out about the showers of an epoch.
+    """Score and metrics of the showers of an epoch.
 
     Attributes:
         score: physics score, higher is better.
@@ -151,11 +151,11 @@ def relative_spread(reference: Events, generated: Events) -> float:
         about 1 for samples of the same kind, 0 if all showers of an energy are equal.
     """
     terms = np.vander(np.log(reference.energy.astype(np.float64)), 3)
-    known = _centres_and_widths(reference.showers)
-    left = known - terms @ np.linalg.lstsq(terms, known, rcond=None)[0]
+    real = _centres_and_widths(reference.showers)
+    left = real - terms @ np.linalg.lstsq(terms, real, rcond=None)[0]
     expected = np.sqrt((left**2).sum(axis=0) / (len(left) - terms.shape[1]))
-    found = _centres_and_widths(generated.showers).reshape(len(reference), -1, known.shape[1])
-    return float(np.median(np.sqrt(found.var(axis=1, ddof=1).mean(axis=0)) / expected))
+    fake = _centres_and_widths(generated.showers).reshape(len(reference), -1, real.shape[1])
+    return float(np.median(np.sqrt(fake.var(axis=1, ddof=1).mean(axis=0)) / expected))
 
 
 def _centres_and_widths(showers: NDArray[np.float32]) -> NDArray[np.float64]:

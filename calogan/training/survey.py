@@ -1,4 +1,4 @@
-"""What training has to know of its showers before the first step: found in one pass, small enough to keep."""
+"""What training needs of its showers before the first step: computed in one pass, small enough to keep."""
 
 from dataclasses import dataclass
 
@@ -43,16 +43,16 @@ class Survey:
 
 def survey(source: EventSource) -> Survey:
     """Read a sample once, a stretch at a time."""
-    layer_energies, found = [], []
+    layer_energies, layer_moments = [], []
     mean_shower = np.zeros(CLIC.shape)
     counts = np.zeros((mean_shower.size, deposits.BINS), np.int32)
     for start in range(0, len(source), _CHUNK):
         showers = source[start : start + _CHUNK].showers
         layer_energies.append(showers.sum(axis=(1, 2)))
-        found.append(np.asarray(moments(showers)))
+        layer_moments.append(np.asarray(moments(showers)))
         mean_shower += showers.sum(axis=0, dtype=np.float64)
         counts += deposits.histogram(showers)
-    table = np.concatenate(found)
+    table = np.concatenate(layer_moments)
     return Survey(
         energy=source.energy,
         layer_energies=np.concatenate(layer_energies),

@@ -115,15 +115,15 @@ class Workers:
 
     def _of_chief(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
         """The chief's tensors, sent as one of each type: outside a graph every sum is a message of its own."""
-        found = list(values)
+        shared = list(values)
         for dtype in dict.fromkeys(value.dtype for value in values):
             places = [place for place, value in enumerate(values) if value.dtype == dtype]
             flat = tf.concat([tf.reshape(values[place], [-1]) for place in places], 0)
-            (told,) = self._sum([flat if self.chief else tf.zeros_like(flat)])
-            parts = tf.split(told, [tf.size(values[place]) for place in places])
+            (sent,) = self._sum([flat if self.chief else tf.zeros_like(flat)])
+            parts = tf.split(sent, [tf.size(values[place]) for place in places])
             for place, part in zip(places, parts, strict=True):
-                found[place] = tf.reshape(part, tf.shape(values[place]))
-        return found
+                shared[place] = tf.reshape(part, tf.shape(values[place]))
+        return shared
 
     def _mean(self, values: list[tf.Tensor], *, rows: int) -> list[tf.Tensor]:
         *sums, total = self._sum([*(value * rows for value in values), tf.constant(float(rows))])

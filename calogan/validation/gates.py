@@ -109,4 +109,4 @@ def check_names(names: Iterable[str], place: str) -> None:
     """
     unknown = sorted(set(names) - set(METRICS))
     if unknown:
-        raise ConfigError(f"{place}: unknown metrics {', '.join(unknown)}; known are {', '.join(METRICS)}")
+        raise ConfigError(f"{place}: unknown metrics {', '.join(unknown)}; expected some of {', '.join(METRICS)}")

@@ -18,7 +18,7 @@ from calogan.validation.standard import Curve
 
 @dataclass(frozen=True, eq=False)
 class ValidationReport:
-    """What was found out about a candidate.
+    """Result of a validation.
 
     Attributes:
         showers: numbers of showers: `reference` and `candidate` as given, `..._used` those with a counterpart in

@@ -105,13 +105,13 @@ def compare_cells(
     say = progress if progress is not None else _silent
     say(f"training classifiers on cells, {trainings} times")
     weights = plan.weights[0][0], plan.weights[1][0]
-    found = cell_similarity(reference, candidate, weights, trainings=trainings, seed=plan.seed)
+    similarities = cell_similarity(reference, candidate, weights, trainings=trainings, seed=plan.seed)
     halves = plan.weights[0][1:]
     if not len(halves):
-        return found, {}
+        return similarities, {}
     say("training them on the reference alone")
     itself = (halves[0], halves[1])
-    return found, cell_similarity(reference, reference, itself, trainings=trainings, seed=plan.seed)
+    return similarities, cell_similarity(reference, reference, itself, trainings=trainings, seed=plan.seed)
 
 
 def conclude(
@@ -135,13 +135,13 @@ def conclude(
     with threadpool_limits(1):
         say("comparing them")
         r, c = match_energies(reference.observables, candidate.observables, seed=plan.seed)
-        found = compare((r, reference.planes[0]), (c, candidate.planes[0]), seed=plan.seed)
+        estimates = compare((r, reference.planes[0]), (c, candidate.planes[0]), seed=plan.seed)
         if candidate.moved.size:
             pixelwise = metrics.pixelwise_difference(candidate.moved)
-            found |= {f"physics/pixelwise_{name}": estimate for name, estimate in pixelwise.items()}
+            estimates |= {f"physics/pixelwise_{name}": estimate for name, estimate in pixelwise.items()}
         if thorough:
             say("comparing whole distributions")
-            found |= similarity(r, c, seed=plan.seed)
+            estimates |= similarity(r, c, seed=plan.seed)
         lowest: dict[str, Estimate] = {}
         if len(plan.weights[0]) > 1:
             say("comparing the reference with itself")
@@ -161,9 +161,9 @@ def conclude(
                 (f"{label}_empty", int(np.count_nonzero(sample.observables.ecal == 0))),
             )
         },
-        metrics=found | dict(cells[0]),
+        metrics=estimates | dict(cells[0]),
         floor=lowest | dict(cells[1]),
-        gates={name: judge(gate, (found | dict(cells[0])).get(name)) for name, gate in gates.items()},
+        gates={name: judge(gate, (estimates | dict(cells[0])).get(name)) for name, gate in gates.items()},
         curves=shapes,
         provenance=provenance.header(seed=plan.seed, inputs=inputs),
     )

@@ -91,9 +91,9 @@ def main(showers: Path | None, folder: Path, trials: int) -> None:
     environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder.resolve()}/mlflow.db"} | os.environ
     command = [sys.executable, "-m", "ray_jobs.search", "--config", str(file.resolve()), "--out", str(folder.resolve())]
     subprocess.run(command, check=True, env=environment, cwd=PAGE.parents[1], stdout=sys.stderr)  # noqa: S603 - our own
-    found = generator_trials.search_folder(load_config(file), folder.resolve())
-    shutil.copy(found / "pareto.png", PAGE.parent / "figures" / "pareto.png")
-    PAGE.write_text(_page(load_config(file), found, path), encoding="utf-8")
+    search = generator_trials.search_folder(load_config(file), folder.resolve())
+    shutil.copy(search / "pareto.png", PAGE.parent / "figures" / "pareto.png")
+    PAGE.write_text(_page(load_config(file), search, path), encoding="utf-8")
 
 
 def _page(config: Config, folder: Path, path: Path) -> str:

@@ -52,13 +52,13 @@ def page(reports: Mapping[str, ValidationReport], timed: BenchmarkReport) -> lis
         *(
             _speed_row(
                 name,
-                BATCH * found["float32"].network_ms_per_shower,
-                BATCH * found["int8"].network_ms_per_shower,
-                found["float32"].size_mb,
-                found["int8"].size_mb,
-                found["int8"].network_speedup,
+                BATCH * timings["float32"].network_ms_per_shower,
+                BATCH * timings["int8"].network_ms_per_shower,
+                timings["float32"].size_mb,
+                timings["int8"].size_mb,
+                timings["int8"].network_speedup,
             )
-            for name, found in (("`rehm2021`", ours), ("`lean`, network alone", lean))
+            for name, timings in (("`rehm2021`", ours), ("`lean`, network alone", lean))
         ),
         "",
         (
@@ -135,22 +135,22 @@ def _operation_rows(operations: Mapping[str, Mapping[str, float]]) -> Iterator[s
     total = {name: sum(times.values()) for name, times in operations.items()}
     kinds = dict.fromkeys(kind for times in operations.values() for kind in times)
     for kind in sorted(kinds, key=lambda kind: -max(times.get(kind, 0.0) for times in operations.values())):
-        found = [operations[name].get(kind, 0.0) for name in ("float32", "int8")]
-        if max(time / total[name] for time, name in zip(found, ("float32", "int8"), strict=True)) >= 0.005:
-            cells = (f"{time:.3f} ({time / total[name]:.0%})" for time, name in zip(found, total, strict=True))
+        times = [operations[name].get(kind, 0.0) for name in ("float32", "int8")]
+        if max(time / total[name] for time, name in zip(times, ("float32", "int8"), strict=True)) >= 0.005:
+            cells = (f"{time:.3f} ({time / total[name]:.0%})" for time, name in zip(times, total, strict=True))
             yield f"| {kind} | {' | '.join(cells)} |"
 
 
 def _moments(reports: Mapping[str, ValidationReport], axis: str) -> Iterator[str]:
-    found = {name: reports[name].metrics for name in ("float32", "int8")}
+    metrics = {name: reports[name].metrics for name in ("float32", "int8")}
 
     def value(name: str, metric: str) -> float:
-        estimate: Estimate = found[name][f"physics/{axis}_{metric}"]
+        estimate: Estimate = metrics[name][f"physics/{axis}_{metric}"]
         return estimate.value
 
     reference = [value("float32", metric) - value("float32", f"{metric}_shift") for metric in ("mean", "std")]
     yield f"{reference[0]:.2f} / {reference[1]:.2f}"
-    for name in found:
+    for name in metrics:
         yield f"{value(name, 'mean'):.2f} / {value(name, 'std'):.2f}"
 
 
