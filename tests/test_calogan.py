@@ -13,12 +13,12 @@ from calogan.generation import generator, model_folder
 def test_a_model_is_loaded_in_the_precision_asked_for_or_the_smallest_it_has(tiny_model: Path, tmp_path: Path) -> None:
     energy = np.array([10.0, 200.0], dtype=np.float32)
     model_folder.copy(tiny_model, tmp_path / "half", precisions=("float32", "bfloat16"))
-    for folder, asked, expected in (
+    for folder, precision, expected in (
         (tiny_model, "", "int8"),
         (tiny_model, "float32", "float32"),
         (tmp_path / "half", "", "bfloat16"),
     ):
-        loaded = calogan.load_model(folder, precision=asked)
+        loaded = calogan.load_model(folder, precision=precision)
         assert loaded.precision == expected
         again = generator.load(folder, precision=expected).sample(energy, seed=3)
         np.testing.assert_array_equal(loaded.sample(energy, seed=3).showers, again.showers)

@@ -24,10 +24,10 @@ def test_what_a_file_leaves_out_has_its_default(tmp_path: Path) -> None:
 def test_a_search_can_be_asked_for_and_is_no_part_of_a_quantization(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text("[quantization]\ncalibration_showers = 32\ntune = true\n", encoding="utf-8")
-    asked = load_config(path).quantization
-    assert (asked.tune, asked.calibration_showers) == (True, 32)
-    assert asked.model_dump() == Quantization(calibration_showers=32).model_dump()
-    assert "tune" not in as_toml(quantization=asked)
+    quantization = load_config(path).quantization
+    assert (quantization.tune, quantization.calibration_showers) == (True, 32)
+    assert quantization.model_dump() == Quantization(calibration_showers=32).model_dump()
+    assert "tune" not in as_toml(quantization=quantization)
 
 
 def test_a_configuration_cannot_be_changed() -> None:
@@ -64,9 +64,9 @@ def test_a_configuration_cannot_be_changed() -> None:
 def test_a_wrong_file_is_told_what_is_wrong(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "wrong.toml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises(ConfigError, match=message) as error:
         load_config(path)
-    assert str(caught.value).startswith(str(path))
+    assert str(error.value).startswith(str(path))
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -42,21 +42,21 @@ def plant(path: Path, text: str) -> None:
 @pytest.mark.parametrize("name", [f"python{THIS}", "python3"])
 def test_the_interpreter_that_runs_is_taken(programs: Path, name: str) -> None:
     plant(programs / name, f'exec {sys.executable} "$@"')
-    made = make(programs, "--dry-run")
-    assert f"|| {name} -m venv {programs.parent}/venv" in made.stdout
+    process = make(programs, "--dry-run")
+    assert f"|| {name} -m venv {programs.parent}/venv" in process.stdout
 
 
 def test_without_a_supported_interpreter_it_says_which_are(programs: Path) -> None:
-    made = make(programs)
-    assert made.returncode == 2
-    assert "no supported Python: install one of " + " ".join(VERSIONS) in made.stderr
+    process = make(programs)
+    assert process.returncode == 2
+    assert "no supported Python: install one of " + " ".join(VERSIONS) in process.stderr
     assert not (programs.parent / "venv").exists()
 
 
 def test_an_interpreter_of_another_version_is_refused(programs: Path) -> None:
-    made = make(programs, f"PYTHON={sys.executable}", "VERSIONS=2.7 3.6")
-    assert made.returncode == 2
-    assert "install one of 2.7 3.6" in made.stderr
+    process = make(programs, f"PYTHON={sys.executable}", "VERSIONS=2.7 3.6")
+    assert process.returncode == 2
+    assert "install one of 2.7 3.6" in process.stderr
 
 
 def test_pip_is_used_unless_uv_is_there(programs: Path) -> None:

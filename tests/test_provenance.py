@@ -11,9 +11,9 @@ from calogan import provenance
 
 def test_hashes_are_sha256(tmp_path: Path) -> None:
     # FIPS 180-2, appendix B.1: the digest of "abc".
-    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     (tmp_path / "abc").write_bytes(b"abc")
-    assert provenance.sha256(tmp_path / "abc") == provenance.digest("abc") == known
+    assert provenance.sha256(tmp_path / "abc") == provenance.digest("abc") == digest
 
 
 def test_header_says_what_made_the_result(tmp_path: Path) -> None:

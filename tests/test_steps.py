@@ -73,8 +73,10 @@ def test_a_model_is_judged_on_the_test_part_only(config: Config, tiny_model: Pat
     assert report.gates["physics/auc_high_level"].verdict != "not measured"
 
     # With nearly all other showers gone from the file it is the same report.
-    kept = [parts["test"], *(parts[name][:1] for name in PARTS if name != "test")]
-    fewer = Events(np.concatenate([part.showers for part in kept]), np.concatenate([part.energy for part in kept]))
+    subsets = [parts["test"], *(parts[name][:1] for name in PARTS if name != "test")]
+    fewer = Events(
+        np.concatenate([part.showers for part in subsets]), np.concatenate([part.energy for part in subsets])
+    )
     path = write_events(tmp_path / "fewer.h5", fewer, header={})
     alone = config.model_copy(update={"data": config.data.model_copy(update={"path": str(path)})})
     assert steps.validate_model(alone, tiny_model, "int8").metrics == report.metrics
@@ -96,20 +98,20 @@ def test_quantizing_leaves_the_model_alone_when_told_to_write_elsewhere(
 
 def test_the_score_of_an_epoch_comes_with_the_metrics_it_is_made_of(geant4: Events, config: Config) -> None:
     other = Events(geant4.showers[100:] * np.float32(1.1), geant4.energy[100:])
-    found = steps.measure_showers(geant4[:100], other)
-    assert found.metrics["physics/sampling_fraction_shift"] == pytest.approx(0.1, abs=0.05)
+    result = steps.measure_showers(geant4[:100], other)
+    assert result.metrics["physics/sampling_fraction_shift"] == pytest.approx(0.1, abs=0.05)
     gates = load_gates()
-    excess = {name: gates[name].excess(value) for name, value in found.metrics.items()}
+    excess = {name: gates[name].excess(value) for name, value in result.metrics.items()}
     classifier = excess.pop("physics/auc_high_level")
-    assert found.score == pytest.approx(1 / (1 + 0.5 * np.mean(list(excess.values())) + 0.5 * classifier))
+    assert result.score == pytest.approx(1 / (1 + 0.5 * np.mean(list(excess.values())) + 0.5 * classifier))
 
 
 def test_the_pictures_of_a_training_show_geant4_beside_the_generator(geant4: Events) -> None:
-    found = steps.training_pictures(geant4[:60], geant4[60:])
-    assert list(found) == ["shower_shapes", "shower"]
-    titles = [part.get_suptitle() for part in found["shower"].subfigs]
+    pictures = steps.training_pictures(geant4[:60], geant4[60:])
+    assert list(pictures) == ["shower_shapes", "shower"]
+    titles = [part.get_suptitle() for part in pictures["shower"].subfigs]
     assert [title.split(",")[0] for title in titles] == ["Geant4", "generated"]
-    words = {text.get_text() for text in found["shower_shapes"].legends[0].get_texts()}
+    words = {text.get_text() for text in pictures["shower_shapes"].legends[0].get_texts()}
     assert words == {"Geant4", "generated"}
 
 

@@ -69,17 +69,19 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(environment: Path, tmp_path: Path) -> Run:
     """Runs a program of the environment in a folder of its own, with nothing of the repository in reach."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "RAY"))}
+    variables = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "RAY"))
+    }
     path = f"{environment}:{os.environ['PATH']}"
     folder = tmp_path / "work"
     folder.mkdir()
-    kept |= {"PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "RAY_USAGE_STATS_ENABLED": "0"}
+    variables |= {"PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "RAY_USAGE_STATS_ENABLED": "0"}
 
     def run_it(program: str, *arguments: str, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [environment / program, *arguments],
             cwd=folder,
-            env=kept | more,
+            env=variables | more,
             capture_output=True,
             text=True,
             check=False,
@@ -92,10 +94,10 @@ def run(environment: Path, tmp_path: Path) -> Run:
 
 def test_it_holds_the_data_of_the_package_and_the_drivers(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    listed = subprocess.run(
+    modules = subprocess.run(
         ["git", "ls-files", "calogan", "ray_jobs"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
-    assert set(listed) <= names
+    assert set(modules) <= names
     assert {"configs", "detectors", "gates", "models", "showers", "templates"} <= {
         name.split("/")[2] for name in names if name.startswith("calogan/data/")
     }
@@ -133,6 +135,6 @@ def serving(program: Path, folder: Path) -> Iterator[str]:
     with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr
         try:
-            yield next(found[1] for line in server.stderr if (found := re.search(r"documentation: (\S+)/docs", line)))
+            yield next(match[1] for line in server.stderr if (match := re.search(r"documentation: (\S+)/docs", line)))
         finally:
             server.send_signal(signal.SIGINT)

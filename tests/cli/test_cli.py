@@ -407,10 +407,10 @@ def endpoint(tiny_model: Path) -> Iterator[tuple[str, str]]:
     command = [sys.executable, "-c", MAIN, "serve", "--model", str(tiny_model), "--port", "0"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
-        told = process.stderr.readline() + process.stderr.readline()
-        found = re.search(r"key of the endpoint: (\w+) .* (http://\S+)/docs\ncurl .*/v1/showers", told)
-        assert found, told
-        key, address = found.groups()
+        output = process.stderr.readline() + process.stderr.readline()
+        match = re.search(r"key of the endpoint: (\w+) .* (http://\S+)/docs\ncurl .*/v1/showers", output)
+        assert match, output
+        key, address = match.groups()
         transport = httpx.HTTPTransport(retries=20)
         with httpx.Client(transport=transport) as client:
             assert client.get(f"{address}/health").is_success

@@ -8,8 +8,8 @@ from calogan.errors import RequestError
 
 def test_candidates_have_the_names_given_or_those_of_their_files(tmp_path: Path) -> None:
     (tmp_path / "a=b.h5").touch()
-    given = ("int8=x.h5", "x.h5", "runs/showers-*.h5", "others/*.h5", "*.h5", "p/", str(tmp_path / "a=b.h5"))
-    assert named_files(given) == {
+    arguments = ("int8=x.h5", "x.h5", "runs/showers-*.h5", "others/*.h5", "*.h5", "p/", str(tmp_path / "a=b.h5"))
+    assert named_files(arguments) == {
         "int8": "x.h5",
         "x": "x.h5",
         "showers": "runs/showers-*.h5",
@@ -30,13 +30,13 @@ def test_float32_showers_are_of_the_candidate_named_or_of_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
         (["int4=f.h5"], "no candidate is called 'int4'; there are int8, float16"),
         (["int8=f.h5", "g.h5"], "int8 has f.h5 already"),
         (["f.h5", "g.h5"], "int8 has f.h5 already; .* as a folder or a pattern"),
     ],
 )
-def test_float32_showers_that_fit_no_candidate_are_refused(given: list[str], message: str) -> None:
+def test_float32_showers_that_fit_no_candidate_are_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        float32_files(given, ("int8", "float16"))
+        float32_files(arguments, ("int8", "float16"))

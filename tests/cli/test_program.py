@@ -87,7 +87,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.mark.parametrize(
-    ("way", "code", "said"),
+    ("way", "code", "message"),
     [
         ("good", 0, ""),
         ("code", 5, ""),
@@ -99,10 +99,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
         ("--bogus", 2, "error: No such option '--bogus'. (see tried --help)\n"),
     ],
 )
-def test_every_error_is_one_line_and_its_exit_code(start: Start, way: str, code: int, said: str) -> None:
+def test_every_error_is_one_line_and_its_exit_code(start: Start, way: str, code: int, message: str) -> None:
     process = start(way)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (code, "", said)
+    assert (process.returncode, out, err) == (code, "", message)
 
 
 def test_a_bug_keeps_its_traceback(start: Start) -> None:

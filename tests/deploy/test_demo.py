@@ -168,24 +168,24 @@ def test_a_demo_that_is_stopped_leaves_no_process_however_often_it_is_told(
     number: signal.Signals, line: str, demo: ModuleType, stand_in: "subprocess.Popen[str]"
 ) -> None:
     assert stand_in.stdout
-    while line not in (said := stand_in.stdout.readline()):
-        assert said, "the demo has ended"
+    while line not in (output := stand_in.stdout.readline()):
+        assert output, "the demo has ended"
     os.killpg(stand_in.pid, number)
     # What make passes on, and somebody in a hurry.
     for again in (number, signal.SIGTERM, signal.SIGINT):
         time.sleep(0.3)
         stand_in.send_signal(again)
-    said = stand_in.stdout.read()
+    output = stand_in.stdout.read()
     assert stand_in.wait(timeout=60) == 128 + number
-    assert said.splitlines()[-1] == "stopped; nothing half-written is left"
-    assert "Traceback" not in said
+    assert output.splitlines()[-1] == "stopped; nothing half-written is left"
+    assert "Traceback" not in output
     assert not demo.marked()
 
 
 def test_a_demo_whose_screen_is_gone_leaves_no_process(demo: ModuleType, stand_in: "subprocess.Popen[str]") -> None:
     assert stand_in.stdout
-    while "working" not in (said := stand_in.stdout.readline()):
-        assert said, "the demo has ended"
+    while "working" not in (output := stand_in.stdout.readline()):
+        assert output, "the demo has ended"
     stand_in.stdout.close()
     stand_in.send_signal(signal.SIGHUP)
     assert stand_in.wait(timeout=60)
@@ -221,14 +221,14 @@ def test_a_command_that_is_not_installed_is_an_error(demo: ModuleType) -> None:
 
 
 def test_a_job_is_shown_without_what_the_client_of_ray_says(demo: ModuleType, screen: io.StringIO) -> None:
-    said = [
+    lines = [
         "2025-01-31 10:11:12,123\tINFO dashboard_sdk.py:338 -- Uploading package",
         "\x1b[36m(train pid=123)\x1b[0m 10:11:13  train      1/2 [flow]",
         "10:11:14  done",
     ]
-    demo.follow(["printf", "%s\n", *said], dict(os.environ))
+    demo.follow(["printf", "%s\n", *lines], dict(os.environ))
     assert screen.getvalue() == "10:11:13  train      1/2 [flow]\n10:11:14  done\n"
-    assert (demo.FOLDER / "job.log").read_text().splitlines() == said
+    assert (demo.FOLDER / "job.log").read_text().splitlines() == lines
 
 
 def test_a_job_that_fails_is_an_error_that_names_its_log(demo: ModuleType, screen: io.StringIO) -> None:

@@ -39,8 +39,8 @@ def commands(page: Path) -> Iterator[list[str]]:
 def parse(command: click.Command, arguments: list[str]) -> None:
     """Raise what a user would see, without running anything."""
     context = click.Context(command)
-    _, left, _ = command.make_parser(context).parse_args(list(arguments))
-    assert not left, f"{command.name}: unexpected {left}"
+    _, leftover, _ = command.make_parser(context).parse_args(list(arguments))
+    assert not leftover, f"{command.name}: unexpected {leftover}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -87,9 +87,9 @@ def test_an_unknown_page_is_refused_with_the_list_of_pages() -> None:
 
 
 def test_the_site_lists_every_page() -> None:
-    listed = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    pages = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     docs = ROOT / "docs"
-    assert listed == {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
+    assert pages == {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
 
 
 def test_the_site_takes_nothing_from_elsewhere() -> None:

@@ -13,9 +13,9 @@ def test_it_is_short() -> None:
 
 def test_the_rooms_are_those_of_the_package() -> None:
     command = [sys.executable, "-c", "import list_rooms; print(list_rooms.table())"]
-    made = subprocess.run(command, cwd=ROOT / "docs" / "scripts", capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(command, cwd=ROOT / "docs" / "scripts", capture_output=True, text=True, check=True).stdout
     shown = README.partition("<!-- rooms -->\n")[2].partition("<!-- end of rooms -->")[0]
-    assert shown == made, "README's rooms are not those of the package; make them anew: make docs PAGE=rooms"
+    assert shown == output, "README's rooms are not those of the package; make them anew: make docs PAGE=rooms"
 
 
 def test_its_python_runs_as_written(tmp_path: Path) -> None:

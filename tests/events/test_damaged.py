@@ -72,12 +72,12 @@ def claiming(n: int, *inner: int) -> Put:
 def far_behind(shower: int, value: float, scale: float = 1) -> Put:
     """300 compressed showers, one of them with a bad cell, beyond those read to detect the format."""
 
-    def put(file: h5py.File, name: str) -> None:
+    def write_link(file: h5py.File, name: str) -> None:
         cells = np.repeat(column(*GRID, cell=0.12 * scale)[:1], 300, axis=0)
         cells[shower, 24, 24, 24] = value
         file.create_dataset(name, data=cells, chunks=(64, *GRID), compression="gzip", compression_opts=1)
 
-    return put
+    return write_link
 
 
 def unknown_filter(file: h5py.File, name: str) -> None:
@@ -290,9 +290,9 @@ DAMAGES: list[tuple[str, Make, str]] = [
 def test_damage_to_a_file_is_reported(make: Make, message: str, tmp_path: Path) -> None:
     path = tmp_path / "ein Schauer ½ {x} %s.h5"
     make(path)
-    with pytest.raises(EventsError) as caught:
+    with pytest.raises(EventsError) as error:
         read_events(path)
-    text = str(caught.value)
+    text = str(error.value)
     assert text.startswith(f"{path}: {message}")
     assert len(text) < 1500
     text.encode()
@@ -327,9 +327,9 @@ FORCED: list[tuple[Make, str, str]] = [
 @pytest.mark.parametrize(("make", "format", "message"), FORCED)
 def test_a_format_that_does_not_fit_is_reported(make: Make, format: str, message: str, tmp_path: Path) -> None:
     make(tmp_path / "showers.h5")
-    with pytest.raises(EventsError) as caught:
+    with pytest.raises(EventsError) as error:
         open_events(tmp_path / "showers.h5", format=format)
-    assert str(caught.value).startswith(f"{tmp_path / 'showers.h5'}: {message}")
+    assert str(error.value).startswith(f"{tmp_path / 'showers.h5'}: {message}")
 
 
 def test_a_format_that_does_not_exist_is_reported(tmp_path: Path) -> None:

@@ -103,13 +103,13 @@ def test_datasets_may_be_elsewhere(plain: Events, write_as: Write, tmp_path: Pat
     source = h5py.VirtualSource(str(there / "deep.h5"), "a/b", shape=plain.showers.shape)
     joined = h5py.VirtualLayout(shape=plain.showers.shape, dtype=np.float32)
     joined[:] = source
-    for put in (h5py.ExternalLink(str(there / "deep.h5"), "a/b"), joined):
+    for link in (h5py.ExternalLink(str(there / "deep.h5"), "a/b"), joined):
         with h5py.File(path, "a") as file:
             del file["showers"]
-            if isinstance(put, h5py.VirtualLayout):
-                file.create_virtual_dataset("showers", put)
+            if isinstance(link, h5py.VirtualLayout):
+                file.create_virtual_dataset("showers", link)
             else:
-                file["showers"] = put
+                file["showers"] = link
         np.testing.assert_allclose(read_events(path).showers, plain.showers, rtol=1e-6)
 
 

@@ -53,14 +53,14 @@ def test_a_production_is_read_in_order_and_matches_its_manifest(tmp_path: Path) 
     assert productions.check_manifest(tmp_path / "p") == []
 
 
-@pytest.mark.parametrize("lost", ["showers-00000.h5", "showers-00002.h5", MANIFEST])
-def test_only_lost_shards_are_made_again(tmp_path: Path, lost: str) -> None:
+@pytest.mark.parametrize("file", ["showers-00000.h5", "showers-00002.h5", MANIFEST])
+def test_only_lost_shards_are_made_again(tmp_path: Path, file: str) -> None:
     produce(tmp_path / "p")
     before = checksums(tmp_path / "p")
-    (tmp_path / "p" / lost).unlink()
+    (tmp_path / "p" / file).unlink()
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "p").glob("*.h5")}
     missing = produce(tmp_path / "p")
-    assert [shard.file for shard in missing] == ([lost] if lost != MANIFEST else [])
+    assert [shard.file for shard in missing] == ([file] if file != MANIFEST else [])
     assert checksums(tmp_path / "p") == before
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 

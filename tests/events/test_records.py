@@ -74,9 +74,9 @@ OF_SHOWER_9 = "cell is not a finite number (shower 9); expected energies in GeV"
     ],
 )
 def test_invalid_arrays_are_refused_with_the_reason(cells: ArrayLike, energy: ArrayLike, message: str) -> None:
-    with pytest.raises(EventsError, match=re.escape(message)) as caught:
+    with pytest.raises(EventsError, match=re.escape(message)) as error:
         checked_events(cells, energy, origin="here", first=8)
-    assert str(caught.value).startswith("here: ")
+    assert str(error.value).startswith("here: ")
 
 
 def test_the_reported_negative_cell_belongs_to_the_reported_shower() -> None:

@@ -43,14 +43,14 @@ def order(source: Events | OnDisk, size: int, seed: int = 0, **options: int) -> 
 @settings(max_examples=60, deadline=None)
 def test_every_shower_is_given_once_but_for_the_rest(n: int, size: int, buffer: int, in_memory: bool) -> None:
     source = OnDisk(n)[0:n] if in_memory else OnDisk(n)
-    given_out = []
+    energies = []
     for batch in batches(source, size, np.random.default_rng(0), buffer=buffer):
         assert len(batch) == size
         np.testing.assert_array_equal(batch.showers[:, 0, 0, 0], batch.energy)
-        given_out += batch.energy.tolist()
-    assert len(given_out) == n // size * size
-    assert len(set(given_out)) == len(given_out)
-    assert set(given_out) <= set(range(1, n + 1))
+        energies += batch.energy.tolist()
+    assert len(energies) == n // size * size
+    assert len(set(energies)) == len(energies)
+    assert set(energies) <= set(range(1, n + 1))
 
 
 @pytest.mark.parametrize("source", [OnDisk(1000), OnDisk(1000)[0:1000]], ids=["disk", "memory"])
@@ -65,9 +65,9 @@ def test_the_generator_decides_the_order(source: Events | OnDisk) -> None:
 
 
 def test_batches_that_were_given_stay_as_they_are() -> None:
-    kept = list(batches(OnDisk(2000), 32, np.random.default_rng(0), buffer=256))
-    assert len(np.unique(np.concatenate([batch.energy for batch in kept]))) == 1984
-    assert len(np.unique(np.concatenate([batch.showers.ravel() for batch in kept]))) == 1984
+    copies = list(batches(OnDisk(2000), 32, np.random.default_rng(0), buffer=256))
+    assert len(np.unique(np.concatenate([batch.energy for batch in copies]))) == 1984
+    assert len(np.unique(np.concatenate([batch.showers.ravel() for batch in copies]))) == 1984
 
 
 @pytest.mark.parametrize(("buffer", "size"), [(128, 1), (128, 64), (256, 32), (512, 100), (512, 256)])
@@ -94,14 +94,14 @@ def test_a_pass_reads_everything_once() -> None:
 
 def test_stretches_are_read_while_a_batch_is_used() -> None:
     source = OnDisk(6400)
-    given_out = batches(source, 64, np.random.default_rng(0), buffer=128)
-    next(given_out)
+    stream_of_batches = batches(source, 64, np.random.default_rng(0), buffer=128)
+    next(stream_of_batches)
     end = time.monotonic() + 10
     # One for the shape, two that fill the buffer, one for which the batch made room, and those ahead of it.
     while len(source.read) < 4 + stream._AHEAD and time.monotonic() < end:
         time.sleep(0.001)
     assert len(source.read) == 4 + stream._AHEAD > 4
-    given_out.close()  # type: ignore[attr-defined]  # it is a generator
+    stream_of_batches.close()  # type: ignore[attr-defined]  # it is a generator
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("calogan-read")]
 
 
@@ -118,13 +118,13 @@ def test_an_error_of_the_reading_thread_comes_out() -> None:
 
 def test_a_batch_mixes_many_stretches_of_a_source_that_is_too_large_for_memory() -> None:
     batch_size, n = 256, 60_000
-    given_out = np.array(order(OnDisk(n), batch_size)) - 1
-    stretches = [len(set((row // 64).astype(int))) for row in given_out]
+    rows = np.array(order(OnDisk(n), batch_size)) - 1
+    stretches = [len(set((row // 64).astype(int))) for row in rows]
     # The default buffer holds 256 stretches: of 256 showers drawn from them, 162 different ones are expected.
     assert np.mean(stretches) > 155
     assert min(stretches) > 130
     # No batch is of one end of the source only.
-    assert given_out.mean(axis=1).std() < 3 * n / np.sqrt(12 * batch_size)
+    assert rows.mean(axis=1).std() < 3 * n / np.sqrt(12 * batch_size)
 
 
 def test_a_sample_in_memory_is_shuffled_exactly() -> None:
@@ -158,10 +158,10 @@ def test_files_are_streamed(geant4: Events, write_as: Write, tmp_path: Path) -> 
         write_events(tmp_path / "a.h5", geant4[:90], header={}),
         write_as("x50", tmp_path / "b.h5", geant4[90:]),
     ]
-    given_out = list(batches(open_events(files), 50, np.random.default_rng(0), buffer=130))
-    energy = np.concatenate([batch.energy for batch in given_out])
+    parts = list(batches(open_events(files), 50, np.random.default_rng(0), buffer=130))
+    energy = np.concatenate([batch.energy for batch in parts])
     place = {float(e): i for i, e in enumerate(geant4.energy)}
     rows = [place[float(e)] for e in energy]
     assert sorted(rows) == list(range(200))
-    showers = np.concatenate([batch.showers for batch in given_out])
+    showers = np.concatenate([batch.showers for batch in parts])
     np.testing.assert_allclose(showers, geant4.showers[rows], rtol=1e-6)

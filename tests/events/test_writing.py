@@ -154,8 +154,8 @@ def test_a_killed_write_leaves_the_old_file_and_a_hidden_one(plain: Events, tmp_
             assert writer.stdout.readline() == "written\n"
         writer.send_signal(signal.SIGKILL)
     assert path.read_bytes() == before
-    left, whole = sorted(entry.name for entry in tmp_path.iterdir())
-    assert re.fullmatch(r"\.showers\.h5\.\w+\.part", left)
+    part, whole = sorted(entry.name for entry in tmp_path.iterdir())
+    assert re.fullmatch(r"\.showers\.h5\.\w+\.part", part)
     assert whole == "showers.h5"
     assert open_events(tmp_path).paths == (path,)
     assert open_events(f"{tmp_path}/*").paths == open_events(f"{tmp_path}/**").paths == (path,)

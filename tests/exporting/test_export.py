@@ -55,7 +55,7 @@ def test_the_export_has_a_description(tiny_model: Path, tmp_path: Path) -> None:
 def test_an_export_that_computes_something_else_is_refused(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_format: str
 ) -> None:
-    monkeypatch.setattr(export, "compute_showers", lambda *given: np.roll(compute_showers(*given), 1, axis=1))
+    monkeypatch.setattr(export, "compute_showers", lambda *arguments: np.roll(compute_showers(*arguments), 1, axis=1))
     with pytest.raises(ModelError, match="computes other showers than the model"):
         export.export(tiny_model, "int8", file_format, tmp_path / "wrong")
     assert not list(tmp_path.iterdir())

@@ -27,10 +27,10 @@ def run(path: Path, output: str, **inputs: NDArray[np.float32]) -> NDArray[np.fl
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(definition, name="")
         with tf.compat.v1.Session(graph=graph) as session:
-            found: NDArray[np.float32] = session.run(
+            values: NDArray[np.float32] = session.run(
                 f"out_{output}:0", {f"{name}:0": value for name, value in inputs.items()}
             )
-    return found
+    return values
 
 
 def test_frozen_graphs_compute_what_the_keras_model_does(tiny_model: Path, model: lean.Lean) -> None:

@@ -78,11 +78,11 @@ class TestReproducible:
         assert all((mine != theirs).any() for mine, theirs in zip(other, showers[precision], strict=False))
 
     def test_showers_are_physical(self, precision: str, showers: dict[str, NDArray[np.float32]]) -> None:
-        found = showers[precision]
-        assert found.shape == (300, 25, 25, 25)
-        assert np.isfinite(found).all()
-        assert (found >= 0).all()
-        fraction = found.sum(axis=(1, 2, 3)) / ENERGIES
+        sample = showers[precision]
+        assert sample.shape == (300, 25, 25, 25)
+        assert np.isfinite(sample).all()
+        assert (sample >= 0).all()
+        fraction = sample.sum(axis=(1, 2, 3)) / ENERGIES
         assert 0.005 < np.median(fraction) < 0.1
 
 
@@ -186,9 +186,9 @@ def test_the_tail_takes_the_integers_and_their_step_for_the_outputs(tiny_model: 
         (outputs,) = splice(tiny_model / description.network_files[precision], ("outputs",), features=features)
         with tf.compat.v1.Session(graph=graph) as session:
             exact = session.run(outputs, dict(zip(inputs, (energy, latent), strict=True)))
-    found, step, _ = generator.load(tiny_model, precision=precision)._compute(energy, latent)
-    assert found.dtype == (np.int8 if precision == "int8" else np.float32)
-    np.testing.assert_allclose(found.astype(np.float32) * step, exact, rtol=1e-6)
+    integers, step, _ = generator.load(tiny_model, precision=precision)._compute(energy, latent)
+    assert integers.dtype == (np.int8 if precision == "int8" else np.float32)
+    np.testing.assert_allclose(integers.astype(np.float32) * step, exact, rtol=1e-6)
 
 
 WITHOUT_ONEDNN = """

@@ -60,8 +60,8 @@ def test_an_altered_file_is_not_copied(name: str, copied: Path, tmp_path: Path) 
 def test_a_model_may_go_without_its_weights(copied: Path, tmp_path: Path) -> None:
     (copied / model_folder.WEIGHTS).unlink()
     described = model_folder.read(copied)
-    kept = {name: hash_ for name, hash_ in described.sha256.items() if name != model_folder.WEIGHTS}
-    model_folder.write(copied, described.model_copy(update={"sha256": kept}))
+    hashes = {name: hash_ for name, hash_ in described.sha256.items() if name != model_folder.WEIGHTS}
+    model_folder.write(copied, described.model_copy(update={"sha256": hashes}))
     model_folder.copy(copied, tmp_path / "again")
     assert not (tmp_path / "again" / model_folder.WEIGHTS).exists()
 
@@ -116,9 +116,9 @@ def test_a_model_is_found_by_its_folder_or_not_at_all(tiny_model: Path, tmp_path
 
 
 def test_a_model_that_came_with_the_package_cannot_be_written_to(copied: Path) -> None:
-    for given in ("lean", data_file("models", "lean")):
+    for name in ("lean", data_file("models", "lean")):
         with pytest.raises(ModelError, match=r"lean is a packaged model, which stays as it is; .* --out FOLDER"):
-            model_folder.find_writable(given)
+            model_folder.find_writable(name)
     assert model_folder.find_writable(copied) == copied
 
 
@@ -213,9 +213,9 @@ for n in itertools.count():
     shutil.rmtree(folder, ignore_errors=True)
     old = model_folder.copy(source, folder)
     if not (child := os.fork()):
-        left = itertools.count(n, -1)
+        calls = itertools.count(n, -1)
         def hook(event, arguments):
-            if event in ("open", "os.rename", "os.remove") and str(folder) in str(arguments[0]) and next(left) == 0:
+            if event in ("open", "os.rename", "os.remove") and str(folder) in str(arguments[0]) and next(calls) == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
         sys.addaudithook(hook)
         model_folder.replace_network(folder, old, b"another", {})
@@ -233,10 +233,10 @@ def test_whenever_it_is_killed_the_model_is_whole(tiny_model: Path, tmp_path: Pa
     command = [sys.executable, "-c", KILLED, str(tiny_model), str(tmp_path / "copy")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    seen = [line.split()[1] for line in done.stdout.splitlines()]
-    assert seen == sorted(seen, reverse=True)
-    assert seen.count("old") > 5
-    assert seen.count("new") >= 2
+    states = [line.split()[1] for line in done.stdout.splitlines()]
+    assert states == sorted(states, reverse=True)
+    assert states.count("old") > 5
+    assert states.count("new") >= 2
 
 
 def alter(path: Path) -> None:

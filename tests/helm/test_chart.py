@@ -45,7 +45,7 @@ def render(values: Json = LEAST, **release: Any) -> dict[str, Json]:
     texts = {Path(path).name: text for path, text in chart().render(values=values, **options).items()}
     # Raises if a template holds more than one object.
     objects = {name: yaml.safe_load(text) for name, text in texts.items() if name.endswith(".yaml")}
-    return {name: found for name, found in objects.items() if found}
+    return {name: content for name, content in objects.items() if content}
 
 
 def pod_templates(objects: dict[str, Json]) -> dict[str, Json]:
@@ -104,10 +104,10 @@ def documented_values() -> list[str]:
     path: list[str] = []
     comment = ""
     for line in (CHART / "values.yaml").read_text().splitlines():
-        if found := re.fullmatch(r"\s*# -- (.+)", line):
-            comment = found[1]
-        elif found := re.match(r"( *)([A-Za-z]\w*):", line):
-            path[len(found[1]) // 2 :] = [found[2]]
+        if match := re.fullmatch(r"\s*# -- (.+)", line):
+            comment = match[1]
+        elif match := re.match(r"( *)([A-Za-z]\w*):", line):
+            path[len(match[1]) // 2 :] = [match[2]]
             if comment:
                 default: Any = chart().values
                 for key in path:
@@ -334,9 +334,9 @@ def test_serve_config_is_valid(values: Json) -> None:
     assert parsed.proxy_location == "EveryNode"
     # Pydantic drops what it does not know, so the fields are compared by name.
     assert parsed.model_dump(exclude_unset=True, mode="json").keys() == config.keys()
-    for application, given in zip(parsed.applications, config["applications"], strict=True):
-        assert application.model_fields_set == given.keys()
-        for deployment, settings in zip(application.deployments, given.get("deployments", []), strict=True):
+    for application, entry in zip(parsed.applications, config["applications"], strict=True):
+        assert application.model_fields_set == entry.keys()
+        for deployment, settings in zip(application.deployments, entry.get("deployments", []), strict=True):
             assert deployment.model_fields_set == settings.keys()
 
 
@@ -345,13 +345,13 @@ def test_applications_are_those_of_the_demo() -> None:
     assert serve_config(render())["applications"] == demo["applications"]
 
 
-def closed(schema: object) -> object:
+def strict(schema: object) -> object:
     """Turn a schema of a CustomResourceDefinition into JSON schema that refuses what the API server would drop."""
     if isinstance(schema, list):
-        return [closed(part) for part in schema]
+        return [strict(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    result = {key: closed(part) for key, part in schema.items() if not key.startswith("x-kubernetes-")}
+    result = {key: strict(part) for key, part in schema.items() if not key.startswith("x-kubernetes-")}
     if schema.get("x-kubernetes-int-or-string"):
         result.pop("anyOf", None)
         result["type"] = ["integer", "string"]
@@ -369,7 +369,7 @@ def ray_service_schema() -> Json:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     definition = yaml.load((Path(folder) / "ray.io_rayservices.yaml").read_text(), loader)  # noqa: S506 - safe loaders
     (version,) = [entry for entry in definition["spec"]["versions"] if entry["name"] == "v1"]
-    schema = closed(version["schema"]["openAPIV3Schema"])
+    schema = strict(version["schema"]["openAPIV3Schema"])
     assert isinstance(schema, dict)
     schema["properties"]["metadata"] = {"type": "object"}
     return schema
@@ -393,7 +393,7 @@ def test_kuberay_schema_refuses_what_it_does_not_know(ray_service_schema: Json) 
     service = render()["rayservice.yaml"]
     service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["restart"] = "Never"
     service["spec"]["rayClusterConfig"]["authOptions"]["mode"] = "open"
-    found = complaints(ray_service_schema, service)
-    assert len(found) == 2
-    assert "'restart' was unexpected" in " ".join(found)
-    assert "'open' is not one of" in " ".join(found)
+    problems = complaints(ray_service_schema, service)
+    assert len(problems) == 2
+    assert "'restart' was unexpected" in " ".join(problems)
+    assert "'open' is not one of" in " ".join(problems)

@@ -20,7 +20,7 @@ def instructions() -> list[Instruction]:
     text = re.sub(r"^#.*\n", "", DOCKERFILE.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
     pairs = [tuple(line.split(None, 1)) for line in text.splitlines() if line.strip()]
     defaults = dict(value.split("=", 1) for name, value in pairs if name == "ARG")
-    return [(name, re.sub(r"\$\{(\w+)\}", lambda found: defaults[found[1]], value)) for name, value in pairs]
+    return [(name, re.sub(r"\$\{(\w+)\}", lambda match: defaults[match[1]], value)) for name, value in pairs]
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def test_package_is_installed_with_the_constraints_of_its_python(instructions: l
 
 
 def test_drivers_are_installed_with_the_package(instructions: list[Instruction]) -> None:
-    copied = [part for name, value in instructions if name == "COPY" for part in value.split()[:-1]]
-    assert {"calogan", "ray_jobs"} < set(copied)
+    sources = [part for name, value in instructions if name == "COPY" for part in value.split()[:-1]]
+    assert {"calogan", "ray_jobs"} < set(sources)
 
 
 def test_user_is_the_number_the_chart_runs_as(final_stage: list[Instruction]) -> None:

@@ -85,8 +85,8 @@ class ToyOfCells(GeneratorNetwork):
         self.network = keras.Model(*image(logits, 8, self.latent_size))
         self.tail = build_generator(Network(width=8))  # its own network is not used
 
-    def adapt(self, **known: NDArray[Any]) -> None:
-        self.tail.adapt(**known)
+    def adapt(self, **statistics: NDArray[Any]) -> None:
+        self.tail.adapt(**statistics)
 
     def prepare(self, energy: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
         return condition(energy, latent), 0.02 / 25 * energy[:, None] * ops.ones((1, 25))
@@ -113,7 +113,7 @@ def closeness(reference: Events, candidate: Events) -> Scored:
     return Scored(1 / (1 + abs(float(candidate.showers.mean() / reference.showers.mean()) - 1)), {})
 
 
-def made(geant4: Events, config: Config, folder: Path) -> TrainingResult:
+def train_and_quantize(geant4: Events, config: Config, folder: Path) -> TrainingResult:
     """Train, freeze and quantize."""
     tf.config.run_functions_eagerly(True)  # compiling the published discriminator would take most of the time
     try:
@@ -136,7 +136,7 @@ def test_a_family_of_this_file_is_trained_frozen_quantized_and_sampled(geant4: E
         "batch_size = 4\nsteps_per_epoch = 1\ngenerator_rate = 1e-7\n"
     )
     config = load_config(tmp_path / "toy.toml")
-    trained = made(geant4, config, tmp_path)
+    trained = train_and_quantize(geant4, config, tmp_path)
     assert [(epoch.stage, epoch.score is not None) for epoch in trained.history] == [
         ("distance", False),
         ("distance", True),
@@ -149,22 +149,22 @@ def test_a_family_of_this_file_is_trained_frozen_quantized_and_sampled(geant4: E
     assert (described.family, described.latent_size, described.width) == ("toy", 6, 16)
     assert not (tmp_path / "model" / model_folder.CELLS).exists()
     energy = np.array([20, 100, 400], np.float32)
-    found = samples(tmp_path / "model", energy)
+    results = samples(tmp_path / "model", energy)
     model = load_generator_network(tmp_path / "model", described)
     assert isinstance(model, Toy)
     expected = model(energy, latent_numbers(3, seed=1, model=described))
-    np.testing.assert_allclose(found["float32"].showers, expected, rtol=1e-3, atol=1e-6)
-    assert found["float32"].showers.sum() > 0
+    np.testing.assert_allclose(results["float32"].showers, expected, rtol=1e-3, atol=1e-6)
+    assert results["float32"].showers.sum() > 0
     counted = count_operations(read_graph(tmp_path / "model" / described.network_files["int8"]))
     assert (counted.integer_convolutions, counted.integer_products, counted.float_arithmetic) == (2, 1, 0)
-    moved = np.abs(found["int8"].showers - found["float32"].showers).sum() / found["float32"].showers.sum()
-    assert moved < 0.2
+    difference = np.abs(results["int8"].showers - results["float32"].showers).sum() / results["float32"].showers.sum()
+    assert difference < 0.2
 
 
 def test_the_tables_of_a_family_draw_its_cells(geant4: Events, tmp_path: Path) -> None:
     training = Training(adversarial_epochs=1, batch_size=4, steps_per_epoch=1)
     config = Config(name="cells", network=Network(family="toy-of-cells"), training=training)
-    assert [epoch.stage for epoch in made(geant4, config, tmp_path).history] == ["adversarial"]
+    assert [epoch.stage for epoch in train_and_quantize(geant4, config, tmp_path).history] == ["adversarial"]
     described = model_folder.read(tmp_path / "model")
     assert model_folder.CELLS in described.files("int8")
     model = load_generator_network(tmp_path / "model", described)
@@ -172,8 +172,8 @@ def test_the_tables_of_a_family_draw_its_cells(geant4: Events, tmp_path: Path) -
     # The template is what the training showers tell: it was zero, and the adversary may not move it.
     np.testing.assert_array_equal(model.tail.template, lean.template(survey(geant4[:16]).mean_shower))
     energy = np.array([20, 100, 400], np.float32)
-    for found in samples(tmp_path / "model", energy).values():
-        totals = found.showers.sum(axis=(1, 2), dtype=np.float64)
+    for sample in samples(tmp_path / "model", energy).values():
+        totals = sample.showers.sum(axis=(1, 2), dtype=np.float64)
         # What is below the threshold of the read-out is lost.
         np.testing.assert_allclose(totals, np.repeat(0.02 / 25 * energy[:, None], 25, axis=1), rtol=0.05)
 

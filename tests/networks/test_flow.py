@@ -35,9 +35,9 @@ def forward(model: LayerFlow, x: NDArray[np.float32], condition: NDArray[np.floa
     """Sticks to normal numbers, by the couplings one by one: the direction whose density `log_likelihood` gives."""
     for order, block in zip(model.orders, model.blocks, strict=True):
         x = x[:, order]
-        fixed, moved = x[:, : model.half], x[:, model.half :]
+        fixed, rest = x[:, : model.half], x[:, model.half :]
         scale, shift = np.split(np.asarray(block(np.concatenate([fixed, condition], axis=1))), 2, axis=1)
-        x = np.concatenate([fixed, moved * np.exp(1.5 * np.tanh(scale / 1.5)) + shift], axis=1)
+        x = np.concatenate([fixed, rest * np.exp(1.5 * np.tanh(scale / 1.5)) + shift], axis=1)
     return x
 
 

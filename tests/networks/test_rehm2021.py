@@ -72,9 +72,9 @@ def test_the_discriminator_answers_probability_energy_and_sum(discriminator: ker
 @pytest.mark.parametrize(("there", "back"), rehm2021._BRANCHES[1:])
 def test_a_branch_brings_its_axes_back(there: tuple[int, ...], back: tuple[int, ...]) -> None:
     image: NDArray[np.float32] = np.random.default_rng(1).random((1, 2, 3, 4), np.float32)
-    moved = keras.layers.Permute(there)(image)
-    assert moved.shape != image.shape
-    np.testing.assert_array_equal(keras.layers.Permute(back)(moved), image)
+    permuted = keras.layers.Permute(there)(image)
+    assert permuted.shape != image.shape
+    np.testing.assert_array_equal(keras.layers.Permute(back)(permuted), image)
 
 
 def test_each_branch_has_another_axis_as_channels() -> None:
@@ -111,13 +111,13 @@ def test_an_adversary_may_move_all_of_the_published_network(model: rehm2021.Rehm
 
 def test_a_view_for_the_discriminator_is_not_saved_with_the_weights(model: rehm2021.Rehm2021, tmp_path: Path) -> None:
     """Keras saves whatever a model holds on to."""
-    saved: list[set[str]] = []
+    datasets: list[set[str]] = []
     for name in ("before", "after"):
         path = tmp_path / f"{name}.weights.h5"
         model.save_weights(path)
         names: set[str] = set()
         with h5py.File(path) as file:
             file.visit(names.add)
-        saved.append(names)
+        datasets.append(names)
         model.discriminator_view()
-    assert saved[0] == saved[1]
+    assert datasets[0] == datasets[1]

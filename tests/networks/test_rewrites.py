@@ -121,9 +121,9 @@ def test_normalisation_around_a_transposed_convolution_folds(
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_only_the_shift_before_a_padded_convolution_is_left(activation: str, padding: str) -> None:
     network = functional((6, 6, 3), *block((3, 3), "same", activation), layers.Conv2D(2, 2, padding=padding))
-    left = [operation.name.partition("_")[0] for operation in lower(network, integer=True).operations]
-    assert left.count("add") == (padding == "same" and activation != "none")
-    assert "multiply" not in left
+    names = [operation.name.partition("_")[0] for operation in lower(network, integer=True).operations]
+    assert names.count("add") == (padding == "same" and activation != "none")
+    assert "multiply" not in names
 
 
 def test_layers_without_a_rule_are_kept() -> None:
@@ -165,16 +165,16 @@ def test_the_published_network_is_the_same_with_fewer_operations(published: kera
     assert (layers.Conv2DTranspose in kinds(lowered)) is not integer
     assert lowered.count_params() <= published.count_params()
     assert_equal(published, lowered, scale=3.0)
-    for weight, kept in zip(published.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(weight, kept)
+    for weight, original in zip(published.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, original)
 
 
 def features(network: keras.Model, n: int) -> NDArray[np.float32]:
     return np.random.default_rng(3).standard_normal((n, *network.input_shape[1:]), np.float32)
 
 
-@pytest.mark.parametrize(("integer", "left"), [(True, 0), (False, 1)])
-def test_a_lowered_network_quantizes_fully(integer: bool, left: int) -> None:
+@pytest.mark.parametrize(("integer", "remaining"), [(True, 0), (False, 1)])
+def test_a_lowered_network_quantizes_fully(integer: bool, remaining: int) -> None:
     # The blocks of the published network, small.
     network = functional(
         (20,),
@@ -188,5 +188,5 @@ def test_a_lowered_network_quantizes_fully(integer: bool, left: int) -> None:
     )
     definition = compress(lower(network, integer=integer), features(network, 16), Quantization())
     operations = count_operations(definition)
-    assert operations.float_arithmetic == left
+    assert operations.float_arithmetic == remaining
     assert (operations.integer_convolutions, operations.integer_products) == (3 + 4 * integer, 1)

@@ -87,7 +87,7 @@ def test_precisions_mix_and_what_is_kept_is_closer_to_float32(
     assert (counted.float_arithmetic, counted.bfloat16_arithmetic) == (2, 0)
     exact = np.asarray(network(features))
     errors = [
-        np.std(run(found, features) - exact) for found in (definition, compress(network, features, Quantization()))
+        np.std(run(graph, features) - exact) for graph in (definition, compress(network, features, Quantization()))
     ]
     assert errors[0] < errors[1]
     everything = compress(network, features, Quantization(keep_float32=tuple(NAMES)))
@@ -106,7 +106,7 @@ def test_bfloat16_is_mixed_in_where_the_processor_has_it(network: keras.Model, f
     assert (counted.float_arithmetic, counted.bfloat16_arithmetic) == (3, 1)
     exact = np.asarray(network(features))
     int8 = compress(network, features, Quantization())
-    errors = [np.std(run(found, features) - exact) for found in (definition, int8)]
+    errors = [np.std(run(graph, features) - exact) for graph in (definition, int8)]
     assert errors[0] < errors[1]
 
 
@@ -159,7 +159,7 @@ def test_smoothing_scales_the_activations_and_keeps_int8(network: keras.Model, f
 def test_the_same_configuration_gives_the_same_network(features: NDArray[np.float32]) -> None:
     network = original()
     twice = [compress(rewrites.lower(network, integer=True), features, Quantization()) for _ in range(2)]
-    assert len({found.SerializeToString(deterministic=True) for found in twice}) == 1
+    assert len({definition.SerializeToString(deterministic=True) for definition in twice}) == 1
 
 
 def test_an_unknown_operation_is_answered_with_the_known_ones(
@@ -182,7 +182,7 @@ def test_an_operation_that_was_exported_under_another_name_is_told_of(
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("quantization", "message"),
     [
         (Quantization(keep_bfloat16=("dense 2",)), "dense 2 was to be kept in bfloat16, but .* made it float32"),
         (Quantization(smooth=0.5), "SmoothQuant was asked for, but"),
@@ -191,7 +191,7 @@ def test_an_operation_that_was_exported_under_another_name_is_told_of(
 def test_a_result_that_is_not_what_was_asked_for_is_refused(
     network: keras.Model,
     features: NDArray[np.float32],
-    asked: Quantization,
+    quantization: Quantization,
     message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -202,7 +202,7 @@ def test_a_result_that_is_not_what_was_asked_for_is_refused(
 
     monkeypatch.setattr("neural_compressor.tensorflow.quantize_model", unchanged)
     with pytest.raises(QuantizationError, match=message):
-        compress(network, features, asked)
+        compress(network, features, quantization)
 
 
 def test_an_operation_that_became_int8_all_the_same_is_refused(
@@ -220,15 +220,15 @@ def test_numbers_of_8_bits_are_reshaped_as_they_stand(
     float32 = network(features).numpy()
     copy = keras.models.clone_model(network)
     copy.set_weights(network.get_weights())
-    handed_on = compress(network, features, Quantization())
+    integers = compress(network, features, Quantization())
     monkeypatch.setattr("calogan.quantization.neural_compressor.hand_on_integers", lambda definition: definition)
     converted = compress(copy, features, Quantization())
-    kinds = [Counter(node.op for node in definition.node) for definition in (handed_on, converted)]
-    assert [found["Dequantize"] for found in kinds] == [1, 2]
-    assert [found["QuantizeV2"] for found in kinds] == [1, 2]
-    (reshape,) = (node for node in handed_on.node if node.op == "Reshape")
+    counts = [Counter(node.op for node in definition.node) for definition in (integers, converted)]
+    assert [count["Dequantize"] for count in counts] == [1, 2]
+    assert [count["QuantizeV2"] for count in counts] == [1, 2]
+    (reshape,) = (node for node in integers.node if node.op == "Reshape")
     assert reshape.attr["T"].type == tf.quint8.as_datatype_enum  # what a ReLU leaves, in all 8 bits
-    errors = [np.sqrt(np.mean((run(found, features) - float32) ** 2)) for found in (handed_on, converted)]
+    errors = [np.sqrt(np.mean((run(graph, features) - float32) ** 2)) for graph in (integers, converted)]
     assert errors[0] < errors[1]
 
 

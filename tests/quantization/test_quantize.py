@@ -61,16 +61,16 @@ def test_the_model_says_how_it_was_quantized(tiny_model: Path) -> None:
 def test_only_the_showers_asked_for_calibrate(
     tiny_model: Path, geant4: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[np.ndarray[Any, Any]] = []
+    batches: list[np.ndarray[Any, Any]] = []
 
     def record(model: str, settings: object, loader: Any, calib_iteration: int) -> None:
-        seen.extend(features for features, _ in loader)
-        assert calib_iteration == len(seen) == len(loader)
+        batches.extend(features for features, _ in loader)
+        assert calib_iteration == len(batches) == len(loader)
 
     monkeypatch.setattr(COMPRESS, record)
     with pytest.raises(QuantizationError, match="gave no model back"):
         quantize(tiny_model, geant4, Quantization(calibration_showers=32), tmp_path / "int8")
-    condition = np.concatenate(seen)[:, 0]
+    condition = np.concatenate(batches)[:, 0]
     np.testing.assert_allclose(np.exp(1.5 * condition) * 100, geant4.energy[:32], rtol=1e-5)
     assert not (tmp_path / "int8").exists()
 
@@ -142,9 +142,9 @@ def test_calogan_quantize_says_so_on_such_a_processor(
     for isa in ("AVX512F AVX2", "AVX512_VNNI AVX2"):
         monkeypatch.setattr("calogan.provenance.cpu", lambda isa=isa: {"model": "a processor", "isa": isa})
         done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
-        said = " ".join(done.output.split())
-        assert ("this processor has no AVX512_VNNI or AVX_VNNI (it has AVX512F AVX2)" in said) is ("VNNI" not in isa)
-        assert ("measured ratio to float32" in said) is ("VNNI" not in isa)
+        output = " ".join(done.output.split())
+        assert ("this processor has no AVX512_VNNI or AVX_VNNI (it has AVX512F AVX2)" in output) is ("VNNI" not in isa)
+        assert ("measured ratio to float32" in output) is ("VNNI" not in isa)
 
 
 def test_without_weights_there_is_nothing_to_quantize(tiny_model: Path, geant4: Events, tmp_path: Path) -> None:

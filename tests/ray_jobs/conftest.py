@@ -76,9 +76,9 @@ class Driver:
         self.process.communicate(timeout=30)
 
     def end(self) -> str:
-        """Wait for its end and return what it said."""
-        said, _ = self.process.communicate(timeout=900)
-        return said
+        """Wait for its end and return its output."""
+        output, _ = self.process.communicate(timeout=900)
+        return output
 
 
 @pytest.fixture

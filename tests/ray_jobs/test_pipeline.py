@@ -153,15 +153,15 @@ def cluster(write_config: Callable[..., Path], tmp_path_factory: pytest.TempPath
 
 def stop_marked(mark: str) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
-        found = []
+        targets = []
         for process in psutil.process_iter():
             try:
                 if process.environ().get(MARK) == mark and process.pid != os.getpid():
                     process.send_signal(number)
-                    found.append(process)
+                    targets.append(process)
             except psutil.Error:
                 continue
-        psutil.wait_procs(found, timeout=8)
+        psutil.wait_procs(targets, timeout=8)
 
 
 def errors(done: subprocess.CompletedProcess[str]) -> set[str]:
@@ -208,20 +208,20 @@ def test_the_pipeline_writes_a_summary(storage: Path) -> None:
 def test_the_pipeline_logs_a_parent_and_a_run_of_each_precision(cluster: Cluster, storage: Path) -> None:
     summary = json.loads((storage / "small" / "summary.json").read_text())
     runs = {run["info"]["run_id"]: run for run in cluster.runs()}
-    children = {name: runs[found["run_id"]] for name, found in summary["precisions"].items()}
+    children = {name: runs[entry["run_id"]] for name, entry in summary["precisions"].items()}
     names = {name: {metric["key"] for metric in run["data"]["metrics"]} for name, run in children.items()}
     assert names["float32"] == names["int8"]
     tags = {name: {tag["key"]: tag["value"] for tag in run["data"]["tags"]} for name, run in children.items()}
-    assert {name: found["precision"] for name, found in tags.items()} == {"float32": "float32", "int8": "int8"}
-    (parent,) = {found["mlflow.parentRunId"] for found in tags.values()}
-    listed = httpx.get(f"{cluster.mlflow}/api/2.0/mlflow/artifacts/list", params={"run_id": parent}).json()["files"]
-    assert "report.html" in {file["path"] for file in listed}
-    logged = {metric["key"] for metric in runs[parent]["data"]["metrics"]}
-    assert {"train/physics_score", "validation/sampling_fraction_shift"} <= logged
-    listed = httpx.get(
+    assert {name: values["precision"] for name, values in tags.items()} == {"float32": "float32", "int8": "int8"}
+    (parent,) = {values["mlflow.parentRunId"] for values in tags.values()}
+    files = httpx.get(f"{cluster.mlflow}/api/2.0/mlflow/artifacts/list", params={"run_id": parent}).json()["files"]
+    assert "report.html" in {file["path"] for file in files}
+    metrics = {metric["key"] for metric in runs[parent]["data"]["metrics"]}
+    assert {"train/physics_score", "validation/sampling_fraction_shift"} <= metrics
+    files = httpx.get(
         f"{cluster.mlflow}/api/2.0/mlflow/artifacts/list", params={"run_id": parent, "path": "images"}
     ).json()["files"]
-    pictures = {Path(file["path"]).name.split("+")[0] for file in listed}
+    pictures = {Path(file["path"]).name.split("+")[0] for file in files}
     assert pictures == {"train~shower_shapes", "train~shower"}
     assert {run["info"]["status"] for run in (runs[parent], *children.values())} == {"FINISHED"}
 
@@ -254,15 +254,17 @@ def test_a_pipeline_that_is_killed_resumes_in_its_run_trains_on_two_workers_and_
     first.kill()
     assert epochs() < 9
     second = start("pipeline", *arguments, **variables)
-    said = second.end()
-    assert second.process.returncode == 0, said
-    assert "2 workers with 1 cores each" in said
+    output = second.end()
+    assert second.process.returncode == 0, output
+    assert "2 workers with 1 cores each" in output
 
     runs = client.search_runs([experiment])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert parent.info.status == "FINISHED"
-    logged = [client.get_metric_history(parent.info.run_id, f"train/{loss}_loss") for loss in ("flow", "cell", "prior")]
-    assert {point.step for history in logged for point in history} == set(range(9))
+    histories = [
+        client.get_metric_history(parent.info.run_id, f"train/{loss}_loss") for loss in ("flow", "cell", "prior")
+    ]
+    assert {point.step for history in histories for point in history} == set(range(9))
     trials = quantization_trials.journal(quantization_trials.records_folder(load_config(config), model)).read_all()
     names = [run.info.run_name for run in runs if run is not parent]
     assert len(names) == len(trials) + 2  # and one of each precision
@@ -299,8 +301,8 @@ def test_train_writes_a_model_and_logs_it(cluster: Cluster, tmp_path: Path) -> N
     assert "physics score" in done.stdout
     run = cluster.runs()[0]
     assert (run["info"]["run_name"].startswith("train "), run["info"]["status"]) == (True, "FINISHED")
-    logged = {metric["key"] for metric in run["data"]["metrics"]}
-    assert {"train/flow_loss", "train/cell_loss", "train/physics_score"} <= logged
+    metrics = {metric["key"] for metric in run["data"]["metrics"]}
+    assert {"train/flow_loss", "train/cell_loss", "train/physics_score"} <= metrics
 
 
 def test_validate_writes_a_report_and_tells_by_its_exit(cluster: Cluster, tmp_path: Path) -> None:

@@ -77,18 +77,18 @@ def test_a_killed_search_goes_on_and_shows_what_nothing_beats(
     def records() -> dict[str, int]:
         return {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("out/*/candidates/*.json")}
 
-    def begun() -> set[str]:
+    def folders() -> set[str]:
         return {path.parent.name for path in tmp_path.glob("out/*/candidates/*/choices.json")}
 
     first = start("search", "--config", config, "--out", tmp_path / "out", "--parallel", 1)
-    first.wait_until(lambda: bool(records()) and len(begun()) == 2)
+    first.wait_until(lambda: bool(records()) and len(folders()) == 2)
     first.kill()
-    kept, interrupted = records(), begun()
+    earlier, interrupted = records(), folders()
     second = start("search", "--config", config, "--out", tmp_path / "out", "--parallel", 1)
-    said = second.end()
-    assert second.process.returncode == 0, said
-    assert f"{len(kept)} candidates done, {3 - len(kept)} to do" in said
-    assert kept.items() <= records().items()
+    output = second.end()
+    assert second.process.returncode == 0, output
+    assert f"{len(earlier)} candidates done, {3 - len(earlier)} to do" in output
+    assert earlier.items() <= records().items()
     assert len(records()) == 3
     assert interrupted <= {name.removesuffix(".json") for name in records()}
 
@@ -119,7 +119,7 @@ def test_a_choice_that_cannot_be_made_ends_the_job_before_it_begins(
     config = tmp_path / "tiny.toml"
     config.write_text(CONFIG.format(data=data).replace("network.depth", "network.dpeth"))
     driver = start("search", "--config", config, "--out", tmp_path / "out")
-    said = driver.end()
-    assert driver.process.returncode == 2, said
-    assert "error: search.choices: 'network.dpeth' is not a setting" in said
+    output = driver.end()
+    assert driver.process.returncode == 2, output
+    assert "error: search.choices: 'network.dpeth' is not a setting" in output
     assert not (tmp_path / "out").exists()

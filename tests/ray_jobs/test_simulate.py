@@ -29,27 +29,27 @@ def test_killed_workers_and_a_killed_driver_lose_nothing_and_change_nothing(
 ) -> None:
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     whole = start("simulate", *ARGUMENTS, "--out", undisturbed)
-    said = whole.end()
-    assert whole.process.returncode == 0, said
-    assert "6000 of 6000 showers, 100%" in said
+    output = whole.end()
+    assert whole.process.returncode == 0, output
+    assert "6000 of 6000 showers, 100%" in output
 
     # The driver with all that belongs to it is killed while shards are being written.
     first = start("simulate", *ARGUMENTS, "--out", disturbed)
     first.wait_until(lambda: done(disturbed) >= 2)
     first.kill()
-    kept = {path: path.stat().st_mtime_ns for path in disturbed.glob("showers-*.h5")}
-    assert 2 <= len(kept) < SHARDS
+    times = {path: path.stat().st_mtime_ns for path in disturbed.glob("showers-*.h5")}
+    assert 2 <= len(times) < SHARDS
 
     # Then a worker, once it works on a shard.
     second = start("simulate", *ARGUMENTS, "--out", disturbed)
-    second.wait_until(lambda: done(disturbed) >= len(kept) + 2)
+    second.wait_until(lambda: done(disturbed) >= len(times) + 2)
     workers = second.workers("make_shard")
     assert workers
     workers[0].send_signal(signal.SIGKILL)
-    said = second.end()
-    assert second.process.returncode == 0, said
+    output = second.end()
+    assert second.process.returncode == 0, output
 
-    assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
+    assert all(path.stat().st_mtime_ns == written for path, written in times.items())
     assert checksums(disturbed) == checksums(undisturbed)
     assert productions.check_manifest(disturbed) == []
     assert len(open_events(disturbed)) == 6000
@@ -58,7 +58,7 @@ def test_killed_workers_and_a_killed_driver_lose_nothing_and_change_nothing(
 def test_another_production_in_the_folder_is_one_readable_line(tmp_path: Path, start: Callable[..., Any]) -> None:
     (tmp_path / "showers.h5").write_bytes(b"")
     driver = start("simulate", *ARGUMENTS, "--out", tmp_path)
-    said = driver.end()
+    output = driver.end()
     assert driver.process.returncode == 2
-    assert "Traceback" not in said
-    assert said.splitlines()[-1].startswith(f"error: {tmp_path} holds files, but no production.json")
+    assert "Traceback" not in output
+    assert output.splitlines()[-1].startswith(f"error: {tmp_path} holds files, but no production.json")

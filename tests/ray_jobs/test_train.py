@@ -48,13 +48,13 @@ def test_as_many_workers_as_nodes_where_that_uses_more_cores(nodes: list[int], e
 
 
 def test_an_error_of_this_package_is_what_the_training_ends_with() -> None:
-    found = EventsError("a.h5: no such file")
-    died = RuntimeError("the actor died\nbecause of this and that")
-    assert cause_of(ControllerError(found)) is found
-    assert cause_of(WorkerGroupError("", {0: died, 1: found})) is found
-    told = cause_of(WorkerGroupError("", {1: died}))
-    assert isinstance(told, TrainingError)
-    assert "died more than 3 times, at last of RuntimeError: the actor died; submit the job again" in str(told)
+    error = EventsError("a.h5: no such file")
+    death = RuntimeError("the actor died\nbecause of this and that")
+    assert cause_of(ControllerError(error)) is error
+    assert cause_of(WorkerGroupError("", {0: death, 1: error})) is error
+    cause = cause_of(WorkerGroupError("", {1: death}))
+    assert isinstance(cause, TrainingError)
+    assert "died more than 3 times, at last of RuntimeError: the actor died; submit the job again" in str(cause)
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
@@ -67,10 +67,10 @@ def curve(folder: Path) -> NDArray[np.float64]:
 
 
 def weights(folder: Path) -> dict[str, NDArray[np.float32]]:
-    found: dict[str, NDArray[np.float32]] = {}
+    values: dict[str, NDArray[np.float32]] = {}
     with h5py.File(folder / "training" / "generator.weights.h5") as file:
-        file.visititems(lambda name, item: found.update({name: item[:]}) if isinstance(item, h5py.Dataset) else None)
-    return found
+        file.visititems(lambda name, item: values.update({name: item[:]}) if isinstance(item, h5py.Dataset) else None)
+    return values
 
 
 @pytest.mark.slow
@@ -83,8 +83,8 @@ def test_two_workers_train_as_one_and_nothing_that_is_killed_changes_it(
     shared = [*arguments, "--workers", 2, "--out"]
     for command in ([*arguments, "--out", alone], [*shared, undisturbed]):
         driver = start("train", *command)
-        said = driver.end()
-        assert driver.process.returncode == 0, said
+        output = driver.end()
+        assert driver.process.returncode == 0, output
     # Rounding grows from step to step; another seed differs by more than half.
     np.testing.assert_allclose(curve(undisturbed), curve(alone), rtol=0.02)
 
@@ -92,23 +92,23 @@ def test_two_workers_train_as_one_and_nothing_that_is_killed_changes_it(
     driver = start("train", *shared, disturbed)
     driver.wait_until(lambda: len(history(disturbed)) >= 2)
     driver.kill()
-    kept = history(disturbed)
-    assert 2 <= len(kept) < EPOCHS
+    earlier = history(disturbed)
+    assert 2 <= len(earlier) < EPOCHS
     driver = start("train", *shared, disturbed)
-    driver.wait_until(lambda: len(history(disturbed)) >= len(kept) + 2)
+    driver.wait_until(lambda: len(history(disturbed)) >= len(earlier) + 2)
     driver.workers("RayTrainWorker")[0].send_signal(signal.SIGKILL)
     at_death = history(disturbed)
     assert len(at_death) < EPOCHS
-    said = driver.end()
-    assert driver.process.returncode == 0, said
+    output = driver.end()
+    assert driver.process.returncode == 0, output
 
     done = history(disturbed)
     assert [epoch["number"] for epoch in done] == list(range(EPOCHS))
-    assert done[: len(kept)] == kept
+    assert done[: len(earlier)] == earlier
     assert done[: len(at_death)] == at_death
     assert [epoch["losses"] for epoch in done] == [epoch["losses"] for epoch in history(undisturbed)]
-    expected, found = weights(undisturbed), weights(disturbed)
-    assert found.keys() == expected.keys()
-    for name, values in found.items():
+    expected, actual = weights(undisturbed), weights(disturbed)
+    assert actual.keys() == expected.keys()
+    for name, values in actual.items():
         np.testing.assert_array_equal(values, expected[name], err_msg=name)
     assert model_folder.read(disturbed).name == "small"

@@ -68,18 +68,18 @@ def test_killed_workers_and_a_killed_driver_lose_no_finished_trial(
     first = start("tune", *arguments, **variables)
     first.wait_until(lambda: len(records(model)) >= 2, every=0.05)
     first.kill()
-    kept = records(model)
+    earlier = records(model)
 
     # Then a worker, in the middle of a trial.
     second = start("tune", *arguments, **variables)
-    second.wait_until(lambda: len(records(model)) >= len(kept) + 1, every=0.05)
+    second.wait_until(lambda: len(records(model)) >= len(earlier) + 1, every=0.05)
     workers = second.workers("ImplicitFunc")
     assert workers
     workers[0].send_signal(signal.SIGKILL)
-    said = second.end()
-    assert second.process.returncode == 0, said
-    assert f"{len(kept)} trials done" in said
-    assert kept.items() <= records(model).items()
+    output = second.end()
+    assert second.process.returncode == 0, output
+    assert f"{len(earlier)} trials done" in output
+    assert earlier.items() <= records(model).items()
 
     loaded = load_config(config)
     history = quantization_trials.journal(quantization_trials.records_folder(loaded, model)).read_all()
@@ -99,12 +99,12 @@ def test_killed_workers_and_a_killed_driver_lose_no_finished_trial(
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["test/physics_score"] > 0
-    logged = [run for run in runs if run is not parent]
-    assert len({run.info.run_name for run in logged}) == len(logged) == len(history)
-    assert {run.data.tags["mlflow.parentRunId"] for run in logged} == {parent.info.run_id}
+    trials = [run for run in runs if run is not parent]
+    assert len({run.info.run_name for run in trials}) == len(trials) == len(history)
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}
     assert all(
         {"physics/score_without_classifier_loss", "perf/network_speedup", "model/size_mb"} <= set(run.data.metrics)
-        for run in logged
+        for run in trials
     )
 
 
@@ -125,11 +125,12 @@ def test_nothing_within_the_tolerance_is_one_readable_line_and_leaves_the_model(
         quantization_trials.journal(folder).write(quantization_trials.label(one.quantization), one)
     before = {path.name: path.read_bytes() for path in (tmp_path / "model").glob("*.*")}
     driver = start("tune", "--config", strict, "--model", tmp_path / "model", **variables)
-    said = driver.end()
-    assert driver.process.returncode == 3, said
-    assert "Traceback" not in said
+    output = driver.end()
+    assert driver.process.returncode == 3, output
+    assert "Traceback" not in output
     assert (
-        "error: none of 11 quantizations keeps the score of float32 without the classifier, 0.5500, within 0.0%" in said
+        "error: none of 11 quantizations keeps the score of float32 without the classifier, 0.5500, within 0.0%"
+        in output
     )
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").glob("*.*")} == before
 

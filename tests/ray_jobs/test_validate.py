@@ -70,23 +70,23 @@ def alone(folder: Path) -> dict[str, Any]:
 def test_parts_on_workers_one_of_which_dies_give_the_report_of_one_process(
     cluster: None, folder: Path, alone: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    died = tmp_path / "died"
+    marker = tmp_path / "died"
 
     @ray.remote(num_cpus=1, max_retries=3)  # type: ignore[untyped-decorator]
     def mortal(part: Part, source: tuple[str, ...], float32: tuple[str, ...]) -> Partial:
-        if (part.of, part.start) == (1, 1024) and not died.exists():
-            died.touch()
+        if (part.of, part.start) == (1, 1024) and not marker.exists():
+            marker.touch()
             os._exit(1)
         return observe_part(open_events(source), part, open_events(float32) if float32 else None)
 
     names = [(str(folder / name),) for name in ("reference", "candidate", "float32")]
     report = job.validate(*names, gates=load_gates(), seed=4, blocks=1, task=mortal)
 
-    assert died.exists()
+    assert marker.exists()
     assert plain(report) == alone
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for text in ("reference: 1,024 of 1,400", "reference: 1,400 of 1,400", "candidate: 1,400 of 1,400"):
-        assert f"{text} showers" in said
+        assert f"{text} showers" in output
 
 
 def test_the_job_and_the_command_do_the_same_with_the_same_options(
@@ -110,8 +110,8 @@ def test_the_job_and_the_command_do_the_same_with_the_same_options(
     for result in done.values():
         assert isinstance(result.exception, GateError), result.output
         assert result.exception.exit_code == 3
-        failed = "1 of 1 gates failed: physics/sampling_fraction_shift"
-        assert str(result.exception) == f"int8: {failed}; float32: {failed}"
+        message = "1 of 1 gates failed: physics/sampling_fraction_shift"
+        assert str(result.exception) == f"int8: {message}; float32: {message}"
     texts = {name: (tmp_path / f"{name}.json").read_text() for name in done}
     assert texts["job"] == texts["command"]
     candidates = json.loads(texts["job"])["candidates"]

@@ -24,13 +24,13 @@ def curve_of(edges: Floats, reference: Floats, factor: float) -> Curve:
     return Curve(edges, reference, 0.02 * np.abs(reference), candidate, 0.02 * np.abs(candidate))
 
 
-def report_of(factor: float, **further: Curve) -> ValidationReport:
+def report_of(factor: float, **extra: Curve) -> ValidationReport:
     bump = np.exp(-(((CELLS[:-1] - 12) / 4) ** 2))
     curves = {axis: curve_of(CELLS, bump, factor) for axis in "xyz"}
     curves["cell_energy"] = curve_of(SPECTRUM_EDGES_GEV, np.geomspace(100, 0.01, 48), factor)
     for name in ("sampling_fraction", "resolution"):
         curves[name] = curve_of(EP_GEV, np.array([0.022, 0.021, 0.019, 0.018]), factor)
-    return ValidationReport(showers={}, metrics={}, floor={}, gates={}, curves={**curves, **further}, provenance={})
+    return ValidationReport(showers={}, metrics={}, floor={}, gates={}, curves={**curves, **extra}, provenance={})
 
 
 def legend_of(figure: Figure) -> list[str]:

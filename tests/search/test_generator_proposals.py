@@ -28,7 +28,7 @@ def evaluate(choices: Choices) -> Candidate:
     return candidate(choices, 0.5 + 8 / width + 0.2 * abs(depth - 2), width * depth / 100)
 
 
-def searched(config: Config) -> list[Attempt]:
+def run_search(config: Config) -> list[Attempt]:
     history: list[Attempt] = []
     while proposed := generator_proposals.propose(config, history, []):
         history.append(evaluate(proposed))
@@ -36,7 +36,7 @@ def searched(config: Config) -> list[Attempt]:
 
 
 def test_the_search_begins_with_the_configuration_as_it_stands_and_tries_nothing_twice() -> None:
-    history = searched(config())
+    history = run_search(config())
     assert history[0].what == {"network.width": 128, "network.depth": 2}
     combinations = [tuple(attempt.what.values()) for attempt in history]
     assert sorted(combinations) == sorted(itertools.product(WIDTHS, DEPTHS))  # and ends when there is nothing left
@@ -62,14 +62,14 @@ def test_the_start_is_left_out_where_it_cannot_be_chosen() -> None:
 
 
 def test_a_proposal_depends_on_the_history_alone() -> None:
-    history = searched(config(10))
+    history = run_search(config(10))
     shuffled = sorted(history, key=lambda attempt: attempt.what["network.width"])
     assert generator_proposals.propose(config(), history, []) == generator_proposals.propose(config(), shuffled, [])
 
 
 def test_the_front_is_found_sooner_than_by_chance() -> None:
     names = {"network.width": tuple(range(16, 272, 16)), "network.depth": (1, 2, 3, 4, 5, 6)}
-    candidates = [attempt for attempt in searched(config(32, **names)) if isinstance(attempt, Candidate)]
+    candidates = [attempt for attempt in run_search(config(32, **names)) if isinstance(attempt, Candidate)]
     good = [one for one in candidates[8:] if one.choices["network.depth"] in {1, 2}]  # those of the front have no other
     assert len(good) / len(candidates[8:]) > 0.5  # a third, by chance
 

@@ -30,24 +30,24 @@ def config(geant4: Events, tiny_config: Config, tmp_path_factory: pytest.TempPat
 
 def test_a_candidate_is_trained_quantized_measured_and_can_be_judged(config: Config, tmp_path: Path) -> None:
     epochs: list[Epoch] = []
-    found = generator_trials.attempt(config, CHOICES, tmp_path, on_epoch=epochs.append)
-    assert isinstance(found, Candidate)
+    candidate = generator_trials.attempt(config, CHOICES, tmp_path, on_epoch=epochs.append)
+    assert isinstance(candidate, Candidate)
     model = model_folder.read(generator_trials.model_folder(tmp_path, CHOICES))
     assert (model.depth, model.width, model.kernel) == (1, 8, 3)
-    assert found.metrics["quant/integer_convolutions"] == 2  # the one there is, and the last layer
-    assert found.cost == found.metrics[COST] > 0
-    assert len(found.aucs) == 2
-    assert 0 < found.auc <= 1
-    assert found.auc == pytest.approx(found.metrics["physics/auc_high_level"])
-    assert 0 < found.metrics["physics/score"] <= 1
-    assert found.seconds >= sum(epoch.seconds for epoch in epochs) > 0
-    assert generator_trials.judge(config, found, tmp_path).gates
+    assert candidate.metrics["quant/integer_convolutions"] == 2  # the one there is, and the last layer
+    assert candidate.cost == candidate.metrics[COST] > 0
+    assert len(candidate.aucs) == 2
+    assert 0 < candidate.auc <= 1
+    assert candidate.auc == pytest.approx(candidate.metrics["physics/auc_high_level"])
+    assert 0 < candidate.metrics["physics/score"] <= 1
+    assert candidate.seconds >= sum(epoch.seconds for epoch in epochs) > 0
+    assert generator_trials.judge(config, candidate, tmp_path).gates
 
 
 def test_a_training_that_fails_is_a_result(config: Config, tmp_path: Path) -> None:
-    failed = generator_trials.attempt(config, {"training.shape_rate": 1e6}, tmp_path)
-    assert isinstance(failed, Failure)
-    assert "is not a finite number" in failed.reason
+    failure = generator_trials.attempt(config, {"training.shape_rate": 1e6}, tmp_path)
+    assert isinstance(failure, Failure)
+    assert "is not a finite number" in failure.reason
 
 
 def test_what_was_begun_is_known_until_it_has_a_record(tmp_path: Path) -> None:
@@ -64,10 +64,10 @@ def test_what_was_begun_is_known_until_it_has_a_record(tmp_path: Path) -> None:
 
 
 def test_a_record_is_found_whatever_the_order_of_its_choices(tmp_path: Path) -> None:
-    found = Candidate(CHOICES, (0.5, 0.6), {COST: 0.1}, 2.0, {"cpu_isa": "AVX2"})
-    generator_trials.journal(tmp_path).write(generator_trials.label(CHOICES), found)
+    candidate = Candidate(CHOICES, (0.5, 0.6), {COST: 0.1}, 2.0, {"cpu_isa": "AVX2"})
+    generator_trials.journal(tmp_path).write(generator_trials.label(CHOICES), candidate)
     turned = dict(reversed(CHOICES.items()))
-    assert generator_trials.journal(tmp_path).read(generator_trials.label(turned)) == found
+    assert generator_trials.journal(tmp_path).read(generator_trials.label(turned)) == candidate
     assert generator_trials.model_folder(tmp_path, turned) == generator_trials.model_folder(tmp_path, CHOICES)
 
 

@@ -49,11 +49,11 @@ def losing(harm: dict[str, float], time: dict[str, float] | None = None) -> Outc
 
 
 def test_a_search_that_the_configuration_asks_for_is_the_same_search() -> None:
-    asked = Quantization(tune=True)
-    assert propose(asked, OPERATIONS, 128, []) == propose(BASE, OPERATIONS, 128, [])
+    quantization = Quantization(tune=True)
+    assert propose(quantization, OPERATIONS, 128, []) == propose(BASE, OPERATIONS, 128, [])
     history = run(trial)
-    assert propose(asked, OPERATIONS, 128, history) == ()
-    assert asked.model_dump_json() == BASE.model_dump_json()
+    assert propose(quantization, OPERATIONS, 128, history) == ()
+    assert quantization.model_dump_json() == BASE.model_dump_json()
 
 
 def test_the_first_trials_change_one_thing_each() -> None:

@@ -74,21 +74,21 @@ def test_a_trial_has_the_scores_the_speed_and_the_counts_of_its_network(trial: T
 
 def test_a_trial_leaves_the_model_alone(config: Config, model: Path) -> None:
     before = {path.name: path.read_bytes() for path in model.iterdir()}
-    failed = quantization_trials.attempt(config, model, Quantization(keep_float32=("convolution 9",)))
-    assert isinstance(failed, Failure)
-    assert failed.reason.startswith("this network has no operation 'convolution 9'")
+    failure = quantization_trials.attempt(config, model, Quantization(keep_float32=("convolution 9",)))
+    assert isinstance(failure, Failure)
+    assert failure.reason.startswith("this network has no operation 'convolution 9'")
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
 
 
 def test_float32_loses_nothing_against_itself_and_the_pair_is_closer_than_either_to_geant4(
     config: Config, tiny_model: Path, trial: Trial
 ) -> None:
-    kept = Quantization(calibration_showers=16, keep_float32=("dense 1", "dense 2", "convolution 1"))
-    mostly = quantization_trials.attempt(config, tiny_model, kept)
-    assert isinstance(mostly, Trial)
-    assert mostly.float32_scores == trial.float32_scores
+    quantization = Quantization(calibration_showers=16, keep_float32=("dense 1", "dense 2", "convolution 1"))
+    attempt = quantization_trials.attempt(config, tiny_model, quantization)
+    assert isinstance(attempt, Trial)
+    assert attempt.float32_scores == trial.float32_scores
     # What differs between repeats is the showers, and both precisions have the same.
-    assert mostly.loss_error < np.std(mostly.scores, ddof=1)
+    assert attempt.loss_error < np.std(attempt.scores, ddof=1)
 
 
 def test_a_trial_sees_the_calibration_and_validation_splits_only(
@@ -97,8 +97,8 @@ def test_a_trial_sees_the_calibration_and_validation_splits_only(
     splits = {name: steps.read_split(config, name) for name in ("train", "validation", "calibration", "test")}
     identities = [{shower.tobytes() for shower in events.showers} for events in splits.values()]
     assert len(set.union(*identities)) == sum(map(len, identities)) == sum(map(len, splits.values()))
-    kept = [splits["validation"], splits["calibration"], splits["train"][:1], splits["test"][:1]]
-    fewer = Events(np.concatenate([part.showers for part in kept]), np.concatenate([part.energy for part in kept]))
+    parts = [splits["validation"], splits["calibration"], splits["train"][:1], splits["test"][:1]]
+    fewer = Events(np.concatenate([part.showers for part in parts]), np.concatenate([part.energy for part in parts]))
     path = write_events(tmp_path / "fewer.h5", fewer, header={})
     alone = config.model_copy(update={"data": config.data.model_copy(update={"path": str(path)})})
     again = quantization_trials.attempt(alone, tiny_model, CHOSEN)
@@ -152,8 +152,8 @@ def test_the_first_trial_that_passes_enters_the_model(
     for precision in before.network_files:
         model_folder.check_files(model, after, precision)
     model_folder.check_files(model, before, "int8")  # for who is just opening it
-    kept = files.keys() - {model_folder.DESCRIPTION}
-    assert {name: (model / name).stat().st_mtime_ns for name in kept} == {name: files[name] for name in kept}
+    names = files.keys() - {model_folder.DESCRIPTION}
+    assert {name: (model / name).stat().st_mtime_ns for name in names} == {name: files[name] for name in names}
 
 
 def test_a_model_that_was_made_again_meanwhile_is_left_alone(
@@ -177,16 +177,16 @@ def test_a_model_that_was_made_again_meanwhile_is_left_alone(
 def test_the_next_is_tried_when_the_first_fails(
     config: Config, model: Path, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, judged = steps.validate_model, []
+    real, quantizations = steps.validate_model, []
 
     def validate_model(config: Config, folder: Path, precision: str) -> object:
-        judged.append(config.quantization)
-        return real(judged_by(NARROW if len(judged) == 1 else WIDE, config, tmp_path), folder, precision)
+        quantizations.append(config.quantization)
+        return real(judged_by(NARROW if len(quantizations) == 1 else WIDE, config, tmp_path), folder, precision)
 
     monkeypatch.setattr(steps, "validate_model", validate_model)
     second = dataclasses.replace(trial, quantization=Quantization(calibration_showers=16))
     assert quantization_trials.adopt(config, model, [trial, second])[0] is second
-    assert judged == [trial.quantization, second.quantization]
+    assert quantizations == [trial.quantization, second.quantization]
 
 
 def test_when_none_passes_the_model_is_left_as_it_was(

@@ -53,18 +53,18 @@ def test_equal_requests_give_equal_bytes(http: httpx.Client) -> None:
 
 
 def test_energy_and_n_mean_the_same_as_a_list(http: httpx.Client) -> None:
-    listed = http.post("/v1/showers", json={"energies": [50, 50, 50], "seed": 1})
-    assert http.post("/v1/showers", json={"energy": 50, "n": 3, "seed": 1}).content == listed.content
+    answer = http.post("/v1/showers", json={"energies": [50, 50, 50], "seed": 1})
+    assert http.post("/v1/showers", json={"energy": 50, "n": 3, "seed": 1}).content == answer.content
     single = http.post("/v1/showers", json={"energy": 50, "seed": 1})
     assert len(decode(single.content, "application/x-hdf5")) == 1
 
 
 def test_a_seed_the_server_drew_gives_the_showers_again(http: httpx.Client) -> None:
-    drawn = http.post("/v1/showers", json={"energy": 50})
-    seed = int(drawn.headers["x-seed"])
+    answer = http.post("/v1/showers", json={"energy": 50})
+    seed = int(answer.headers["x-seed"])
     assert 0 <= seed < 2**63
-    assert http.post("/v1/showers", json={"energy": 50, "seed": seed}).content == drawn.content
-    assert http.post("/v1/showers", json={"energy": 50}).headers["x-seed"] != drawn.headers["x-seed"]
+    assert http.post("/v1/showers", json={"energy": 50, "seed": seed}).content == answer.content
+    assert http.post("/v1/showers", json={"energy": 50}).headers["x-seed"] != answer.headers["x-seed"]
 
 
 def test_a_precision_can_be_chosen(http: httpx.Client) -> None:
@@ -243,12 +243,14 @@ def test_a_failure_of_the_generator_is_logged_and_not_told(
     assert http.post("/v1/showers", json={"energy": 50}).status_code == 200
 
 
-@pytest.mark.parametrize(("given", "kept"), [("job-42 of 7", True), ("x" * 128, True), ("x" * 129, False), ("", False)])
+@pytest.mark.parametrize(
+    ("request_id", "accepted"), [("job-42 of 7", True), ("x" * 128, True), ("x" * 129, False), ("", False)]
+)
 def test_a_request_keeps_the_id_of_the_client_if_it_is_fit_for_a_log(
-    http: httpx.Client, given: str, kept: bool
+    http: httpx.Client, request_id: str, accepted: bool
 ) -> None:
-    answer = http.post("/v1/showers", json=ORDER, headers={"X-Request-Id": given})
-    assert (answer.headers["x-request-id"] == given) is kept
+    answer = http.post("/v1/showers", json=ORDER, headers={"X-Request-Id": request_id})
+    assert (answer.headers["x-request-id"] == request_id) is accepted
     assert answer.headers["x-request-id"]
 
 
@@ -273,9 +275,9 @@ def test_health_answers_while_showers_are_made_one_request_at_a_time(
         thread.start()
     while samplers["int8"].running == 0:
         time.sleep(0.01)
-    began = time.monotonic()
+    start = time.monotonic()
     assert http.get("/health").status_code == 200
-    assert time.monotonic() - began < 0.3
+    assert time.monotonic() - start < 0.3
     assert samplers["int8"].running == 1
     for thread in threads:
         thread.join()

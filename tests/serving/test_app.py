@@ -44,9 +44,9 @@ def service(monkeypatch: pytest.MonkeyPatch, samplers: dict[str, Any]) -> Shower
 
 
 def test_the_config_is_what_serve_deploy_expects(config: dict[str, Any]) -> None:
-    known = ServeDeploySchema.model_validate(config)
+    schema = ServeDeploySchema.model_validate(config)
     assert set(config) <= set(ServeDeploySchema.model_fields)
-    (application,) = known.applications
+    (application,) = schema.applications
     assert application.import_path == f"{build.__module__}:{build.__name__}"
     assert AppArguments.model_validate(application.args).model == "models:/calogan-lean"
 
@@ -102,8 +102,8 @@ def test_a_registry_address_is_fetched_and_a_name_is_not(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "calogan.generation.generator", SimpleNamespace(load=load))
     named: dict[str, Any] = load_generators(AppArguments(model="lean", precisions=["float32"], threads=2))
     assert named == {"float32": (str(model_folder.find("lean")), "float32", 2)}
-    fetched: dict[str, Any] = load_generators(AppArguments(model="models:/calogan-lean"))
-    assert fetched == {
+    generators: dict[str, Any] = load_generators(AppArguments(model="models:/calogan-lean"))
+    assert generators == {
         precision: (f"/fetched/calogan-lean/{precision}", precision, 1) for precision in ("int8", "float32")
     }
 
@@ -144,9 +144,9 @@ def test_a_busy_replica_is_not_taken_for_an_ill_one(
 ) -> None:
     monkeypatch.setattr(samplers["int8"], "delay_s", 1.0)
     service.check_health()
-    began = time.monotonic()
+    start = time.monotonic()
     service.check_health()
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - start < 0.5
 
 
 def test_a_generator_that_makes_no_numbers_does_not_start(

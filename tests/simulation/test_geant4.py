@@ -196,8 +196,8 @@ def test_a_shower_does_not_depend_on_the_others() -> None:
 @needs_geant4
 @pytest.mark.parametrize("changed", [{"seed": 6}, {"field_tesla": 3.9}, {"cut_mm": 3}])
 def test_seed_field_and_cut_decide(one: bytes, changed: dict[str, object]) -> None:
-    given = {"seed": 5} | changed
-    assert geant4.simulate(np.array([1], dtype=np.float32), **given).showers.tobytes() != one  # type: ignore[arg-type]
+    arguments = {"seed": 5} | changed
+    assert geant4.simulate(np.array([1], dtype=np.float32), **arguments).showers.tobytes() != one  # type: ignore[arg-type]
 
 
 @needs_geant4
@@ -365,9 +365,9 @@ def test_no_energies_give_no_showers() -> None:
     ],
 )
 def test_impossible_requests_are_refused(settings: dict[str, object], message: str) -> None:
-    given = {"energy": [1.0], "seed": 1} | settings
+    arguments = {"energy": [1.0], "seed": 1} | settings
     with pytest.raises(RequestError, match=message):
-        geant4.simulate(np.array(given.pop("energy"), dtype=np.float32), **given)  # type: ignore[arg-type]
+        geant4.simulate(np.array(arguments.pop("energy"), dtype=np.float32), **arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

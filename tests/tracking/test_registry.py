@@ -180,13 +180,13 @@ def test_pictures_and_words_can_be_added_while_a_run_is_open(server: str, tmp_pa
         client = mlflow.MlflowClient()
         assert client.get_run(run_id).info.status == "RUNNING"
         assert client.get_run(run_id).data.tags["training.stopped"] == "no better score"
-        paths = [found.path for found in client.list_artifacts(run_id, "images") if found.path.endswith(".png")]
+        paths = [file.path for file in client.list_artifacts(run_id, "images") if file.path.endswith(".png")]
         # MLflow's page of a run reads name and step from the names of the files.
         by_step = {path.split("+step+")[1].split("+")[0]: path for path in paths}
         assert sorted(by_step) == ["3", "4"]
         assert all(Path(path).name.startswith("train~shower+") for path in paths)
-        drawn = imread(client.download_artifacts(run_id, by_step["4"], str(tmp_path)))
-        np.testing.assert_allclose(drawn[0, 0, :3], [0, 0, 1], atol=0.01)
+        pixels = imread(client.download_artifacts(run_id, by_step["4"], str(tmp_path)))
+        np.testing.assert_allclose(pixels[0, 0, :3], [0, 0, 1], atol=0.01)
 
 
 def test_a_pipeline_that_fails_is_a_failed_run(server: str) -> None:
@@ -213,8 +213,8 @@ def test_a_run_with_a_key_is_gone_on_with(server: str) -> None:
             ids.append(run_id)
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3
-    found = mlflow.MlflowClient().get_run(ids[0])
-    assert (found.data.params["tolerance"], found.info.status) == ("0.1", "FINISHED")
+    run = mlflow.MlflowClient().get_run(ids[0])
+    assert (run.data.params["tolerance"], run.info.status) == ("0.1", "FINISHED")
 
 
 def test_a_trial_that_could_not_be_made_is_a_failed_run_that_says_why(server: str) -> None:
@@ -249,25 +249,25 @@ def test_figures_and_report_have_the_same_names_for_every_precision(
     precision: str, registered: dict[str, registry.Registered], tmp_path: Path
 ) -> None:
     client, run_id = mlflow.MlflowClient(), registered[precision].run_id
-    assert [found.path for found in client.list_artifacts(run_id, "figures")] == ["figures/cell_energy.png"]
+    assert [file.path for file in client.list_artifacts(run_id, "figures")] == ["figures/cell_energy.png"]
     report = Path(client.download_artifacts(run_id, "validation.json", str(tmp_path)))
     assert set(json.loads(report.read_text())["gates"]) == set(WIDE)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_what_passed_is_latest_and_champion(precision: str, registered: dict[str, registry.Registered]) -> None:
-    found = registered[precision]
-    version = found.uri.rpartition("/")[2]
-    assert found.champion
+    model = registered[precision]
+    version = model.uri.rpartition("/")[2]
+    assert model.champion
     assert alias(f"latest-{precision}") == alias(f"champion-{precision}") == version
 
 
 def test_what_failed_is_latest_but_not_champion(
     parent: str, registered: dict[str, registry.Registered], failing: ValidationReport, tiny_model: Path
 ) -> None:
-    found = registry.log_precision(parent, tiny_model, "int8", failing, performance={}, figures=[])
-    assert not found.champion
-    assert alias("latest-int8") == found.uri.rpartition("/")[2]
+    model = registry.log_precision(parent, tiny_model, "int8", failing, performance={}, figures=[])
+    assert not model.champion
+    assert alias("latest-int8") == model.uri.rpartition("/")[2]
     assert alias("champion-int8") == registered["int8"].uri.rpartition("/")[2]
     assert alias("latest-float32") == registered["float32"].uri.rpartition("/")[2]
 
@@ -344,7 +344,7 @@ def test_a_model_registered_by_0_1_0_is_loaded_and_fetched(server: str, tiny_mod
     code.write_text(CODE_0_1_0, encoding="utf-8")
     model_folder.copy(tiny_model, tmp_path / "model", precisions=("int8",))
     with pipeline_run("old", {}, header={}):
-        logged = mlflow.pyfunc.log_model(
+        model_info = mlflow.pyfunc.log_model(
             name="old",
             python_model=str(code),
             artifacts={"model": str(tmp_path / "model")},
@@ -353,7 +353,7 @@ def test_a_model_registered_by_0_1_0_is_loaded_and_fetched(server: str, tiny_mod
         )
     energy = np.array([10, 100, 250], dtype=np.float32)
     expected = generator.load(tiny_model, precision="int8").sample(energy, seed=7).showers
-    loaded = mlflow.pyfunc.load_model(logged.model_uri).unwrap_python_model()
+    loaded = mlflow.pyfunc.load_model(model_info.model_uri).unwrap_python_model()
     np.testing.assert_array_equal(loaded.predict(None, energy, {"seed": 7}), expected)
     folder = registry.fetch("models:/old/1", precision="int8")
     np.testing.assert_array_equal(calogan.load_model(folder).sample(energy, seed=7).showers, expected)
@@ -369,8 +369,8 @@ def test_registered_code_calls_one_function_that_stays(
 
 
 def test_nothing_in_the_registry_is_pickled(registered: dict[str, registry.Registered], tmp_path: Path) -> None:
-    for found in registered.values():
-        folder = Path(mlflow.artifacts.download_artifacts(found.uri, dst_path=str(tmp_path / found.run_id)))
+    for model in registered.values():
+        folder = Path(mlflow.artifacts.download_artifacts(model.uri, dst_path=str(tmp_path / model.run_id)))
         files = [path for path in folder.rglob("*") if path.is_file()]
         assert {"shower_model.py", "model.json", "cells.npz"} <= {path.name for path in files}
         assert [path for path in files if path.suffix in {".pkl", ".pickle", ".joblib"}] == []
@@ -378,7 +378,7 @@ def test_nothing_in_the_registry_is_pickled(registered: dict[str, registry.Regis
 
 
 def test_the_comparison_opens_and_names_both_runs(server: str, registered: dict[str, registry.Registered]) -> None:
-    runs = [found.run_id for found in registered.values()]
+    runs = [model.run_id for model in registered.values()]
     url = comparison_url(runs, tracking_uri=server + "/")
     page = httpx.get(url)
     assert page.status_code == 200

@@ -25,18 +25,18 @@ def test_mape_of_known_numbers() -> None:
 
 
 def test_binary_crossentropy_of_known_numbers() -> None:
-    found = float(
+    loss = float(
         adversarial.binary_crossentropy(np.array([1, 0, 0.9], np.float32), np.array([0.5, 0.25, 0.5], np.float32))
     )
-    assert found == pytest.approx((np.log(2) + np.log(4 / 3) + np.log(2)) / 3, rel=1e-5)
+    assert loss == pytest.approx((np.log(2) + np.log(4 / 3) + np.log(2)) / 3, rel=1e-5)
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
 def test_binary_crossentropy_of_certainty_is_finite(probability: float) -> None:
-    found = float(
+    loss = float(
         adversarial.binary_crossentropy(np.array([1 - probability], np.float32), np.array([probability], np.float32))
     )
-    assert found == pytest.approx(-np.log(2e-7), rel=0.02)
+    assert loss == pytest.approx(-np.log(2e-7), rel=0.02)
 
 
 def test_the_published_loss_weighs_its_three_terms() -> None:
@@ -50,10 +50,10 @@ def test_the_published_loss_weighs_its_three_terms() -> None:
 def test_fit_ecal_finds_a_known_polynomial() -> None:
     energy = np.linspace(2, 500, 200, dtype=np.float32)
     e = energy.astype(np.float64) / 100
-    known = [1e-3, -2e-2, 0.1, -0.3, 2.0]
+    coefficients = [1e-3, -2e-2, 0.1, -0.3, 2.0]
     showers = np.zeros((200, *CLIC.shape), np.float32)
-    showers[:, 12, 12, 5] = e * np.polyval(known, e)
-    np.testing.assert_allclose(adversarial.fit_ecal(survey(Events(showers, energy))), known, rtol=2e-3)
+    showers[:, 12, 12, 5] = e * np.polyval(coefficients, e)
+    np.testing.assert_allclose(adversarial.fit_ecal(survey(Events(showers, energy))), coefficients, rtol=2e-3)
 
 
 @pytest.fixture
@@ -109,10 +109,10 @@ def test_the_step_of_the_generator_moves_neither_discriminator_nor_flow(
     fakes, _, target = stage._draw_fakes(16, True, np.random.default_rng(1))
     stage._step_generator(*fakes, tf.constant(target), tf.ones(16), True)
     assert not changed(of_discriminator, discriminator)
-    moved = changed(of_generator, generator)
-    assert moved
-    assert not any("flow" in path for path in moved)
-    assert any("template" in path for path in moved)
+    names = changed(of_generator, generator)
+    assert names
+    assert not any("flow" in path for path in names)
+    assert any("template" in path for path in names)
 
 
 def test_fakes_are_drawn_from_the_published_energies(
@@ -173,13 +173,13 @@ def test_the_published_schedule_restarts_the_optimizers_twenty_times_an_epoch(
     restarts: list[tuple[int, int]] = []
     moments = next(v for v in stage._discriminator_optimizer.variables if v.shape == (4, 1))
 
-    def noted(epoch: int, step: int) -> None:
+    def note(epoch: int, step: int) -> None:
         moments.assign(np.ones((4, 1), np.float32))
         AdversarialStage._set_rates(stage, epoch, step)
         if not np.any(ops.convert_to_numpy(moments)):
             restarts.append((epoch, step))
 
-    monkeypatch.setattr(stage, "_set_rates", noted)
+    monkeypatch.setattr(stage, "_set_rates", note)
     stage.run_epoch(4, np.random.default_rng(1))
     assert restarts == [(4, step) for step in range(0, 40, 2)]
     # Real and fake of every step, two steps a file; epoch 4 has the files 80 to 99.
@@ -202,8 +202,8 @@ def test_the_constant_schedule_leaves_the_optimizers_alone(
 def test_the_target_of_fakes_is_the_fitted_or_the_published_polynomial(
     generator: GeneratorNetwork, discriminator: keras.Model, geant4: Events
 ) -> None:
-    known = survey(geant4)
-    for name, polynomial in (("fitted", adversarial.fit_ecal(known)), ("published", adversarial.PUBLISHED_ECAL)):
+    statistics = survey(geant4)
+    for name, polynomial in (("fitted", adversarial.fit_ecal(statistics)), ("published", adversarial.PUBLISHED_ECAL)):
         config = Training.model_validate({"ecal": name})
         stage = AdversarialStage(ADVERSARIAL, run_of(generator, discriminator, geant4, config))
         _, energy, target = stage._draw_fakes(64, False, np.random.default_rng(1))
@@ -219,6 +219,6 @@ def test_in_inference_mode_the_statistics_of_the_batches_stay_out(
     stage = AdversarialStage(WARMUP, run_of(generator, discriminator, geant4[:32], config))
     before = values(discriminator)
     stage.run_epoch(0, np.random.default_rng(1))
-    moved = changed(before, discriminator)
-    assert {variable.path for variable in discriminator.trainable_variables} <= moved
-    assert any("moving" in path for path in moved) is not inference_mode
+    names = changed(before, discriminator)
+    assert {variable.path for variable in discriminator.trainable_variables} <= names
+    assert any("moving" in path for path in names) is not inference_mode

@@ -46,9 +46,9 @@ def test_the_prior_learns_where_the_encoder_puts_the_training_showers(geant4: Ev
     losses = [stage.run_epoch(epoch, np.random.default_rng(epoch))["prior_loss"] for epoch in range(8)]
     assert losses[-1] < losses[0] - 5
     condition = np.zeros((500, 26), np.float32)
-    drawn = np.asarray(
+    samples = np.asarray(
         model.prior(np.random.default_rng(1).standard_normal((500, lean.SHAPE_LATENT), np.float32), condition)
     )
     # Mean -2, spread exp(-2), for each of the sixteen numbers.
-    np.testing.assert_allclose(drawn.mean(axis=0), -2, atol=0.5)
-    assert drawn.std() < 0.5
+    np.testing.assert_allclose(samples.mean(axis=0), -2, atol=0.5)
+    assert samples.std() < 0.5

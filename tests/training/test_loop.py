@@ -35,8 +35,8 @@ class StoppedError(Exception):
 
 def scored(*scores: float) -> Callable[[Events, Events], Scored]:
     """Give these scores one after the other, the last one from then on."""
-    left = itertools.chain(scores, itertools.repeat(scores[-1]))
-    return lambda _, __: Scored(next(left), {"physics/hits_shift": 0.25})
+    values = itertools.chain(scores, itertools.repeat(scores[-1]))
+    return lambda _, __: Scored(next(values), {"physics/hits_shift": 0.25})
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,10 @@ def undisturbed(geant4: Events, config: Config, tmp_path_factory: pytest.TempPat
 
 
 def weights(path: Path) -> dict[str, NDArray[np.float32]]:
-    found: dict[str, NDArray[np.float32]] = {}
+    values: dict[str, NDArray[np.float32]] = {}
     with h5py.File(path) as file:
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-    return found
+        file.visititems(lambda name, item: values.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return values
 
 
 def test_a_run_tells_of_every_epoch(undisturbed: TrainingResult) -> None:
@@ -82,13 +82,13 @@ def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(
 
     with pytest.raises(StoppedError):
         train(geant4[:48], geant4[48:50], config, tmp_path, score=scored(1.0), on_epoch=stop)
-    seen: list[Epoch] = []
-    result = train(geant4[:48], geant4[48:50], config, tmp_path, score=scored(1.0), on_epoch=seen.append)
-    assert [epoch.number for epoch in seen] == [3]
+    epochs: list[Epoch] = []
+    result = train(geant4[:48], geant4[48:50], config, tmp_path, score=scored(1.0), on_epoch=epochs.append)
+    assert [epoch.number for epoch in epochs] == [3]
     assert len(result.history) == 4
-    expected, found = weights(undisturbed.weights), weights(result.weights)
-    assert found.keys() == expected.keys()
-    for name, values in found.items():
+    expected, actual = weights(undisturbed.weights), weights(result.weights)
+    assert actual.keys() == expected.keys()
+    for name, values in actual.items():
         np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
@@ -207,17 +207,17 @@ def test_the_shape_stage_is_scored_as_often_as_asked(
 
     monkeypatch.setattr(loop, "_stages", lambda run, _: [Shape(run.model, iter([1.0] * 5))])
     training = config.training.model_copy(update={"score_every": 2})
-    seen: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     result = train(
         geant4[:8],
         geant4[8:9],
         config.model_copy(update={"training": training}),
         tmp_path,
         score=scored(1.0),
-        on_showers=lambda epoch, real, generated: seen.append((epoch.number, len(generated) // len(real))),
+        on_showers=lambda epoch, real, generated: calls.append((epoch.number, len(generated) // len(real))),
     )
     assert [epoch.number for epoch in result.history if epoch.score is not None] == [1, 3, 4]
-    assert seen == [(1, 4), (3, 4), (4, 4)]
+    assert calls == [(1, 4), (3, 4), (4, 4)]
 
 
 def test_a_run_out_of_patience_ends_with_its_best_and_stays_finished(
@@ -298,7 +298,7 @@ def test_a_history_without_its_checkpoint_is_told(
 def test_dropout_draws_the_same_numbers_in_a_run_that_was_stopped(
     geant4: Events, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[NDArray[np.float32]] = []
+    outputs: list[NDArray[np.float32]] = []
 
     class Stage(FakeStage):
         def __init__(self, model: object, losses: Iterator[float]) -> None:
@@ -307,7 +307,7 @@ def test_dropout_draws_the_same_numbers_in_a_run_that_was_stopped(
             self.state = {"network": self.network}
 
         def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:
-            drawn.append(keras.ops.convert_to_numpy(self.network(np.ones((1, 50)), training=True)))
+            outputs.append(keras.ops.convert_to_numpy(self.network(np.ones((1, 50)), training=True)))
             return super().run_epoch(epoch, rng)
 
     def stop(epoch: Epoch) -> None:
@@ -319,5 +319,5 @@ def test_dropout_draws_the_same_numbers_in_a_run_that_was_stopped(
     with pytest.raises(StoppedError):
         train(geant4[:8], geant4[8:9], config, tmp_path / "stopped", score=scored(1.0), on_epoch=stop)
     train(geant4[:8], geant4[8:9], config, tmp_path / "stopped", score=scored(1.0))
-    assert len({values.tobytes() for values in drawn[:4]}) == 4
-    np.testing.assert_array_equal(drawn[4:], drawn[:4])
+    assert len({values.tobytes() for values in outputs[:4]}) == 4
+    np.testing.assert_array_equal(outputs[4:], outputs[:4])

@@ -84,8 +84,8 @@ def test_files_that_came_or_went_are_named(config: Config, files: list[Path], fo
 def test_files_may_be_moved_together_with_their_names(config: Config, files: list[Path], folder: Path) -> None:
     """The package's own showers lie elsewhere in another installation."""
     files[0].parent.rename(files[0].parent.with_name("c"))
-    moved = [files[0].parent.with_name("c") / files[0].name, files[1]]
-    assert progress.read(folder, progress.basis(config, moved)) == HISTORY
+    copies = [files[0].parent.with_name("c") / files[0].name, files[1]]
+    assert progress.read(folder, progress.basis(config, copies)) == HISTORY
 
 
 def test_a_history_of_0_1_resumes_and_is_given_its_hashes(config: Config, files: list[Path], folder: Path) -> None:

@@ -88,23 +88,23 @@ def test_what_the_energy_does_to_a_shower_is_no_spread() -> None:
     """Two cells share each shower: by log Ep, and a little by chance."""
     rng = np.random.default_rng(1)
 
-    def drawn(energy: NDArray[np.float32]) -> Events:
+    def sample(energy: NDArray[np.float32]) -> Events:
         share = 0.2 + 0.02 * np.log(energy / 32) + 0.005 * rng.standard_normal(len(energy))
         showers = np.zeros((len(energy), *CLIC.shape), np.float32)
         showers[:, 5, 5, 5], showers[:, 20, 20, 20] = share, 1 - share
         return Events(showers, energy)
 
     energy = np.geomspace(2, 500, 200).astype(np.float32)
-    spread = selection.relative_spread(drawn(energy), drawn(np.repeat(energy, DRAWS)))
+    spread = selection.relative_spread(sample(energy), sample(np.repeat(energy, DRAWS)))
     assert spread == pytest.approx(1, abs=0.15)
 
 
-@pytest.mark.parametrize(("share", "collapsed"), [(0.0, True), (0.01, True), (0.5, False)])
-def test_a_collapsed_generator_is_told(share: float, collapsed: bool, reference: Events, generated: Events) -> None:
+@pytest.mark.parametrize(("share", "collapse"), [(0.0, True), (0.01, True), (0.5, False)])
+def test_a_collapsed_generator_is_reported(share: float, collapse: bool, reference: Events, generated: Events) -> None:
     """A generator whose showers of an energy are one shower with a share of another one mixed into each."""
     one = repeated(reference)
     mixed = Events((1 - share) * one.showers + share * generated.showers, generated.energy)
-    if collapsed:
+    if collapse:
         with pytest.raises(
             TrainingError, match=r"collapsed after epoch 3: .* differ from each other by 0\.?0?\d* of .*try"
         ):
@@ -120,7 +120,7 @@ def test_showers_that_are_not_finite_are_counted(bad: float, reference: Events, 
         selection.check_showers(reference, generated, "epoch 3")
 
 
-def test_a_dead_generator_is_told(reference: Events, generated: Events) -> None:
+def test_a_dead_generator_is_reported(reference: Events, generated: Events) -> None:
     generated.showers[:121] = 0
     with pytest.raises(TrainingError, match=r"121 of 240 generated showers are empty after epoch 3: .* dead"):
         selection.check_showers(reference, generated, "epoch 3")

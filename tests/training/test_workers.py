@@ -152,10 +152,10 @@ except TrainingError as error:
     refused = str(error)
 else:
     refused = ""
-found = {"refused": refused, "rank": me.rank, "curve": curve, "shared": me.share(0.1 + me.rank)}
-found["sums"] = [float(ops.sum(ops.abs(variable))) for variable in model.variables]
-found["seed"] = [ops.convert_to_numpy(variable).tolist() for variable in dropout.variables]
-print("FOUND" + json.dumps(found))
+outcome = {"refused": refused, "rank": me.rank, "curve": curve, "shared": me.share(0.1 + me.rank)}
+outcome["sums"] = [float(ops.sum(ops.abs(variable))) for variable in model.variables]
+outcome["seed"] = [ops.convert_to_numpy(variable).tolist() for variable in dropout.variables]
+print("OUTCOME" + json.dumps(outcome))
 """
 
 
@@ -175,12 +175,12 @@ def in_processes(size: int, folder: Path) -> list[dict[str, Any]]:
         processes.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )
-    found = []
+    outcomes = []
     for process in processes:
-        said, errors = process.communicate(timeout=500)
+        output, errors = process.communicate(timeout=500)
         assert process.returncode == 0, errors[-3000:]
-        found.append(json.loads(said.partition("FOUND")[2]))
-    return found
+        outcomes.append(json.loads(output.partition("OUTCOME")[2]))
+    return outcomes
 
 
 @pytest.mark.slow
@@ -196,6 +196,8 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     assert second["refused"].startswith("worker 1 finds 4 epochs, the first worker 3; put it on storage")
     (one,), (other,) = first["seed"], second["seed"]
     assert other == [one[0] + 1, one[1]]
-    flattened = [np.array([value for epoch in found["curve"] for value in epoch.values()]) for found in (alone, first)]
+    flattened = [
+        np.array([value for epoch in outcome["curve"] for value in epoch.values()]) for outcome in (alone, first)
+    ]
     np.testing.assert_allclose(flattened[1], flattened[0], rtol=1e-3)
     np.testing.assert_allclose(first["sums"], alone["sums"], rtol=1e-3, atol=1e-4)

@@ -54,12 +54,12 @@ def test_overconfident_scores_are_detected_and_corrected() -> None:
 def test_weights_count_as_showers() -> None:
     label, score = np.repeat([0, 0, 1, 1], 10), np.repeat([0.2, 0.6, 0.4, 0.9], 10)
     weight = np.repeat([1.0, 3, 2, 1], 10)
-    once = classifiers.assess(label, score, score, weight)
+    weighted = classifiers.assess(label, score, score, weight)
     rows = np.repeat(np.arange(40), weight.astype(int))
     repeated = classifiers.assess(label[rows], score[rows], score[rows])
 
-    assert once.auc.value == pytest.approx(repeated.auc.value)
-    assert once.jsd.value == pytest.approx(repeated.jsd.value)
+    assert weighted.auc.value == pytest.approx(repeated.auc.value)
+    assert weighted.jsd.value == pytest.approx(repeated.jsd.value)
 
 
 def test_a_sure_mistake_does_not_outweigh_the_rest() -> None:

@@ -133,8 +133,8 @@ def test_equal_distributions_have_the_known_density_and_coverage() -> None:
 
 
 def test_a_generator_of_few_showers_is_precise_but_covers_little() -> None:
-    collapsed = np.repeat(normal(1, 20), 50, axis=0) + normal(2, 1000, scale=1e-3)
-    estimates = distances.precision_recall_density_coverage(normal(0, 1000), collapsed)
+    clusters = np.repeat(normal(1, 20), 50, axis=0) + normal(2, 1000, scale=1e-3)
+    estimates = distances.precision_recall_density_coverage(normal(0, 1000), clusters)
     assert estimates["precision"].value > 0.7
     assert estimates["recall"].value < 0.1
     assert estimates["coverage"].value < 0.3

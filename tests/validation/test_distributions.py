@@ -55,11 +55,11 @@ def test_fluctuation_is_that_at_fixed_energy() -> None:
 def test_moment_shifts_in_bins_of_energy() -> None:
     energy = np.repeat([20.0, 200, 450], [50, 60, 10])
     moments = np.stack([10 + RNG.standard_normal(120), 5 + RNG.standard_normal(120)], axis=1)
-    moved = moments.copy()
-    moved[:50, 0] *= 1.1
-    moved[3, 1] = np.nan
+    changed = moments.copy()
+    changed[:50, 0] *= 1.1
+    changed[3, 1] = np.nan
 
-    shifts = distributions.moment_shifts(moments, moved, (energy, energy), [(2, 50), (50, 300), (300, 500)])
+    shifts = distributions.moment_shifts(moments, changed, (energy, energy), [(2, 50), (50, 300), (300, 500)])
     assert shifts.mean.shape == shifts.std_error.shape == (3, 2)
     assert (shifts.mean[0, 0], shifts.std[0, 0]) == pytest.approx((0.1, 0.1))
     assert shifts.mean[1] == pytest.approx([0, 0], abs=1e-12)

@@ -58,9 +58,9 @@ def test_nothing_in_common_is_an_error() -> None:
 
 
 def test_a_dead_model_is_an_error(geant4: Events, observed: Observables) -> None:
-    dead = observe(Events(np.zeros_like(geant4.showers), geant4.energy))
+    empty = observe(Events(np.zeros_like(geant4.showers), geant4.energy))
     with pytest.raises(EventsError, match="only 0 of 200 candidate showers hold any energy"):
-        match_energies(observed, dead)
+        match_energies(observed, empty)
 
 
 def test_counts_do_not_depend_on_the_part_they_are_drawn_in(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,9 +51,9 @@ def scaled_report(events: Events) -> ValidationReport:
 
 
 def test_metrics_are_those_announced(report: ValidationReport) -> None:
-    announced = set(METRICS) - {f"physics/{name}" for name in thorough.METRICS}  # those are not asked for
-    assert set(report.metrics) == announced
-    assert set(report.floor) == {name for name in announced if "pixelwise" not in name and "2_50gev" not in name}
+    names = set(METRICS) - {f"physics/{name}" for name in thorough.METRICS}  # those are not asked for
+    assert set(report.metrics) == names
+    assert set(report.floor) == {name for name in names if "pixelwise" not in name and "2_50gev" not in name}
     assert report.metrics["physics/pixelwise_mean"] == Estimate(0.0, 0.0)
     assert report.showers["reference"] == report.showers["candidate"] == 300
 
@@ -64,9 +64,9 @@ def test_geant4_fails_no_gate_against_geant4(report: ValidationReport) -> None:
 
 
 def test_a_wrong_energy_scale_fails_the_gates_it_should(scaled_report: ValidationReport) -> None:
-    failed = set(scaled_report.failed)
-    assert {"physics/sampling_fraction_shift", "physics/composite_mse"} <= failed
-    assert "physics/z_mean_shift" not in failed
+    failures = set(scaled_report.failed)
+    assert {"physics/sampling_fraction_shift", "physics/composite_mse"} <= failures
+    assert "physics/z_mean_shift" not in failures
 
 
 def test_the_score_falls_when_the_physics_does(report: ValidationReport, scaled_report: ValidationReport) -> None:
@@ -107,8 +107,12 @@ def test_verdicts(value: float, error: float, verdict: str) -> None:
 def test_a_metric_that_is_not_there_is_not_measured(report: ValidationReport) -> None:
     result = judge(Gate(0.1), None)
     assert result.verdict == "not measured"
-    found = dataclasses.replace(report, gates={"physics/worst_layer": result})
-    assert (found.failed, found.undecided, found.not_measured) == ({}, {}, {"physics/worst_layer": result})
+    incomplete = dataclasses.replace(report, gates={"physics/worst_layer": result})
+    assert (incomplete.failed, incomplete.undecided, incomplete.not_measured) == (
+        {},
+        {},
+        {"physics/worst_layer": result},
+    )
 
 
 ESTIMATES = {"passed": Estimate(0.0, 0.01), "failed": Estimate(1.0, 0.01), "undecided": Estimate(0.0, 1.0)}
