@@ -17,7 +17,7 @@ __version__ = version("calogan")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 # What the code in models that version 0.1.0 registered imports from here.
-_MOVED = {"bundle": "calogan.generation.model_folder", "generator": "calogan.generation.generator"}
+_OLD_NAMES = {"bundle": "calogan.generation.model_folder", "generator": "calogan.generation.generator"}
 
 
 def load_model(model: str | Path, *, precision: str = "") -> "Generator":
@@ -44,6 +44,6 @@ def load_model(model: str | Path, *, precision: str = "") -> "Generator":
 if not TYPE_CHECKING:  # which would take every name for one of this package
 
     def __getattr__(name: str) -> ModuleType:
-        if name in _MOVED:
-            return importlib.import_module(_MOVED[name])
+        if name in _OLD_NAMES:
+            return importlib.import_module(_OLD_NAMES[name])
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ def load_tensorflow() -> None:
     """Import TensorFlow with standard error closed meanwhile; what Python raises is raised all the same."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("LOGLEVEL", "ERROR")  # Intel Neural Compressor
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    original, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
         import keras  # noqa: F401, PLC0415
@@ -19,8 +19,8 @@ def load_tensorflow() -> None:
 
         tf.get_logger().setLevel("ERROR")  # the compressor calls what TensorFlow calls deprecated
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(original, 2)
+        os.close(original)
         os.close(nowhere)
 
 
@@ -29,14 +29,14 @@ def silence() -> Iterator[None]:
     """Close standard output and error to native code and to Python meanwhile; exceptions are raised all the same."""
     sys.stdout.flush()
     sys.stderr.flush()
-    kept, nowhere = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
+    original, nowhere = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
         with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
             yield
     finally:
-        for target, source in enumerate(kept, start=1):
+        for target, source in enumerate(original, start=1):
             os.dup2(source, target)
             os.close(source)
         os.close(nowhere)

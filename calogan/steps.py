@@ -100,8 +100,8 @@ def _is_frozen(weights: Path, config: Config, folder: Path) -> bool:
 def measure_showers(reference: Events, candidate: Events) -> Scored:
     """Measure what the gates look at, without floor: the physics score that chooses the best epoch, and the metrics."""
     report = validate(reference, candidate, floor=False)
-    measured = {name: result.estimate.value for name, result in report.gates.items() if result.estimate}
-    return Scored(physics_score(report), {name: value for name, value in measured.items() if np.isfinite(value)})
+    values = {name: result.estimate.value for name, result in report.gates.items() if result.estimate}
+    return Scored(physics_score(report), {name: value for name, value in values.items() if np.isfinite(value)})
 
 
 def score_without_classifier(reference: Events, candidate: Events) -> float:

@@ -244,10 +244,10 @@ def ask(curl: str, environment: dict[str, str]) -> None:
     """Ask twice with the printed command: equal seeds must give equal bytes."""
     answers = []
     for _ in range(2):
-        begun = time.monotonic()
+        started = time.monotonic()
         run(shlex.split(curl), environment, quiet=True)
         answers.append(provenance.sha256(FOLDER / "showers.h5"))
-        say("ask", f"100 int8 showers over HTTP in {time.monotonic() - begun:.2f} s, sha256 {answers[-1][:16]}")
+        say("ask", f"100 int8 showers over HTTP in {time.monotonic() - started:.2f} s, sha256 {answers[-1][:16]}")
     if len(set(answers)) != 1:
         raise ServiceError("the same request with the same seed gave different bytes")
 
@@ -272,12 +272,12 @@ def run(command: list[str], environment: dict[str, str], *, quiet: bool = False)
         ServiceError: it failed, or is not installed.
     """
     try:
-        done = subprocess.run(command, env=environment, cwd=ROOT, check=False, text=True, capture_output=quiet)
+        process = subprocess.run(command, env=environment, cwd=ROOT, check=False, text=True, capture_output=quiet)
     except FileNotFoundError as error:
         raise ServiceError(f"{command[0]} is not installed; the demo needs it") from error
-    if done.returncode:
-        output = f":\n{done.stdout}{done.stderr}" if quiet else "; what went wrong is above"
-        raise ServiceError(f"{' '.join(command[:3])} failed with exit code {done.returncode}{output}")
+    if process.returncode:
+        output = f":\n{process.stdout}{process.stderr}" if quiet else "; what went wrong is above"
+        raise ServiceError(f"{' '.join(command[:3])} failed with exit code {process.returncode}{output}")
 
 
 def follow(command: list[str], environment: dict[str, str]) -> None:
@@ -352,22 +352,22 @@ def stop() -> int:
     Raises:
         ServiceError: some do not end.
     """
-    asked: set[psutil.Process] = set()
-    alive, begun = marked(), time.monotonic()
+    processes: set[psutil.Process] = set()
+    alive, started = marked(), time.monotonic()
     while alive:
-        waited = time.monotonic() - begun
+        waited = time.monotonic() - started
         if waited > GRACE_S + KILL_S:
             raise ServiceError(f"processes {', '.join(str(process.pid) for process in alive)} do not end; kill them")
         for process in alive:
             with contextlib.suppress(psutil.Error):
                 if waited > GRACE_S:
                     process.kill()
-                elif process not in asked:
+                elif process not in processes:
                     process.terminate()
-        asked |= alive
-        _, left = psutil.wait_procs(alive, timeout=0.5)
-        alive = {*left, *marked()}  # a process whose parent has ended is no longer found by it
-    return len(asked)
+        processes |= alive
+        _, survivors = psutil.wait_procs(alive, timeout=0.5)
+        alive = {*survivors, *marked()}  # a process whose parent has ended is no longer found by it
+    return len(processes)
 
 
 if __name__ == "__main__":

@@ -22,20 +22,20 @@ def run_all(
     *,
     parallel: int | None,
     error: type[CaloganError],
-    given: dict[str, Any],
+    arguments: dict[str, Any],
     space: dict[str, Any] | None = None,
-    **how: Any,
+    **settings: Any,
 ) -> list[dict[str, float]]:
     """Make attempts until there is nothing left to try.
 
     Args:
-        attempt: (what Ray Tune chose, **given) -> numbers for Ray Tune.
+        attempt: (what Ray Tune chose, **arguments) -> numbers for Ray Tune.
         folder: of the records, seen by all nodes.
         parallel: attempts at a time; as many as there are cores if None.
         error: what is raised.
-        given: passed to every attempt.
+        arguments: passed to every attempt.
         space: what Ray Tune chooses from, if no algorithm does.
-        how: further fields of `tune.TuneConfig`.
+        settings: further fields of `tune.TuneConfig`.
 
     Returns:
         the numbers of all attempts.
@@ -46,10 +46,10 @@ def run_all(
     # A job that is stopped stops, and what Tune would print is said in a line for each attempt.
     os.environ |= {"TUNE_DISABLE_SIGNAL_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(attempt, **given), {"cpu": 1}),
+        tune.with_resources(tune.with_parameters(attempt, **arguments), {"cpu": 1}),
         param_space=space,
         # A worker of its own for each: Tune would use one again that died between two attempts.
-        tune_config=tune.TuneConfig(max_concurrent_trials=parallel, reuse_actors=False, **how),
+        tune_config=tune.TuneConfig(max_concurrent_trials=parallel, reuse_actors=False, **settings),
         run_config=tune.RunConfig(
             storage_path=str(folder / "ray"),
             failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),

@@ -32,9 +32,9 @@ def join() -> None:
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     commit = {provenance.COMMIT_VARIABLE: provenance.git_commit()}
     # Ray Train's own helpers look for the cluster anew; of several on a machine they would find another.
-    passed = {name: os.environ[name] for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS") if name in os.environ}
+    variables = {name: os.environ[name] for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS") if name in os.environ}
     try:
-        ray.init(runtime_env={"env_vars": _QUIET | commit | passed}, log_to_driver=True, logging_level="WARNING")
+        ray.init(runtime_env={"env_vars": _QUIET | commit | variables}, log_to_driver=True, logging_level="WARNING")
     except ConnectionError as error:
         raise ServiceError(f"no Ray cluster at {os.environ.get('RAY_ADDRESS', 'auto')} ({error})") from error
     catch_stop_signals()  # Ray has put handlers of its own in their place, which abort this process
@@ -74,8 +74,8 @@ def cores_each(nodes: list[int], tasks: int) -> int:
 
 def workers_for(nodes: list[int]) -> int:
     """The fewest workers of equal size, at most one for each node, that together use most of the cores."""
-    used = [node for node in nodes if node]
-    return max(range(1, len(used) + 1), key=lambda workers: workers * cores_each(used, workers), default=1)
+    counts = [node for node in nodes if node]
+    return max(range(1, len(counts) + 1), key=lambda workers: workers * cores_each(counts, workers), default=1)
 
 
 def threads(number: int) -> dict[str, str]:

@@ -78,8 +78,8 @@ def main(config_name: str, storage: Path, workers: int) -> None:
             get(quantize.options(num_cpus=1).remote(config, folder))
         say("validate", f"{' and '.join(COMPARED)} against Geant4, on the test split")
         beside = validate_parametric.options(num_cpus=1).remote(config)
-        judged = ray.get([validate.options(num_cpus=1).remote(config, folder, name) for name in COMPARED])
-        reports = dict(zip(COMPARED, judged, strict=True))
+        results = ray.get([validate.options(num_cpus=1).remote(config, folder, name) for name in COMPARED])
+        reports = dict(zip(COMPARED, results, strict=True))
         shown = {"parametrised": ray.get(beside), **reports}
         say("benchmark", f"{' and '.join(COMPARED)}, interleaved on one core")
         timed = ray.get(measure.options(num_cpus=1).remote(config, folder))

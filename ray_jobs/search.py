@@ -31,15 +31,15 @@ class Proposals(Searcher):  # type: ignore[misc]  # Ray has no types
     def __init__(self, config: Config, folder: Path) -> None:
         super().__init__(metric="auc", mode="min")
         self._config, self._folder = config, folder
-        self._begun = generator_trials.unfinished(folder)
+        self._unfinished = generator_trials.unfinished(folder)
         self._running: dict[str, Choices] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """What to try next."""
-        history = generator_trials.journal(self._folder).read_all()
+        history = generator_trials.records(self._folder).read_all()
         proposed = (
-            self._begun.pop()
-            if self._begun
+            self._unfinished.pop()
+            if self._unfinished
             else generator_proposals.propose(self._config, history, list(self._running.values()))
         )
         if proposed is None:
@@ -60,22 +60,22 @@ class Proposals(Searcher):  # type: ignore[misc]  # Ray has no types
 
 def trial(space: dict[str, Choices], *, config: Config, folder: Path, run_id: str) -> dict[str, float]:
     """Try one candidate, unless its record is there: a worker may die between writing it and telling so."""
-    choices, journal = space["choices"], generator_trials.journal(folder)
-    tried = journal.read(generator_trials.label(choices))
-    if tried is None:
+    choices, records = space["choices"], generator_trials.records(folder)
+    result = records.read(generator_trials.label(choices))
+    if result is None:
         say("candidate", generator_proposals.describe(choices))
-        tried = generator_trials.attempt(config, choices, folder)
-        failure = tried.reason if isinstance(tried, Failure) else ""
-        log_trial(run_id, generator_proposals.describe(choices), dict(choices), _logged(tried), failure=failure)
-        journal.write(generator_trials.label(choices), tried)
-    say("candidate", generator_proposals.summary(tried))
-    return {"auc": tried.auc if isinstance(tried, Candidate) else 1.0}
+        result = generator_trials.attempt(config, choices, folder)
+        failure = result.reason if isinstance(result, Failure) else ""
+        log_trial(run_id, generator_proposals.describe(choices), dict(choices), _metrics(result), failure=failure)
+        records.write(generator_trials.label(choices), result)
+    say("candidate", generator_proposals.summary(result))
+    return {"auc": result.auc if isinstance(result, Candidate) else 1.0}
 
 
-def _logged(tried: Attempt) -> dict[str, float]:
-    if isinstance(tried, Failure):
+def _metrics(result: Attempt) -> dict[str, float]:
+    if isinstance(result, Failure):
         return {}
-    return {"physics/auc_high_level_error": tried.auc_error, **tried.metrics}
+    return {"physics/auc_high_level_error": result.auc_error, **result.metrics}
 
 
 def fit(config: Config, folder: Path, parallel: int | None, run_id: str) -> None:
@@ -84,18 +84,18 @@ def fit(config: Config, folder: Path, parallel: int | None, run_id: str) -> None
     Raises:
         TrainingError: a candidate ended without a record.
     """
-    done = len(generator_trials.journal(folder).read_all())
-    say("search", f"{done} candidates done, {max(0, config.search.trials - done)} to do")
-    if done >= config.search.trials:
+    count = len(generator_trials.records(folder).read_all())
+    say("search", f"{count} candidates done, {max(0, config.search.trials - count)} to do")
+    if count >= config.search.trials:
         return
     run_all(
         trial,
         folder,
         parallel=parallel or int(ray.cluster_resources().get("CPU", 1)),
         error=TrainingError,
-        given={"config": config, "folder": folder, "run_id": run_id},
+        arguments={"config": config, "folder": folder, "run_id": run_id},
         search_alg=Proposals(config, folder),
-        num_samples=config.search.trials - done,
+        num_samples=config.search.trials - count,
     )
 
 
@@ -122,25 +122,30 @@ def main(config_name: str, out: Path, trials: int | None, parallel: int | None) 
     join()
     with pipeline_run(f"search {config_name}", flat(config), header=header(), key=folder.name) as run_id:
         fit(config, folder, parallel, run_id)
-        done = [tried for tried in generator_trials.journal(folder).read_all() if isinstance(tried, Candidate)]
-        if not done:
+        candidates = [result for result in generator_trials.records(folder).read_all() if isinstance(result, Candidate)]
+        if not candidates:
             raise TrainingError(f"not one of {config.search.trials} candidates could be trained; see {folder}")
-        best = generator_proposals.front(done)
+        best = generator_proposals.front(candidates)
         reports = ray.get([judge.remote(config, candidate, folder) for candidate in best])
         picture = folder / "pareto.png"
-        points = {generator_proposals.describe(each.choices): (each.cost, each.auc, each.auc_error) for each in done}
+        points = {
+            generator_proposals.describe(each.choices): (each.cost, each.auc, each.auc_error) for each in candidates
+        }
         pictures.save(pictures.pareto(points, [generator_proposals.describe(each.choices) for each in best]), picture)
         log_file(run_id, picture)
         for number, candidate in enumerate(best, start=1):
-            chosen = generator_proposals.chosen(config, candidate.choices)
+            variant = generator_proposals.configure(config, candidate.choices)
             path = folder / f"front_{number}.toml"
-            write_text(path, as_toml(data=chosen.data, network=chosen.network, training=chosen.training))
+            write_text(
+                path,
+                as_toml(data=variant.data, network=variant.network, training=variant.training),
+            )
             log_file(run_id, path)
     for candidate, report in zip(best, reports, strict=True):
-        judged = report.metrics[FIDELITY]
+        auc = report.metrics[FIDELITY]
         say(
             "front",
-            f"{generator_proposals.summary(candidate)}; on the test split AUC {judged.value:.3f} +- {judged.error:.3f}",
+            f"{generator_proposals.summary(candidate)}; on the test split AUC {auc.value:.3f} +- {auc.error:.3f}",
         )
     write_json(folder / "front.json", _front(folder, best, reports))
     say("done", f"{folder}: pareto.png, front.json, and front_1.toml and so on to train with")

@@ -48,23 +48,23 @@ def main(
     out: Path,
 ) -> None:
     """Simulate showers on a Ray cluster; submit again what was stopped, finished shards are kept."""
-    chosen = engines.load_engine(engine, tuning=tuning, detector=detector, field_tesla=field, cut_mm=cut)
+    simulation = engines.load_engine(engine, tuning=tuning, detector=detector, field_tesla=field, cut_mm=cut)
     plan = engines.plan(
-        chosen, parse_energy(energy), showers=n, seed=seed, shard_showers=shard_size, format=file_format
+        simulation, parse_energy(energy), showers=n, seed=seed, shard_showers=shard_size, format=file_format
     )
     folder = out.resolve()
     missing = productions.begin(folder, plan)
     join()
-    done = sum(shard.showers for shard in plan.shards) - sum(shard.showers for shard in missing)
+    count = sum(shard.showers for shard in plan.shards) - sum(shard.showers for shard in missing)
     say("simulate", f"{n} showers, {len(plan.shards)} shards, {len(missing)} of them to make; {plan.generator}")
-    tasks = [make_shard.options(num_cpus=1).remote(folder, plan, shard, chosen) for shard in missing]
+    tasks = [make_shard.options(num_cpus=1).remote(folder, plan, shard, simulation) for shard in missing]
     with cancelled_with_driver(tasks):
         waiting = tasks
         while waiting:
             ready, waiting = ray.wait(waiting)
             for shard in ray.get(ready):
-                done += shard.showers
-                say("simulate", f"{shard.file}  {done} of {n} showers, {done / n:.0%}")
+                count += shard.showers
+                say("simulate", f"{shard.file}  {count} of {n} showers, {count / n:.0%}")
     say("done", str(productions.finish(folder, plan)))
 
 

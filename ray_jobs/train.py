@@ -70,10 +70,10 @@ def train(
     trained: TrainingResult = get(
         _finish.options(num_cpus=cpus, runtime_env={"env_vars": threads(cpus)}).remote(config, folder, run_id)
     )
-    if trained.stopped:
-        say("train", f"stopped early: {trained.stopped}")
+    if trained.stop_reason:
+        say("train", f"stopped early: {trained.stop_reason}")
         if run_id:
-            set_tag(run_id, "training.stopped", trained.stopped)
+            set_tag(run_id, "training.stopped", trained.stop_reason)
     return trained
 
 
@@ -143,12 +143,12 @@ def _draw(run_id: str, epoch: Epoch, reference: Events, generated: Events) -> No
         log_pictures(run_id, steps.training_pictures(reference, generated), epoch.number)
 
 
-def _logged(name: str, config: Config, folder: Path) -> contextlib.AbstractContextManager[str]:
+def _open_run(name: str, config: Config, folder: Path) -> contextlib.AbstractContextManager[str]:
     """The run of MLflow of the training in this folder, its old one if it goes on; none if no server is named."""
     if "MLFLOW_TRACKING_URI" not in os.environ:
         return contextlib.nullcontext("")
-    about = flat(config) | {"model": str(folder)}
-    return pipeline_run(name, about, header=provenance.header(), key=training_key(folder / "training"))
+    parameters = flat(config) | {"model": str(folder)}
+    return pipeline_run(name, parameters, header=provenance.header(), key=training_key(folder / "training"))
 
 
 @click.command()
@@ -160,7 +160,7 @@ def main(config_name: str, workers: int, cpus_per_worker: int | None, out: Path)
     """Train a generator on a Ray cluster; a job that was stopped goes on when it is submitted again."""
     config, folder = load_config(config_name), out.resolve()
     join()
-    with _logged(f"train {config_name}", config, folder) as run_id:
+    with _open_run(f"train {config_name}", config, folder) as run_id:
         trained = train(config, folder, workers=workers, cpus_per_worker=cpus_per_worker or 0, run_id=run_id)
     say("done", f"{folder}, physics score {trained.best.score:.3f}")
 

@@ -34,36 +34,38 @@ def trial(
     space: dict[str, int], *, proposed: Sequence[Quantization], config: Config, model: Path, folder: Path, run_id: str
 ) -> dict[str, float]:
     """Try one configuration, unless its record is there: a worker may die between writing it and telling so."""
-    tried, journal = proposed[space["number"]], quantization_trials.journal(folder)
-    say("trial", quantization_proposals.describe(tried))
-    attempt = journal.read(quantization_trials.label(tried))
+    quantization, records = proposed[space["number"]], quantization_trials.records(folder)
+    say("trial", quantization_proposals.describe(quantization))
+    attempt = records.read(quantization_trials.label(quantization))
     if attempt is None:
-        attempt = quantization_trials.attempt(config, model, tried)
+        attempt = quantization_trials.attempt(config, model, quantization)
         failure = attempt.reason if isinstance(attempt, Failure) else ""
         metrics = {} if isinstance(attempt, Failure) else attempt.metrics()
-        parameters = {f"quantization.{name}": value for name, value in tried.model_dump(mode="json").items()}
+        parameters = {f"quantization.{name}": value for name, value in quantization.model_dump(mode="json").items()}
         log_trial(
             run_id,
-            quantization_proposals.describe(tried),
+            quantization_proposals.describe(quantization),
             {"precision": "int8", **parameters},
             metrics,
             failure=failure,
         )
-        journal.write(quantization_trials.label(tried), attempt)
+        records.write(quantization_trials.label(quantization), attempt)
     say("trial", quantization_proposals.summary(attempt))
     return {"seconds": 0.0 if isinstance(attempt, Failure) else attempt.seconds}
 
 
-def fit(proposed: Sequence[Quantization], parallel: int | None, **about: Any) -> None:
+def fit(proposed: Sequence[Quantization], parallel: int | None, **common: Any) -> None:
     """Run trials wherever the cluster has cores; each leaves a record.
 
     Raises:
         QuantizationError: a trial ended without a record.
     """
     started = time.monotonic()
-    given = {"proposed": proposed, **about}
+    arguments = {"proposed": proposed, **common}
     numbers = {"number": tune.grid_search(list(range(len(proposed))))}
-    results = run_all(trial, about["folder"], parallel=parallel, error=QuantizationError, given=given, space=numbers)
+    results = run_all(
+        trial, common["folder"], parallel=parallel, error=QuantizationError, arguments=arguments, space=numbers
+    )
     wall, work = time.monotonic() - started, sum(result["seconds"] for result in results)
     say("tune", f"{len(results)} trials in {wall:.0f} s, {60 * len(results) / wall:.1f} a minute; {work:.0f} s of work")
 
@@ -94,11 +96,11 @@ def search(config: Config, model: Path, *, parallel: int | None, run_id: str) ->
     operations = quantize.operation_names(model)
     showers = len(steps.read_split(config, "calibration"))
     folder = quantization_trials.records_folder(config, model)
-    journal = quantization_trials.journal(folder)
-    while proposed := quantization_proposals.propose(config.quantization, operations, showers, journal.read_all()):
-        say("tune", f"{len(journal.read_all())} trials done, {len(proposed)} to do")
+    records = quantization_trials.records(folder)
+    while proposed := quantization_proposals.propose(config.quantization, operations, showers, records.read_all()):
+        say("tune", f"{len(records.read_all())} trials done, {len(proposed)} to do")
         fit(proposed, parallel, config=config, model=model, folder=folder, run_id=run_id)
-    history = journal.read_all()
+    history = records.read_all()
     ranked = quantization_proposals.rank(history, config.tuning.tolerance)
     say("tune", f"{len(ranked)} of {len(history)} trials are within {config.tuning.tolerance:.1%} of float32's score")
     best, report = ray.get(adopt.remote(config, model, ranked))
@@ -124,8 +126,8 @@ def main(config_name: str, model: Path, parallel: int | None) -> None:
     model = model_folder.find_writable(model).resolve()
     key = quantization_trials.records_folder(config, model).name
     join()
-    about = {"model": str(model), "operations": ", ".join(quantize.operation_names(model))}
-    with pipeline_run(f"tune {config_name}", about, header=header(), key=key) as run_id:
+    parameters = {"model": str(model), "operations": ", ".join(quantize.operation_names(model))}
+    with pipeline_run(f"tune {config_name}", parameters, header=header(), key=key) as run_id:
         repeats = search(config, model, parallel=parallel, run_id=run_id)
     say("done", f"{model}; to repeat it: {repeats}")
 

@@ -17,7 +17,7 @@ from calogan.cli.comparisons import Paths
 from calogan.cli.program import run
 from calogan.events import open_events
 from calogan.validation.gates import Gate
-from calogan.validation.parts import Part, Partial, Plan, divide, merge, observe_part
+from calogan.validation.parts import Part, PartSummary, Plan, divide, merge, observe_part
 from calogan.validation.report import ValidationReport
 from calogan.validation.validate import SAMPLES, compare_cells, conclude, prepare
 from ray_jobs.driver import join, say
@@ -26,7 +26,7 @@ BLOCKS = 8  # of 1,024 showers in a task: seconds of work, and 50 MB of results
 
 
 @ray.remote(num_cpus=1, max_retries=3)  # type: ignore[untyped-decorator]
-def observe(part: Part, source: Paths, float32: Paths) -> Partial:
+def observe(part: Part, source: Paths, float32: Paths) -> PartSummary:
     """Measure a part where the worker is."""
     return observe_part(open_events(source), part, open_events(float32) if float32 else None)
 
@@ -71,19 +71,19 @@ def validate(
         deque((part, task.remote(part, paths, float32 if of else ())) for part in divide(plan, of, blocks=blocks))
         for of, paths in enumerate(named)
     ]
-    measured = [merge(_finished(tasks, plan), len(source)) for tasks, source in zip(started, sources, strict=True)]
+    summaries = [merge(_finished(tasks, plan), len(source)) for tasks, source in zip(started, sources, strict=True)]
     progress = functools.partial(say, "compare")
     cells = compare_cells(plan, *sources, trainings=cell_trainings, progress=progress)
-    return conclude(plan, *measured, cells=cells, thorough=thorough, gates=gates, inputs=inputs, progress=progress)
+    return conclude(plan, *summaries, cells=cells, thorough=thorough, gates=gates, inputs=inputs, progress=progress)
 
 
-def _finished(tasks: deque[tuple[Part, Any]], plan: Plan) -> Iterator[Partial]:
+def _finished(tasks: deque[tuple[Part, Any]], plan: Plan) -> Iterator[PartSummary]:
     """Results in the order of the showers; each is forgotten when the next is asked for."""
     while tasks:
         part, reference = tasks.popleft()
-        partial: Partial = ray.get(reference)
+        summary: PartSummary = ray.get(reference)
         say("observe", f"{SAMPLES[part.of]}: {part.stop:,} of {plan.weights[part.of].shape[1]:,} showers")
-        yield partial
+        yield summary
 
 
 @click.command()
@@ -91,16 +91,16 @@ def _finished(tasks: deque[tuple[Part, Any]], plan: Plan) -> Iterator[Partial]:
 @click.option(
     "--blocks", type=click.IntRange(1), default=BLOCKS, show_default=True, help="1,024 showers each, per task."
 )
-def main(blocks: int, **given: Any) -> None:
+def main(blocks: int, **options: Any) -> None:
     """Validate on a Ray cluster; exit code 3 when a gate failed. Every worker must see the files."""
-    asked = comparisons.parse(**given)
+    comparison = comparisons.parse(**options)
     join()
 
     def compare(*named: Paths, **settings: Any) -> ValidationReport:
         seen_by_all = (tuple(str(Path(path).absolute()) for path in paths) for paths in named)
         return validate(*seen_by_all, blocks=blocks, **settings)
 
-    comparisons.run(asked, compare)
+    comparisons.run(comparison, compare)
 
 
 if __name__ == "__main__":

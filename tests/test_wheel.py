@@ -78,7 +78,7 @@ def run(environment: Path, tmp_path: Path) -> Run:
     variables |= {"PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "RAY_USAGE_STATS_ENABLED": "0"}
 
     def run_it(program: str, *arguments: str, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        result = subprocess.run(
             [environment / program, *arguments],
             cwd=folder,
             env=variables | more,
@@ -86,8 +86,8 @@ def run(environment: Path, tmp_path: Path) -> Run:
             text=True,
             check=False,
         )
-        assert done.returncode == code, f"{program} {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
-        return done
+        assert result.returncode == code, f"{program} {' '.join(arguments)}\n{result.stdout}\n{result.stderr}"
+        return result
 
     return run_it
 
@@ -116,8 +116,8 @@ def test_it_generates_and_validates(run: Run, tmp_path: Path) -> None:
 def test_the_way_of_the_demo_needs_no_checkout(run: Run, environment: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     (folder / "small.toml").write_text(CONFIG)
-    done = run("python", "-m", "ray_jobs.pipeline", "--config", "small.toml", "--storage", "storage")
-    assert re.search(r"done +\S+/work/storage/small/summary.json", done.stdout)
+    result = run("python", "-m", "ray_jobs.pipeline", "--config", "small.toml", "--storage", "storage")
+    assert re.search(r"done +\S+/work/storage/small/summary.json", result.stdout)
     summary = json.loads((folder / "storage" / "small" / "summary.json").read_text())
     assert set(summary["precisions"]) == {"float32", "int8"}
     assert summary["precisions"]["int8"]["uri"] == "models:/small/2"

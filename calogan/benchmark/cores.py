@@ -27,17 +27,17 @@ def own_core(*, patience: float = 900) -> Iterator[int]:
         ServiceError: none became free.
     """
     allowed = os.sched_getaffinity(0)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as held:
-        core = _take(held, sorted(allowed), time.monotonic() + patience)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
+        core = _take(lock, sorted(allowed), time.monotonic() + patience)
         with _pinned(core, {threading.get_native_id()}):
             yield core
 
 
-def _take(held: socket.socket, cores: list[int], end: float) -> int:
+def _take(lock: socket.socket, cores: list[int], end: float) -> int:
     while True:
         for core in cores:
             with contextlib.suppress(OSError):  # another process holds it
-                held.bind(f"\0calogan/core/{core}")  # a name that is no file: Linux's abstract namespace
+                lock.bind(f"\0calogan/core/{core}")  # a name that is no file: Linux's abstract namespace
                 return core
         if time.monotonic() > end:
             raise ServiceError(

@@ -66,12 +66,12 @@ def parse(
     from calogan.validation.gates import load_gates  # noqa: PLC0415
 
     candidates = named_files(candidate)
-    beside = float32_files(float32, candidates)
-    return Comparison(reference, candidates, beside, load_gates(gates), seed, quick, json_file, html_file, figures)
+    files = float32_files(float32, candidates)
+    return Comparison(reference, candidates, files, load_gates(gates), seed, quick, json_file, html_file, figures)
 
 
-def run(asked: Comparison, compare: Compare) -> None:
-    """Compare every candidate, print its table, and write the files asked for.
+def run(comparison: Comparison, compare: Compare) -> None:
+    """Compare every candidate, print its table, and write the files it names.
 
     Raises:
         GateError: a gate failed; all files are written.
@@ -80,28 +80,28 @@ def run(asked: Comparison, compare: Compare) -> None:
     from calogan.validation.report import require_no_failure  # noqa: PLC0415
 
     settings = {
-        "gates": asked.gates,
-        "seed": asked.seed,
-        "thorough": not asked.quick,
-        "cell_trainings": 0 if asked.quick else Validation().cell_trainings,
+        "gates": comparison.gates,
+        "seed": comparison.seed,
+        "thorough": not comparison.quick,
+        "cell_trainings": 0 if comparison.quick else Validation().cell_trainings,
     }
     reports = {}
-    for name, path in asked.candidates.items():
-        beside = (asked.float32[name],) if name in asked.float32 else ()
-        reports[name] = compare(asked.reference, (path,), beside, **settings)
+    for name, path in comparison.candidates.items():
+        float32 = (comparison.float32[name],) if name in comparison.float32 else ()
+        reports[name] = compare(comparison.reference, (path,), float32, **settings)
         terminal.show(terminal.report_table(reports[name], name))
-    _write(asked, reports)
+    _write(comparison, reports)
     require_no_failure(reports)
 
 
-def named_files(given: Iterable[str]) -> dict[str, str]:
+def named_files(texts: Iterable[str]) -> dict[str, str]:
     """Take apart `NAME=FILE`; a file without a name has that of its stem.
 
     Raises:
         RequestError: two have one name.
     """
     files: dict[str, str] = {}
-    for text in given:
+    for text in texts:
         name, path = _name_and_path(text)
         # Of a pattern its letters, or its folder.
         name = name or Path(path).stem.strip("*?-_.[]") or Path(path).parent.name or "candidate"
@@ -111,14 +111,14 @@ def named_files(given: Iterable[str]) -> dict[str, str]:
     return files
 
 
-def float32_files(given: Iterable[str], candidates: Iterable[str]) -> dict[str, str]:
+def float32_files(texts: Iterable[str], candidates: Iterable[str]) -> dict[str, str]:
     """Take apart `NAME=FILE`, for the candidate of that name; a file without a name is for every candidate.
 
     Raises:
         RequestError: there is no such candidate, or two files are for one.
     """
     names, files = list(candidates), dict[str, str]()
-    for text in given:
+    for text in texts:
         name, path = _name_and_path(text)
         if name and name not in names:
             raise RequestError(f"--float32 {text}: no candidate is called {name!r}; there are {', '.join(names)}")
@@ -137,23 +137,23 @@ def _name_and_path(text: str) -> tuple[str, str]:
     return (name, path) if separator and not Path(text).exists() else ("", text)
 
 
-def _write(asked: Comparison, reports: "Mapping[str, ValidationReport]") -> None:
+def _write(comparison: Comparison, reports: "Mapping[str, ValidationReport]") -> None:
     from calogan.reporting import html  # noqa: PLC0415
     from calogan.validation.report import write_report  # noqa: PLC0415
 
-    if asked.json_file:
+    if comparison.json_file:
         if len(reports) == 1:
-            write_report(asked.json_file, *reports.values())
+            write_report(comparison.json_file, *reports.values())
         else:
-            write_text(asked.json_file, html.to_json(reports))
-    if asked.html_file:
-        shown = {"Geant4": open_events(asked.reference)}
-        shown |= {name: open_events(path) for name, path in asked.candidates.items()}
-        html.write_html(asked.html_file, reports, pictures=html.typical_showers(shown))
-        screen.print(f"wrote {asked.html_file}")
-    if asked.figures:
+            write_text(comparison.json_file, html.to_json(reports))
+    if comparison.html_file:
+        shown = {"Geant4": open_events(comparison.reference)}
+        shown |= {name: open_events(path) for name, path in comparison.candidates.items()}
+        html.write_html(comparison.html_file, reports, pictures=html.typical_showers(shown))
+        screen.print(f"wrote {comparison.html_file}")
+    if comparison.figures:
         from calogan.reporting import plots  # noqa: PLC0415
 
-        asked.figures.mkdir(parents=True, exist_ok=True)
-        for path in plots.save_figures(reports, asked.figures):
+        comparison.figures.mkdir(parents=True, exist_ok=True)
+        for path in plots.save_figures(reports, comparison.figures):
             screen.print(f"wrote {path}")

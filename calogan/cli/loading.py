@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from calogan.generation.generator import Generator
 
 
-def names(listed: str) -> list[str]:
+def names(text: str) -> list[str]:
     """Take apart a list such as `int8,float32`."""
-    return [name.strip() for name in listed.split(",")]
+    return [name.strip() for name in text.split(",")]
 
 
 def load_generator(model: str, precision: str, threads: int) -> "Generator":

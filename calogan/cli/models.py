@@ -46,8 +46,8 @@ def train(config: str, out: Path) -> None:
             progress.update(task, total=epoch.of, completed=epoch.number + 1)
 
         result = steps.train_model(loaded, out, on_epoch=show)
-    if result.stopped:
-        screen.print(f"stopped early: {result.stopped}")
+    if result.stop_reason:
+        screen.print(f"stopped early: {result.stop_reason}")
     screen.print(f"best epoch: {result.best.stage} {result.best.number + 1}, physics score {result.best.score:.3f}")
     click.echo(out)
 
@@ -91,10 +91,10 @@ def quantize(model: Path, config: str, out: Path | None) -> None:
     )
 )
 @options.comparison
-def validate(**given: Any) -> None:
+def validate(**arguments: Any) -> None:
     """Compare showers with Geant4; exit code 3 when a gate failed."""
-    asked = comparisons.parse(**given)
-    if not asked.quick:
+    comparison = comparisons.parse(**arguments)
+    if not comparison.quick:
         quiet.load_tensorflow()
     from calogan.validation import validate  # noqa: PLC0415
 
@@ -108,7 +108,7 @@ def validate(**given: Any) -> None:
                 sources[0], sources[1], float32=beside, inputs=inputs, progress=status.update, **settings
             )
 
-    comparisons.run(asked, compare)
+    comparisons.run(comparison, compare)
 
 
 @click.command(epilog=examples("calogan benchmark --model lean --precision float32,int8 --json b.json"))
@@ -155,9 +155,9 @@ def export(model: str, precision: str, file_format: str, batch: int, out: Path) 
     from calogan.exporting import export  # noqa: PLC0415
 
     with screen.status("exporting"):
-        done = export.export(locate(model, precision), precision, file_format, out, batch=batch)
+        result = export.export(locate(model, precision), precision, file_format, out, batch=batch)
     screen.print(
-        f"compared with the model, {100 * done.moved.mean():.2g} % of the energy of a shower lies in other cells "
-        f"(at most {100 * done.moved.max():.2g} %; the mean may be {100 * done.limit:g} %)"
+        f"compared with the model, {100 * result.difference.mean():.2g} % of the energy of a shower lies in other cells "
+        f"(at most {100 * result.difference.max():.2g} %; the mean may be {100 * result.limit:g} %)"
     )
     click.echo(out)

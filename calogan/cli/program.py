@@ -24,7 +24,7 @@ class _Stop:
 
     def __init__(self) -> None:
         self.exit_code = 128 + signal.SIGINT
-        self._came = -_ONE_STOP_S
+        self._last_stop = -_ONE_STOP_S
 
     def install(self) -> None:
         for number in _STOP_SIGNALS:
@@ -34,9 +34,9 @@ class _Stop:
                 signal.signal(number, self)
 
     def __call__(self, number: int, _: FrameType | None) -> None:
-        if time.monotonic() - self._came < _ONE_STOP_S:
+        if time.monotonic() - self._last_stop < _ONE_STOP_S:
             return
-        self._came = time.monotonic()
+        self._last_stop = time.monotonic()
         self.exit_code = 128 + number
         raise KeyboardInterrupt
 

@@ -49,28 +49,28 @@ def simulate(
     """Simulate showers without a network, by a parametrisation or by Geant4."""
     from calogan.simulation import engines  # noqa: PLC0415
 
-    chosen = engines.load_engine(engine, tuning=tuning, detector=detector, field_tesla=field, cut_mm=cut)
-    for line in chosen.notes():
+    simulation = engines.load_engine(engine, tuning=tuning, detector=detector, field_tesla=field, cut_mm=cut)
+    for line in simulation.notes():
         screen.print(line)
     plan = engines.plan(
-        chosen, parse_energy(energy), showers=n, seed=seed, shard_showers=shard_size, format=file_format
+        simulation, parse_energy(energy), showers=n, seed=seed, shard_showers=shard_size, format=file_format
     )
     if out.suffix in _SUFFIXES and not out.is_dir():
         if shard_size:
             raise RequestError(f"--shard-size divides a folder of files, but {out} is one file; name a folder")
         options.in_a_folder(click.get_current_context(), simulate.params[-1], out)
         with bar(f"simulating ({engine})", n) as advance:
-            parts = chosen.simulate(plan.energy.draw(n, seed), seed=seed, progress=advance)
+            parts = simulation.simulate(plan.energy.draw(n, seed), seed=seed, progress=advance)
             write_showers(out, parts, productions.header(plan), format=file_format)
         return
     missing = productions.begin(out, plan)
-    kept = n - sum(shard.showers for shard in missing)
-    if kept:
-        screen.print(f"{kept} showers of {n} are there already")
+    existing = n - sum(shard.showers for shard in missing)
+    if existing:
+        screen.print(f"{existing} showers of {n} are there already")
     with bar(f"simulating ({engine})", n) as advance:
-        advance(kept)
+        advance(existing)
         for shard in missing:
-            engines.make_shard(out, plan, shard, chosen, progress=advance)
+            engines.make_shard(out, plan, shard, simulation, progress=advance)
     screen.print(f"wrote {productions.finish(out, plan)}: {n} showers in {len(plan.shards)} files")
 
 
@@ -150,10 +150,10 @@ def convert(files: tuple[str, ...], read_format: str | None, file_format: str, o
         screen.print(f"{path}: {layout.description}, {layout.count} showers")
     header = provenance.header(inputs=source.paths) | {"generator": "converted"}
     with bar("converting", len(source)) as advance:
-        write_showers(out, _told(source.chunks(), advance), header, format=file_format)
+        write_showers(out, _with_progress(source.chunks(), advance), header, format=file_format)
 
 
-def _told(parts: Iterator[Events], advance: Callable[[int], None]) -> Iterator[Events]:
+def _with_progress(parts: Iterator[Events], advance: Callable[[int], None]) -> Iterator[Events]:
     for events in parts:
         yield events
         advance(len(events))

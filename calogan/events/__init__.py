@@ -6,7 +6,7 @@ from calogan.events.files import EventFiles, open_events, read_events
 from calogan.events.formats import FORMATS, WRITTEN_FORMATS
 from calogan.events.records import EnergyRange, Events, EventSource, checked_events, parse_energy
 from calogan.events.splits import Selection, split_events, split_source
-from calogan.events.stream import batches, held
+from calogan.events.stream import batches, load_if_small
 from calogan.events.writing import fill_file, write_events
 from calogan.packaged import data_file
 
@@ -21,7 +21,7 @@ __all__ = [
     "batches",
     "checked_events",
     "fill_file",
-    "held",
+    "load_if_small",
     "open_events",
     "packaged_sample",
     "parse_energy",

@@ -14,7 +14,7 @@ _STRETCH = 64  # consecutive showers read together: one chunk of the files writt
 _AHEAD = 4  # stretches read in advance while batches are used
 
 
-def held(source: EventSource, *, buffer: int = BUFFER_SHOWERS) -> EventSource:
+def load_if_small(source: EventSource, *, buffer: int = BUFFER_SHOWERS) -> EventSource:
     """Return the source read into memory if it fits into the buffer, otherwise unchanged."""
     return source[:] if len(source) <= buffer else source
 

@@ -33,13 +33,13 @@ class Export:
 
     Attributes:
         path: folder of a SavedModel, or ONNX file.
-        moved: sum over the cells of the absolute difference from the model, as a share of the shower's energy, for
+        difference: sum over the cells of the absolute difference from the model, as a share of the shower's energy, for
             each shower of the comparison, shape (n,).
-        limit: largest allowed mean of `moved`.
+        limit: largest allowed mean of `difference`.
     """
 
     path: Path
-    moved: NDArray[np.float64]
+    difference: NDArray[np.float64]
     limit: float
 
 
@@ -69,22 +69,22 @@ def export(model: str | os.PathLike[str], precision: str, format: str, target: P
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
             path = Path(scratch) / "export"
-            moved = _write(source, format, path, batch)
+            difference = _write(source, format, path, batch)
             limit = _LIMITS[precision]
-            if not moved.mean() <= limit:  # not `>`, which would accept NaN
+            if not difference.mean() <= limit:  # not `>`, which would accept NaN
                 raise ModelError(
-                    f"{source.name} as {format} computes other showers than the model: {100 * moved.mean():.2g} % of "
+                    f"{source.name} as {format} computes other showers than the model: {100 * difference.mean():.2g} % of "
                     f"their energy lies in other cells, at most {100 * limit:g} % allowed; "
                     "export another precision or format"
                 )
             path.replace(target)
     except OSError as error:
         raise RequestError(f"{target}: cannot be written ({error})") from error
-    return Export(target, moved, limit)
+    return Export(target, difference, limit)
 
 
 def _write(source: Source, format: str, path: Path, batch: int) -> NDArray[np.float64]:
-    """Write an export and compare it with the model; returns `Export.moved`, the worst over all ways to run it."""
+    """Write an export and compare it with the model; returns `Export.difference`, the worst over all ways to run it."""
     inputs = draw_inputs(source.description, -(-_SHOWERS // batch) * batch, _SEED)
     expected = compute_showers(source, inputs)
     if format == "savedmodel":
@@ -97,6 +97,6 @@ def _write(source: Source, format: str, path: Path, batch: int) -> NDArray[np.fl
         onnx_model.write(source, path, batch=batch)
         results = [onnx_model.run(path, inputs, optimised=optimised) for optimised in (False, True)]
     energy = np.maximum(expected.sum(axis=(1, 2, 3), dtype=np.float64), CLIC.threshold_gev)
-    moved = [np.abs(showers - expected).sum(axis=(1, 2, 3), dtype=np.float64) / energy for showers in results]
-    worst: NDArray[np.float64] = np.max(moved, axis=0)
+    difference = [np.abs(showers - expected).sum(axis=(1, 2, 3), dtype=np.float64) / energy for showers in results]
+    worst: NDArray[np.float64] = np.max(difference, axis=0)
     return worst

@@ -248,7 +248,7 @@ def replace_network(
     changes = {
         "network_files": {**description.network_files, "int8": file},
         "quantization": dict(quantization),
-        "sha256": {name: kept for name, kept in description.sha256.items() if name != old} | {file: hash_},
+        "sha256": {name: hash_ for name, hash_ in description.sha256.items() if name != old} | {file: hash_},
     }
     replaced = write(folder, description.model_copy(update=changes))
     for path in folder.glob("network.int8*.pb"):

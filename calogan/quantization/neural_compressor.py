@@ -23,7 +23,7 @@ from calogan.quantization.operations import ARITHMETIC
 _BATCH = 16
 _KINDS = ((layers.Dense, "dense"), (layers.Conv2D | layers.Conv2DTranspose | layers.Conv3D, "convolution"))
 # What the compressor calls a precision, and the type of TensorFlow that the operation then has.
-_KEPT = {"float32": ("fp32", tf.float32), "bfloat16": ("bf16", tf.bfloat16)}
+_FLOAT_TYPES = {"float32": ("fp32", tf.float32), "bfloat16": ("bf16", tf.bfloat16)}
 
 
 def name_operations(network: keras.Model) -> dict[str, keras.Layer]:
@@ -64,12 +64,12 @@ def compress(network: keras.Model, features: NDArray[np.float32], config: Quanti
     with tempfile.TemporaryDirectory(prefix="calogan-") as scratch, _no_warnings_of_deprecation(), reduced:
         # It makes this folder, by default in the working directory, which may be read-only.
         compressor.utils.TFConfig.global_config["workspace_path"] = str(Path(scratch) / "workspace")
-        saved = str(Path(scratch) / "float32")
-        network.export(saved, verbose=False)
-        nodes = _find_nodes(compressor.utils.Model(saved).graph_def, scopes)
+        path = str(Path(scratch) / "float32")
+        network.export(path, verbose=False)
+        nodes = _find_nodes(compressor.utils.Model(path).graph_def, scopes)
         try:
             settings = _settings(compressor, config, nodes)
-            compressed = compressor.quantize_model(saved, settings, loader, calib_iteration=len(loader))
+            compressed = compressor.quantize_model(path, settings, loader, calib_iteration=len(loader))
         except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, tf.errors.OpError) as error:
             raise QuantizationError(f"Intel Neural Compressor failed on this network: {error}") from error
         if compressed is None:
@@ -151,7 +151,7 @@ def _settings(compressor: Any, config: Quantization, nodes: Mapping[str, str]) -
     settings = compressor.StaticQuantConfig(
         weight_granularity=config.granularity, act_algorithm=config.algorithm, weight_algorithm="minmax"
     )
-    for precision, (dtype, _) in _KEPT.items():
+    for precision, (dtype, _) in _FLOAT_TYPES.items():
         for name in getattr(config, f"keep_{precision}"):
             settings.set_local(nodes[name], compressor.StaticQuantConfig(weight_dtype=dtype, act_dtype=dtype))
     return settings if config.smooth is None else [compressor.SmoothQuantConfig(alpha=config.smooth), settings]
@@ -160,7 +160,7 @@ def _settings(compressor: Any, config: Quantization, nodes: Mapping[str, str]) -
 def _check(definition: tf.compat.v1.GraphDef, config: Quantization, nodes: Mapping[str, str]) -> None:
     """Make sure that what was to be kept was kept, and smoothed what was to be smoothed."""
     by_name = {node.name: node for node in definition.node}
-    for precision, (_, dtype) in _KEPT.items():
+    for precision, (_, dtype) in _FLOAT_TYPES.items():
         for name in getattr(config, f"keep_{precision}"):
             node = by_name.get(nodes[name])
             if node is None or node.attr["T"].type != dtype.as_datatype_enum:
@@ -194,9 +194,9 @@ def hand_on_integers(definition: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef
         whole = result.node.add(op="Reshape", name=f"{quantize.name}/whole", input=[source, reshape.input[1]])
         whole.attr["T"].CopyFrom(dequantize.attr["T"])
         whole.attr["Tshape"].CopyFrom(reshape.attr["Tshape"])
-        handed = {quantize.name: whole.name, f"{quantize.name}:1": low, f"{quantize.name}:2": high}
+        replacements = {quantize.name: whole.name, f"{quantize.name}:1": low, f"{quantize.name}:2": high}
         for node in users:
-            node.input[:] = [handed.get(name, name) for name in node.input]
+            node.input[:] = [replacements.get(name, name) for name in node.input]
             node.attr["Tinput"].CopyFrom(dequantize.attr["T"])
     return result
 
@@ -235,8 +235,8 @@ def _with_names(definition: tf.compat.v1.GraphDef, features: str, outputs: str) 
         tf.identity(result, name="out_outputs")
         renamed = graph.as_graph_def()
     small = tf.compat.v1.graph_util.extract_sub_graph(renamed, ["out_outputs"])
-    kept = {"features", "out_outputs"}
-    short = {node.name: node.name if node.name in kept else f"n{i}" for i, node in enumerate(small.node)}
+    ends = {"features", "out_outputs"}
+    short = {node.name: node.name if node.name in ends else f"n{i}" for i, node in enumerate(small.node)}
     for node in small.node:
         node.name = short[node.name]
         for i, name in enumerate(node.input):

@@ -41,12 +41,12 @@ class OperationCount:
 def count_operations(definition: tf.compat.v1.GraphDef) -> OperationCount:
     """Count the arithmetic operations of a GraphDef by their kind."""
     counts = collections.Counter(node.op for node in definition.node)
-    left = [node for node in definition.node if node.op in _FLOAT_ARITHMETIC]
+    nodes = [node for node in definition.node if node.op in _FLOAT_ARITHMETIC]
     return OperationCount(
         integer_convolutions=_count(counts, _INTEGER_CONVOLUTIONS),
         integer_products=_count(counts, _INTEGER_PRODUCTS),
-        float_arithmetic=len(left),
-        bfloat16_arithmetic=sum(node.attr["T"].type == tf.bfloat16.as_datatype_enum for node in left),
+        float_arithmetic=len(nodes),
+        bfloat16_arithmetic=sum(node.attr["T"].type == tf.bfloat16.as_datatype_enum for node in nodes),
     )
 
 

@@ -112,14 +112,14 @@ def operation_times(profiles: Mapping[str, Mapping[str, float]]) -> Figure:
     kinds = [kind for kind, _ in total.most_common(_MOST_KINDS)]
     figure = blank(10.5, 1.6 + 0.7 * len(profiles))
     panel = figure.subplots()
-    left = np.zeros(len(profiles))
+    starts = np.zeros(len(profiles))
     for kind in [*kinds, "others"]:
         widths = [
             times.get(kind, 0.0) if kind in kinds else sum(ms for name, ms in times.items() if name not in kinds)
             for times in profiles.values()
         ]
-        panel.barh(list(profiles), widths, left=left, label=kind.removeprefix("_Mkl"))
-        left += widths
+        panel.barh(list(profiles), widths, left=starts, label=kind.removeprefix("_Mkl"))
+        starts += widths
     panel.invert_yaxis()
     panel.set_xlabel("time of one core for one shower (ms)")
     figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)

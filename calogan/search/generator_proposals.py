@@ -81,10 +81,10 @@ def check(config: Config) -> None:
     """
     for choice in config.search.choices:
         for value in choice.values:
-            chosen(config, {choice.name: value})
+            configure(config, {choice.name: value})
 
 
-def chosen(config: Config, choices: Choices) -> Config:
+def configure(config: Config, choices: Choices) -> Config:
     """The configuration with the values of some choices.
 
     Raises:

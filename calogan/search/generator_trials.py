@@ -21,7 +21,7 @@ from calogan.errors import ModelError, QuantizationError, TrainingError
 from calogan.generation import generator
 from calogan.search import generator_proposals
 from calogan.search.generator_proposals import FIDELITY, Attempt, Candidate, Choices
-from calogan.search.records import Failure, Journal
+from calogan.search.records import Failure, Records
 from calogan.training.loop import Epoch
 from calogan.training.selection import Scored
 from calogan.validation.report import ValidationReport
@@ -44,16 +44,16 @@ def attempt(
     Returns:
         the candidate, or why there is none: a training that collapses is a result too.
     """
-    chosen, model = generator_proposals.chosen(config, choices), model_folder(folder, choices)
+    variant, model = generator_proposals.configure(config, choices), model_folder(folder, choices)
     model.mkdir(parents=True, exist_ok=True)
     write_json(model / _CHOICES, dict(choices))
     with cores.own_core():
         try:
-            trained = steps.train_model(chosen, model, on_epoch=on_epoch)
+            trained = steps.train_model(variant, model, on_epoch=on_epoch)
             started = time.perf_counter()
-            steps.quantize_model(chosen, model)
-            scored = _measured(chosen, model)
-            timed = benchmark(model, ("int8",), chosen.benchmark)
+            steps.quantize_model(variant, model)
+            scored = _measure(variant, model)
+            timed = benchmark(model, ("int8",), variant.benchmark)
         except (TrainingError, QuantizationError) as error:
             return Failure(choices, str(error))
     means = {name: float(np.mean([one.metrics.get(name, np.nan) for one in scored])) for name in scored[0].metrics}
@@ -66,13 +66,13 @@ def attempt(
 def judge(config: Config, candidate: Candidate, folder: Path) -> ValidationReport:
     """Judge the int8 showers of a candidate on the test split."""
     return steps.validate_model(
-        generator_proposals.chosen(config, candidate.choices), model_folder(folder, candidate.choices), "int8"
+        generator_proposals.configure(config, candidate.choices), model_folder(folder, candidate.choices), "int8"
     )
 
 
 def model_folder(folder: Path, choices: Choices) -> Path:
     """Where the model of a candidate is, and its training goes on."""
-    return journal(folder).path(label(choices)).with_suffix("")
+    return records(folder).path(label(choices)).with_suffix("")
 
 
 def unfinished(folder: Path) -> list[Choices]:
@@ -81,15 +81,15 @@ def unfinished(folder: Path) -> list[Choices]:
     Raises:
         ModelError: what a candidate was begun with cannot be read.
     """
-    begun: list[Choices] = []
+    unfinished_choices: list[Choices] = []
     for path in sorted(folder.glob(f"{_RECORDS}/*/{_CHOICES}")):
         if path.parent.with_suffix(".json").exists():
             continue
         try:
-            begun.append(dict(json.loads(path.read_text(encoding="utf-8"))))
+            unfinished_choices.append(dict(json.loads(path.read_text(encoding="utf-8"))))
         except (OSError, ValueError, TypeError) as error:
             raise ModelError(f"{path}: is damaged ({error}); delete {path.parent}") from error
-    return begun
+    return unfinished_choices
 
 
 def search_folder(config: Config, out: Path) -> Path:
@@ -104,9 +104,9 @@ def search_folder(config: Config, out: Path) -> Path:
     return out / provenance.digest(json.dumps([what, header], sort_keys=True))[:12]
 
 
-def journal(folder: Path) -> Journal[Attempt]:
+def records(folder: Path) -> Records[Attempt]:
     """The records of a search."""
-    return Journal(folder / _RECORDS, TypeAdapter(Attempt))
+    return Records(folder / _RECORDS, TypeAdapter(Attempt))
 
 
 def label(choices: Choices) -> str:
@@ -114,7 +114,7 @@ def label(choices: Choices) -> str:
     return json.dumps(dict(choices), sort_keys=True)
 
 
-def _measured(config: Config, model: Path) -> list[Scored]:
+def _measure(config: Config, model: Path) -> list[Scored]:
     """What is measured of each repeat, on the validation split."""
     reference = steps.read_split(config, "validation")
     energy = np.repeat(reference.energy, config.search.draws)

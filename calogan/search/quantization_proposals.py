@@ -200,7 +200,9 @@ def _changes(base: Quantization) -> list[Quantization]:
 
 def _combinations(base: Trial, changes: Sequence[Trial], exemptions: Sequence[Trial]) -> list[Quantization]:
     """Combine the significant improvements: operations kept in float, cheapest gain first, and the best change."""
-    useful = sorted((trial for trial in exemptions if _helps(base, trial)), key=lambda trial: -_worth(base, trial))
+    useful = sorted(
+        (trial for trial in exemptions if _helps(base, trial)), key=lambda trial: -_gain_per_cost(base, trial)
+    )
     names = [
         name
         for trial in useful
@@ -225,7 +227,7 @@ def _helps(base: Trial, trial: Trial) -> bool:
     return bool(gains.mean() > 2 * _error(gains))
 
 
-def _worth(base: Trial, trial: Trial) -> float:
+def _gain_per_cost(base: Trial, trial: Trial) -> float:
     """Gain of score per additional time, in units of the float32 network's time."""
     cost = max(1 / trial.speedup - 1 / base.speedup, 1e-3)  # a lower limit keeps the ratio finite
     return (base.loss - trial.loss) / cost

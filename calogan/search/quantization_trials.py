@@ -22,7 +22,7 @@ from calogan.errors import GateError, ModelError, QuantizationError
 from calogan.events import Events
 from calogan.generation import generator, model_folder
 from calogan.search.quantization_proposals import Attempt, Trial, describe
-from calogan.search.records import Failure, Journal
+from calogan.search.records import Failure, Records
 from calogan.validation.report import ValidationReport, physics_score
 
 _SEED = 30_000  # no other step draws showers with it
@@ -42,9 +42,9 @@ def attempt(config: Config, model: Path, quantization: Quantization) -> Attempt:
     """
     with cores.own_core(), tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
         started = time.perf_counter()
-        tried = config.model_copy(update={"quantization": quantization})
+        variant = config.model_copy(update={"quantization": quantization})
         try:
-            steps.quantize_model(tried, model, Path(scratch))
+            steps.quantize_model(variant, model, Path(scratch))
             scores = _scores(config, Path(scratch), "int8")
             timed = benchmark(scratch, ("int8",), config.benchmark)
             operations = timed.timings["int8"].operations
@@ -66,10 +66,10 @@ def adopt(config: Config, model: Path, ranked: Sequence[Trial]) -> tuple[Trial, 
     """
     failures = []
     for trial in ranked[: config.tuning.attempts]:
-        chosen = config.model_copy(update={"quantization": trial.quantization})
+        variant = config.model_copy(update={"quantization": trial.quantization})
         with tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
-            steps.quantize_model(chosen, model, Path(scratch))
-            report = steps.validate_model(chosen, Path(scratch), "int8")
+            steps.quantize_model(variant, model, Path(scratch))
+            report = steps.validate_model(variant, Path(scratch), "int8")
             physics_score(report)  # refuses a report without a single gate that was measured
             if not report.failed:
                 _put_into(model, Path(scratch))
@@ -93,9 +93,9 @@ def records_folder(config: Config, model: Path) -> Path:
     return model / "tuning" / provenance.digest(json.dumps(what, sort_keys=True))[:12]
 
 
-def journal(folder: Path) -> Journal[Attempt]:
+def records(folder: Path) -> Records[Attempt]:
     """The records of trials in a folder."""
-    return Journal(folder, TypeAdapter(Attempt))
+    return Records(folder, TypeAdapter(Attempt))
 
 
 def label(quantization: Quantization) -> str:

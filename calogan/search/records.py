@@ -23,7 +23,7 @@ class Failure(Generic[What]):
 
 
 @dataclass(frozen=True)
-class Journal(Generic[Record]):
+class Records(Generic[Record]):
     """A folder of records.
 
     Attributes:

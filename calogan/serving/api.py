@@ -227,7 +227,7 @@ def _add_routes(router: APIRouter, samplers: Mapping[str, Sampler], max_showers:
         order: Annotated[ShowerRequest, Depends(read_body)],
     ) -> Response:
         """Make showers, as HDF5 in the CLIC layout (default), npz, or JSON, whichever the Accept header prefers."""
-        sampler = _chosen(samplers, order.precision or default)
+        sampler = _choose(samplers, order.precision or default)
         energy = _energies(order, sampler, encoding, max_showers)
         seed = order.seed if order.seed is not None else secrets.randbelow(SEED_MAX)
         content = await asyncio.get_running_loop().run_in_executor(worker, _draw, sampler, energy, seed, encoding)
@@ -247,7 +247,7 @@ def _draw(sampler: Sampler, energy: NDArray[np.float32], seed: int, encoding: En
     return encoding.encode(events, provenance.header(seed=seed) | origin)
 
 
-def _chosen(samplers: Mapping[str, Sampler], precision: str) -> Sampler:
+def _choose(samplers: Mapping[str, Sampler], precision: str) -> Sampler:
     if precision not in samplers:
         raise RequestError(f"precision {precision!r} is not served here; choose from {', '.join(samplers)}")
     return samplers[precision]
@@ -281,10 +281,10 @@ def _key_check(api_key: str) -> Callable[..., Coroutine[Any, Any, None]]:
         header: Annotated[str | None, Security(APIKeyHeader(name="X-API-Key", auto_error=False))],
     ) -> None:
         # Headers arrive decoded as latin-1; this gives back the bytes that were sent.
-        given = [key.encode("latin-1") for key in (header, bearer and bearer.credentials) if key]
-        if not given:
+        keys = [key.encode("latin-1") for key in (header, bearer and bearer.credentials) if key]
+        if not keys:
             raise UnauthorizedError("a key is needed: send the header Authorization: Bearer KEY, or X-API-Key: KEY")
-        if not any(hmac.compare_digest(key, expected) for key in given):
+        if not any(hmac.compare_digest(key, expected) for key in keys):
             raise UnauthorizedError("the key is not the one of this endpoint; ask whoever runs it")
 
     return check_key
@@ -348,9 +348,9 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 def _request_id(request: Request) -> str:
     """Return the client's id of this request if it is fit for a log, else an own one, always the same."""
     if not hasattr(request.state, "request_id"):
-        given = request.headers.get("x-request-id", "")
-        fit = 0 < len(given) <= _MAX_ID_LENGTH and given.isascii() and given.isprintable()
-        request.state.request_id = given if fit else uuid.uuid4().hex
+        client_id = request.headers.get("x-request-id", "")
+        fit = 0 < len(client_id) <= _MAX_ID_LENGTH and client_id.isascii() and client_id.isprintable()
+        request.state.request_id = client_id if fit else uuid.uuid4().hex
     return str(request.state.request_id)
 
 

@@ -75,15 +75,15 @@ def _post(url: str, body: dict[str, object], *, api_key: str, timeout: float) ->
 
 
 def _refusal(url: str, response: httpx.Response) -> RequestError | ServiceError:
-    status, said = response.status_code, _message(response)
-    if status in _REFUSED_REQUEST and said is not None:
-        return RequestError(said)
+    status, message = response.status_code, _message(response)
+    if status in _REFUSED_REQUEST and message is not None:
+        return RequestError(message)
     if status in _REFUSED_KEY:
-        return ServiceError(f"{url} refused the key: {said or response.reason_phrase}")
+        return ServiceError(f"{url} refused the key: {message or response.reason_phrase}")
     if status in _BUSY:
         wait = response.headers.get("retry-after")
         return ServiceError(f"{url} is busy or not ready; try again {f'in {wait} s' if wait else 'later'}")
-    return ServiceError(f"{url} answered {status} {response.reason_phrase}: {said or response.text[:200].strip()}")
+    return ServiceError(f"{url} answered {status} {response.reason_phrase}: {message or response.text[:200].strip()}")
 
 
 def _message(response: httpx.Response) -> str | None:

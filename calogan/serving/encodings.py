@@ -86,8 +86,8 @@ def _qualities(accept: str) -> dict[str, float]:
     ranges = {}
     for entry in accept.lower().split(","):
         media_range, *parameters = (part.strip() for part in entry.split(";"))
-        given = [value for name, _, value in (part.partition("=") for part in parameters) if name == "q"]
-        quality = given[0] if given else "1"
+        qualities = [value for name, _, value in (part.partition("=") for part in parameters) if name == "q"]
+        quality = qualities[0] if qualities else "1"
         if _QUALITY.fullmatch(quality):
             ranges[media_range] = float(quality)
     return ranges

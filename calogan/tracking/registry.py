@@ -75,10 +75,10 @@ def log_precision(
             for figure in figures:
                 mlflow.log_artifact(str(figure), "figures")
             model_folder.copy(folder, Path(scratch) / _MODEL, precisions=(precision,))
-            logged = _log_model(description.name, Path(scratch) / _MODEL)
+            model_info = _log_model(description.name, Path(scratch) / _MODEL)
             run_id = run.info.run_id
         client = mlflow.MlflowClient()
-        version = _register(client, description.name, logged, {"precision": precision})
+        version = _register(client, description.name, model_info, {"precision": precision})
         client.set_registered_model_alias(description.name, f"latest-{precision}", version.version)
         uri = f"{model_folder.REGISTRY}{description.name}/{version.version}"
         try:
@@ -159,13 +159,13 @@ def _physics(report: ValidationReport) -> dict[str, float]:
     return finite | errors | {"physics/score": physics_score(report)}
 
 
-def _register(client: mlflow.MlflowClient, name: str, logged: Any, tags: dict[str, str]) -> Any:
+def _register(client: mlflow.MlflowClient, name: str, model_info: Any, tags: dict[str, str]) -> Any:
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return client.create_model_version(name, source=logged.model_uri, tags=tags, model_id=logged.model_id)
+    return client.create_model_version(name, source=model_info.model_uri, tags=tags, model_id=model_info.model_id)
 
 
 def _log_model(name: str, folder: Path) -> Any:

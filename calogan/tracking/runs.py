@@ -81,8 +81,8 @@ def log_epoch(
         values["train/physics_score"] = score
     now = int(1000 * time.time())
     with reachable():
-        logged = [Metric(name, value, now, step) for name, value in values.items()]
-        mlflow.MlflowClient().log_batch(run_id, metrics=logged)
+        points = [Metric(name, value, now, step) for name, value in values.items()]
+        mlflow.MlflowClient().log_batch(run_id, metrics=points)
 
 
 def log_pictures(run_id: str, pictures: Mapping[str, Figure], step: int) -> None:
@@ -94,10 +94,10 @@ def log_pictures(run_id: str, pictures: Mapping[str, Figure], step: int) -> None
     with reachable():
         client = mlflow.MlflowClient()
         for name, figure in pictures.items():
-            drawn = io.BytesIO()
-            figure.savefig(drawn, format="png")
-            drawn.seek(0)
-            client.log_image(run_id, image.imread(drawn), key=f"train/{name}", step=step, synchronous=True)
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png")
+            buffer.seek(0)
+            client.log_image(run_id, image.imread(buffer), key=f"train/{name}", step=step, synchronous=True)
 
 
 def set_tag(run_id: str, name: str, value: str) -> None:

@@ -74,10 +74,10 @@ class DistanceStage:
             # Together, so that batch normalisation sees them as one batch.
             features, _ = self._model.prepare(tf.tile(energy, [2]), tf.concat([first, second], 0))
             generated = tf.split(self._model.network(features, training=True) * self._unit, 2)
-            seen = [views(each, energy) for each in (showers, *generated)]
+            features = [views(each, energy) for each in (showers, *generated)]
             scores = [
                 energy_score(*(view / spread for view in same))
-                for spread, *same in zip(self._spreads, *seen, strict=True)
+                for spread, *same in zip(self._spreads, *features, strict=True)
             ]
             loss = tf.add_n(scores)
         return loss, tape.gradient(loss, self._variables)

@@ -42,8 +42,8 @@ def pretraining_stage(plan: StagePlan, run: TrainingRun[lean.Lean]) -> "FlowStag
             parametric.simulate(part, seed=config.seed, first=_CHUNK * k).showers.sum(axis=(1, 2))
             for k, part in enumerate(parts)
         ]
-        drawn = flow.to_sticks(np.concatenate(layers), energy)
-        return run.model.flow.normalise_alike(drawn, energy), np.asarray(flow.log_energy(energy), np.float32)
+        sticks = flow.to_sticks(np.concatenate(layers), energy)
+        return run.model.flow.normalise_alike(sticks, energy), np.asarray(flow.log_energy(energy), np.float32)
 
     return FlowStage(plan, run, parametrised, config.pretraining_showers)
 
@@ -51,11 +51,11 @@ def pretraining_stage(plan: StagePlan, run: TrainingRun[lean.Lean]) -> "FlowStag
 def flow_stage(plan: StagePlan, run: TrainingRun[lean.Lean]) -> "FlowStage":
     """The stage that fits the flow to the showers of the training split."""
 
-    def measured() -> Sample:
+    def sample() -> Sample:
         condition, scaled = _scaled_sticks(run.model, run.survey.layer_energies, run.survey.energy)
         return scaled, condition
 
-    return FlowStage(plan, run, measured, len(run.survey.energy))
+    return FlowStage(plan, run, sample, len(run.survey.energy))
 
 
 class FlowStage:
@@ -116,8 +116,8 @@ class Encoder:
 
     def __call__(self, showers: tf.Tensor, condition: tf.Tensor, scaled: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and logarithm of the spread of the latent numbers of showers, each of shape (n, 16)."""
-        seen = (moments(showers) - self._centre) / self._spread
-        mean, log_spread = tf.split(self.network(tf.concat([seen, condition, scaled], 1)), 2, axis=1)
+        features = (moments(showers) - self._centre) / self._spread
+        mean, log_spread = tf.split(self.network(tf.concat([features, condition, scaled], 1)), 2, axis=1)
         return mean, tf.clip_by_value(log_spread, -5.0, 2.0)
 
 

@@ -54,13 +54,13 @@ class TrainingResult:
         weights: file of the generator's weights at the best epoch.
         best: the epoch with the highest score.
         history: all epochs.
-        stopped: why training ended before its last epoch; empty if it did not.
+        stop_reason: why training ended before its last epoch; empty if it did not.
     """
 
     weights: Path
     best: Epoch
     history: tuple[Epoch, ...]
-    stopped: str = ""
+    stop_reason: str = ""
 
 
 def train(
@@ -158,8 +158,8 @@ def _check(losses: Mapping[str, float], parts: Mapping[str, keras.Model | keras.
 
 def _result(folder: Path, config: Config, history: list[Epoch], *, planned: int) -> TrainingResult:
     best = max((epoch for epoch in history if epoch.score is not None), key=lambda epoch: epoch.score or 0.0)
-    stopped = _stop_reason(history, config) if len(history) < planned else ""
-    return TrainingResult(folder / WEIGHTS, best, tuple(history), stopped)
+    stop_reason = _stop_reason(history, config) if len(history) < planned else ""
+    return TrainingResult(folder / WEIGHTS, best, tuple(history), stop_reason)
 
 
 def _model(config: Config) -> tuple[GeneratorNetwork, list[StagePlan]]:

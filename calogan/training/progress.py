@@ -108,12 +108,12 @@ def differences(before: Basis, now: Basis) -> list[str]:
     if before.inputs is None or now.inputs is None:
         return changes
     old, new = ({sha256: name for name, sha256 in inputs} for inputs in (before.inputs, now.inputs))
-    gone = [name for sha256, name in old.items() if sha256 not in new]
+    removed = [name for sha256, name in old.items() if sha256 not in new]
     added = [name for sha256, name in new.items() if sha256 not in old]
-    changes += [f"the showers in {name} have changed" for name in added if name in gone]
-    changes += [f"{name} was read and is not there" for name in gone if name not in added]
-    changes += [f"{name} was not there" for name in added if name not in gone]
-    if not gone and not added and [sha256 for _, sha256 in before.inputs] != [sha256 for _, sha256 in now.inputs]:
+    changes += [f"the showers in {name} have changed" for name in added if name in removed]
+    changes += [f"{name} was read and is not there" for name in removed if name not in added]
+    changes += [f"{name} was not there" for name in added if name not in removed]
+    if not removed and not added and [sha256 for _, sha256 in before.inputs] != [sha256 for _, sha256 in now.inputs]:
         changes.append("the files of showers are in another order")
     return changes
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from calogan.config import Training
-from calogan.events import EventSource, held
+from calogan.events import EventSource, load_if_small
 from calogan.networks.base import GeneratorNetwork
 from calogan.networks.stages import StagePlan
 from calogan.training.survey import Survey, survey
@@ -71,7 +71,7 @@ class Stage(Protocol):
 
 def start_run(model: Model, showers: EventSource, config: Training, workers: Workers = ALONE) -> TrainingRun[Model]:
     """Look at the training showers once, and let the model take over what they tell before its first stage."""
-    showers = held(showers)
+    showers = load_if_small(showers)
     surveyed = survey(showers)
     model.adapt(
         energy=surveyed.energy,

@@ -56,14 +56,16 @@ def stop_reason(scores: Sequence[float | None], patience: int) -> str:
         scores: of all epochs so far, None where it was not taken.
         patience: scored epochs in a row that may fail to beat the best; 0 for any number.
     """
-    taken = [score for score in scores if score is not None]
-    if not patience or not taken:
+    values = [score for score in scores if score is not None]
+    if not patience or not values:
         return ""
-    best = taken.index(max(taken))
-    since = len(taken) - 1 - best
+    best = values.index(max(values))
+    since = len(values) - 1 - best
     if since < patience:
         return ""
-    return f"no better physics score than {taken[best]:.3f} in {since} scored epochs, the patience of the configuration"
+    return (
+        f"no better physics score than {values[best]:.3f} in {since} scored epochs, the patience of the configuration"
+    )
 
 
 def check_finite(numbers: Mapping[str, float], place: str) -> None:
@@ -152,8 +154,8 @@ def relative_spread(reference: Events, generated: Events) -> float:
     """
     terms = np.vander(np.log(reference.energy.astype(np.float64)), 3)
     real = _centres_and_widths(reference.showers)
-    left = real - terms @ np.linalg.lstsq(terms, real, rcond=None)[0]
-    expected = np.sqrt((left**2).sum(axis=0) / (len(left) - terms.shape[1]))
+    residuals = real - terms @ np.linalg.lstsq(terms, real, rcond=None)[0]
+    expected = np.sqrt((residuals**2).sum(axis=0) / (len(residuals) - terms.shape[1]))
     fake = _centres_and_widths(generated.showers).reshape(len(reference), -1, real.shape[1])
     return float(np.median(np.sqrt(fake.var(axis=1, ddof=1).mean(axis=0)) / expected))
 

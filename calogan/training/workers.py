@@ -119,8 +119,8 @@ class Workers:
         for dtype in dict.fromkeys(value.dtype for value in values):
             places = [place for place, value in enumerate(values) if value.dtype == dtype]
             flat = tf.concat([tf.reshape(values[place], [-1]) for place in places], 0)
-            (sent,) = self._sum([flat if self.chief else tf.zeros_like(flat)])
-            parts = tf.split(sent, [tf.size(values[place]) for place in places])
+            (total,) = self._sum([flat if self.chief else tf.zeros_like(flat)])
+            parts = tf.split(total, [tf.size(values[place]) for place in places])
             for place, part in zip(places, parts, strict=True):
                 shared[place] = tf.reshape(part, tf.shape(values[place]))
         return shared

@@ -15,7 +15,15 @@ from scipy.special import expit
 from calogan.errors import EventsError
 from calogan.events import Events
 from calogan.geometry import CLIC
-from calogan.validation.classifiers import FOLDS, Rows, Scorer, Separability, energy_folds, joined, repeated_trainings
+from calogan.validation.classifiers import (
+    FOLDS,
+    Rows,
+    Scorer,
+    Separability,
+    energy_folds,
+    join_folds,
+    repeated_trainings,
+)
 from calogan.validation.observables import Floats
 
 CELL_SHOWERS = 2_000  # of each sample
@@ -54,7 +62,7 @@ def auc_low_level(
     """
     rng = np.random.default_rng(seed)
     samples = [sample[np.sort(rng.permutation(len(sample))[:CELL_SHOWERS])] for sample in (reference, candidate)]
-    label, fold = joined(*energy_folds(samples[0].energy, samples[1].energy, seed=seed))
+    label, fold = join_folds(*energy_folds(samples[0].energy, samples[1].energy, seed=seed))
     energy = np.concatenate([sample.energy for sample in samples])
     if not (energy > 0).all():
         raise EventsError(

@@ -124,7 +124,7 @@ def repeated_auc(
     rng = np.random.default_rng(seed)
     subsets = [rng.permutation(len(sample))[:TREE_SHOWERS] for sample in (reference, candidate)]
     features = np.vstack([sample[rows] for sample, rows in zip((reference, candidate), subsets, strict=True)])
-    label, fold = joined(*(of_sample[rows] for of_sample, rows in zip(folds, subsets, strict=True)))
+    label, fold = join_folds(*(of_sample[rows] for of_sample, rows in zip(folds, subsets, strict=True)))
 
     def train(rows: Rows, _: Rows, seed: int) -> Scorer:
         model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed)
@@ -146,7 +146,7 @@ def repeated_auc(
     return repeated_trainings(train, label, fold, trainings=trainings, seed=seed)
 
 
-def joined(reference_fold: Rows, candidate_fold: Rows) -> tuple[Rows, Rows]:
+def join_folds(reference_fold: Rows, candidate_fold: Rows) -> tuple[Rows, Rows]:
     """Labels (0 reference, 1 candidate) and folds of the joint sample, reference first, each of shape (n + m,)."""
     label = np.repeat(np.arange(2, dtype=np.intp), [len(reference_fold), len(candidate_fold)])
     return label, np.concatenate([reference_fold, candidate_fold])

@@ -1,7 +1,7 @@
 """Distances between two samples of feature vectors: Fréchet, polynomial kernel, nearest neighbours.
 
 Features have shape (showers, features), any unit. All showers have equal weight, and both samples must have the same
-spectrum of Ep; `thinned` prepares a sample with weights accordingly. `frechet_distance` and `kernel_distance` are those
+spectrum of Ep; `unweight` prepares a sample with weights accordingly. `frechet_distance` and `kernel_distance` are those
 of Kansal et al., arXiv 2211.10295, with the constants of their package JetNet, and differ in one point: batches are
 drawn without replacement. With replacement they converge to the distance between the two finite samples, which is not 0
 for samples of one distribution: harmless for 50,000 showers, not for 1,000.
@@ -30,7 +30,7 @@ _BLOCK = 1024  # rows of a kernel matrix kept in memory at a time
 _WORKING_MIB = 64  # memory for a block of distances
 
 
-def thinned(weight: Floats, *, seed: int = 0) -> NDArray[np.intp]:
+def unweight(weight: Floats, *, seed: int = 0) -> NDArray[np.intp]:
     """Select showers at random so that, with equal weights, they follow the distribution of the weighted sample.
 
     A shower is selected with the probability weight / largest weight, so none is selected twice.

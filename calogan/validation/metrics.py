@@ -50,7 +50,7 @@ class Projections:
 
 
 def projections(sample: Sample, sums: Floats) -> Projections:
-    """Compute mean projections from sums over the showers of a sample, one weighting of `parts.Measured.planes`."""
+    """Compute mean projections from sums over the showers of a sample, one weighting of `parts.SampleSummary.planes`."""
     weights = np.array([sample.weight.sum(), *(sample.weight @ sample.counts)])
     mean = sums[:-1] / weights[:, None]
     noise = (sums[-1] / weights[0] - mean[0] ** 2) / sample.effective
@@ -203,16 +203,16 @@ def auc_high_level(reference: Sample, candidate: Sample, *, seed: int = 0) -> Es
     return Estimate.of_replicas(np.mean(areas, axis=0))
 
 
-def pixelwise_difference(moved: Floats) -> dict[str, Estimate]:
+def pixelwise_difference(sums: Floats) -> dict[str, Estimate]:
     """Difference of single showers from those of the float32 model with the same latent numbers.
 
     Table 5 of arXiv 2103.10142: the sum over cells of the absolute difference; its `mean` and `std` over showers, GeV,
     and `relative`, the mean of its ratio to the ECAL of the float32 shower.
 
     Args:
-        moved: see `parts.moved_energy`, shape (n, 2), GeV.
+        sums: see `parts.energy_difference`, shape (n, 2), GeV.
     """
-    n, (difference, total) = len(moved), moved.T
+    n, (difference, total) = len(sums), sums.T
     std = difference.std()
     relative = difference[total > 0] / total[total > 0]
     fourth = np.mean((difference - difference.mean()) ** 4)

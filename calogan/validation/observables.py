@@ -142,7 +142,7 @@ class Observables:
 def observe(events: Events) -> Observables:
     """Compute the observables of a sample; cells below the read-out threshold `CLIC.threshold_gev` count as empty."""
     parts = (observe_planes(events[start : start + _CHUNK])[0] for start in range(0, len(events), _CHUNK))
-    return joined(parts, len(events))
+    return concatenate(parts, len(events))
 
 
 def observe_planes(events: Events) -> tuple[Observables, Floats]:
@@ -182,7 +182,7 @@ def observe_planes(events: Events) -> tuple[Observables, Floats]:
     ), planes
 
 
-def joined(parts: Iterable[Observables], showers: int) -> Observables:
+def concatenate(parts: Iterable[Observables], showers: int) -> Observables:
     """Concatenate the parts of a sample; showers: their total number."""
     arrays: dict[str, NDArray[Any]] = {}
     filled = 0

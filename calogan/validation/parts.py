@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from calogan.errors import EventsError
 from calogan.events import EventSource
 from calogan.validation import resampling
-from calogan.validation.observables import Floats, Observables, joined, observe_planes
+from calogan.validation.observables import Floats, Observables, concatenate, observe_planes
 from calogan.validation.resampling import FEWEST_SHOWERS, energy_weights, replica_counts, replica_weights
 
 
@@ -53,7 +53,7 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Partial:
+class PartSummary:
     """Result of a part.
 
     Attributes:
@@ -61,22 +61,22 @@ class Partial:
         observables: observables of its showers.
         planes: sums over the showers of each block, shape (blocks, weightings, 2 + REPLICAS, 1875), of the projections
             xy, xz and yz over Ep: weighted, weighted for each replica, and the weighted sum of their squares.
-        moved: see `moved_energy`, shape (showers, 2), GeV; no columns if there are no float32 showers.
+        difference: see `energy_difference`, shape (showers, 2), GeV; no columns if there are no float32 showers.
     """
 
     start: int
     observables: Observables
     planes: Floats
-    moved: Floats
+    difference: Floats
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """A whole sample of n showers: the observables, the sums of `Partial.planes` over all blocks, and `moved`."""
+class SampleSummary:
+    """A whole sample of n showers: the observables, the sums of `PartSummary.planes` over all blocks, and `difference`."""
 
     observables: Observables
     planes: Floats
-    moved: Floats
+    difference: Floats
 
 
 def plan(reference: NDArray[np.floating], candidate: NDArray[np.floating], *, floor: bool, seed: int) -> Plan:
@@ -111,7 +111,7 @@ def divide(plan: Plan, of: int, *, blocks: int = 1) -> Iterator[Part]:
         yield Part(of, start, stop, weights[:, start:stop], plan.seed)
 
 
-def observe_part(source: EventSource, part: Part, float32: EventSource | None = None) -> Partial:
+def observe_part(source: EventSource, part: Part, float32: EventSource | None = None) -> PartSummary:
     """Read a part and compute its observables, block by block.
 
     Args:
@@ -119,7 +119,7 @@ def observe_part(source: EventSource, part: Part, float32: EventSource | None = 
         part: the range of its showers to process.
         float32: showers of the float32 model from the same latent numbers.
     """
-    observables, planes, moved = [], [], []
+    observables, planes, difference = [], [], []
     # The bits of a matrix product depend on the number of threads, so it is fixed.
     with threadpool_limits(1):
         for block in resampling.blocks(part.start, part.stop):
@@ -130,42 +130,44 @@ def observe_part(source: EventSource, part: Part, float32: EventSource | None = 
             columns = projections.reshape(len(events), -1) / sample.energy[:, None]
             planes.append(np.stack([_sums(weight, counts, columns) for weight in weights]))
             observables.append(sample)
-            moved.append(
-                np.empty((len(events), 0)) if float32 is None else moved_energy(float32[block].showers, events.showers)
+            difference.append(
+                np.empty((len(events), 0))
+                if float32 is None
+                else energy_difference(float32[block].showers, events.showers)
             )
-    whole = joined(observables, part.stop - part.start)
-    return Partial(part.start, whole, np.stack(planes), np.concatenate(moved))
+    whole = concatenate(observables, part.stop - part.start)
+    return PartSummary(part.start, whole, np.stack(planes), np.concatenate(difference))
 
 
-def merge(partials: Iterable[Partial], showers: int) -> Measured:
+def merge(summaries: Iterable[PartSummary], showers: int) -> SampleSummary:
     """Combine the parts of a sample; the results of the parts are consumed one by one.
 
     Args:
-        partials: results of all parts, in the order of the showers.
+        summaries: results of all parts, in the order of the showers.
         showers: number of showers in the sample.
 
     Raises:
         EventsError: a part is missing or out of order.
     """
     observables: list[Observables] = []
-    moved: list[Floats] = []
+    difference: list[Floats] = []
     planes: Floats = np.zeros(())
     count = 0
-    for partial in partials:
-        if partial.start != count:
-            raise EventsError(f"a part starts at shower {partial.start} instead of {count}; give all parts in order")
-        count += len(partial.observables)
-        for block in partial.planes:
+    for summary in summaries:
+        if summary.start != count:
+            raise EventsError(f"a part starts at shower {summary.start} instead of {count}; give all parts in order")
+        count += len(summary.observables)
+        for block in summary.planes:
             planes = planes + block
         # Copies: a single array of a part from Ray would keep the whole part in shared memory.
-        observables.append(copy.deepcopy(partial.observables))
-        moved.append(partial.moved.copy())
+        observables.append(copy.deepcopy(summary.observables))
+        difference.append(summary.difference.copy())
     if count != showers:
         raise EventsError(f"the parts hold {count} of {showers} showers; give all parts")
-    return Measured(joined(observables, showers), planes, np.concatenate(moved))
+    return SampleSummary(concatenate(observables, showers), planes, np.concatenate(difference))
 
 
-def moved_energy(float32: NDArray[np.float32], candidate: NDArray[np.float32]) -> Floats:
+def energy_difference(float32: NDArray[np.float32], candidate: NDArray[np.float32]) -> Floats:
     """Energy by which single showers differ from those of the float32 model with the same latent numbers.
 
     Args:

@@ -57,7 +57,7 @@ def compare(
     """Compute the fast metrics of two samples whose energies match, see `resampling.match_energies`.
 
     Args:
-        reference: a sample with the sums of its projections, one weighting of `parts.Measured.planes`.
+        reference: a sample with the sums of its projections, one weighting of `parts.SampleSummary.planes`.
         candidate: the other sample, likewise.
         seed: seed of the halves for the classifier.
 

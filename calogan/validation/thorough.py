@@ -39,7 +39,7 @@ def similarity(reference: Sample, candidate: Sample, *, seed: int = 0) -> dict[s
     Returns:
         The metrics by name; empty if fewer than `FEWEST` showers of a sample are selected.
     """
-    r, c = (_thinned(sample, seed) for sample in (reference, candidate))
+    r, c = (_unweight(sample, seed) for sample in (reference, candidate))
     if min(len(r), len(c)) < FEWEST:
         return {}
     features = [high_level_features(sample)[0] for sample in (r, c)]
@@ -82,7 +82,7 @@ def cell_similarity(
     Returns:
         The metrics by name; empty without trainings or with fewer than `FEWEST` showers of a sample.
     """
-    rows = [distances.thinned(weight, seed=seed) for weight in weights]
+    rows = [distances.unweight(weight, seed=seed) for weight in weights]
     if not trainings or min(map(len, rows)) < FEWEST:
         return {}
     samples: list[Events] = []
@@ -99,8 +99,8 @@ def layer_correlations(reference: Observables, candidate: Observables, *, seed: 
     return distributions.layer_correlation(*layers, seed=seed)
 
 
-def _thinned(sample: Sample, seed: int) -> Observables:
-    rows = distances.thinned(sample.weight, seed=seed)
+def _unweight(sample: Sample, seed: int) -> Observables:
+    rows = distances.unweight(sample.weight, seed=seed)
     return sample.observables[rows[sample.observables.ecal[rows] > 0]]
 
 

@@ -13,7 +13,7 @@ from calogan.events import EventSource
 from calogan.validation import metrics, parts
 from calogan.validation.gates import Gate, check_names, judge, load_gates
 from calogan.validation.metrics import Estimate
-from calogan.validation.parts import Measured, Partial, Plan, divide, merge, observe_part
+from calogan.validation.parts import PartSummary, Plan, SampleSummary, divide, merge, observe_part
 from calogan.validation.report import ValidationReport
 from calogan.validation.resampling import match_energies
 from calogan.validation.standard import compare, curves
@@ -59,17 +59,17 @@ def validate(
     check_names(gates, "gates")
     plan = prepare(reference, candidate, float32=float32, floor=floor, seed=seed)
 
-    def observed(of: int, source: EventSource, beside: EventSource | None) -> Iterator[Partial]:
+    def observed(of: int, source: EventSource, beside: EventSource | None) -> Iterator[PartSummary]:
         for part in divide(plan, of):
             say(f"observing the {SAMPLES[of]}: shower {part.start:,} of {len(source):,}")
             yield observe_part(source, part, beside)
 
-    measured = (
+    summaries = (
         merge(observed(0, reference, None), len(reference)),
         merge(observed(1, candidate, float32), len(candidate)),
     )
     cells = compare_cells(plan, reference, candidate, trainings=cell_trainings, progress=progress)
-    return conclude(plan, *measured, cells=cells, thorough=thorough, gates=gates, inputs=inputs, progress=progress)
+    return conclude(plan, *summaries, cells=cells, thorough=thorough, gates=gates, inputs=inputs, progress=progress)
 
 
 def prepare(
@@ -116,8 +116,8 @@ def compare_cells(
 
 def conclude(
     plan: Plan,
-    reference: Measured,
-    candidate: Measured,
+    reference: SampleSummary,
+    candidate: SampleSummary,
     *,
     cells: tuple[Mapping[str, Estimate], Mapping[str, Estimate]] = ({}, {}),
     thorough: bool = False,
@@ -136,8 +136,8 @@ def conclude(
         say("comparing them")
         r, c = match_energies(reference.observables, candidate.observables, seed=plan.seed)
         estimates = compare((r, reference.planes[0]), (c, candidate.planes[0]), seed=plan.seed)
-        if candidate.moved.size:
-            pixelwise = metrics.pixelwise_difference(candidate.moved)
+        if candidate.difference.size:
+            pixelwise = metrics.pixelwise_difference(candidate.difference)
             estimates |= {f"physics/pixelwise_{name}": estimate for name, estimate in pixelwise.items()}
         if thorough:
             say("comparing whole distributions")

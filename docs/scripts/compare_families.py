@@ -78,7 +78,7 @@ def main(showers: Path, folder: Path) -> None:
         for precision in precisions
     }
     inputs = (showers.resolve(), packaged_sample())
-    PAGE.write_text(_page(_judged(samplers), _speeds(samplers), spent, inputs), encoding="utf-8")
+    PAGE.write_text(_page(_judge(samplers), _speeds(samplers), spent, inputs), encoding="utf-8")
 
 
 def _trained(family: str, data: Data, folder: Path) -> dict[str, float]:
@@ -87,8 +87,8 @@ def _trained(family: str, data: Data, folder: Path) -> dict[str, float]:
     trained = steps.train_model(config, folder, on_epoch=partial(_say_epoch, family))
     if "int8" in PRECISIONS[family]:
         # The last layer of the published network holds all cells of a shower, of 1e-6 to 1 GeV: 8 bits do not suffice.
-        kept = quantize.operation_names(folder)[-1:] if family == "rehm2021" else ()
-        steps.quantize_model(config.model_copy(update={"quantization": Quantization(keep_float32=kept)}), folder)
+        names = quantize.operation_names(folder)[-1:] if family == "rehm2021" else ()
+        steps.quantize_model(config.model_copy(update={"quantization": Quantization(keep_float32=names)}), folder)
     return {
         "minutes": sum(epoch.seconds for epoch in trained.history) / 60,
         "epochs": len(trained.history),
@@ -97,7 +97,7 @@ def _trained(family: str, data: Data, folder: Path) -> dict[str, float]:
     }
 
 
-def _judged(samplers: Mapping[str, Generator]) -> dict[str, ValidationReport]:
+def _judge(samplers: Mapping[str, Generator]) -> dict[str, ValidationReport]:
     """Compare everything with the packaged sample."""
     reference = read_events(packaged_sample())
     energy = np.repeat(reference.energy, DRAWS)

@@ -95,13 +95,13 @@ def judge(samplers: Mapping[str, Generator]) -> dict[str, ValidationReport]:
     reference = read_events(packaged_sample())
     energy = np.repeat(reference.energy, DRAWS)
     float32 = samplers["float32"].sample(energy, seed=SEED)
-    reports = {"parametrised": _judged("parametrised", reference, parametric.simulate(energy, seed=SEED), None)}
+    reports = {"parametrised": _judge("parametrised", reference, parametric.simulate(energy, seed=SEED), None)}
     for name, sampler in samplers.items():
-        reports[name] = _judged(name, reference, sampler.sample(energy, seed=SEED), float32)
+        reports[name] = _judge(name, reference, sampler.sample(energy, seed=SEED), float32)
     return reports
 
 
-def _judged(name: str, reference: Events, candidate: Events, float32: Events | None) -> ValidationReport:
+def _judge(name: str, reference: Events, candidate: Events, float32: Events | None) -> ValidationReport:
     say(f"judging {name}")
     inputs = (packaged_sample(),)
     return validate.validate(reference, candidate, float32=float32, floor=name == "float32", inputs=inputs)

@@ -97,9 +97,9 @@ def main(showers: Path | None, folder: Path, trials: int) -> None:
 
 
 def _page(config: Config, folder: Path, path: Path) -> str:
-    tried = generator_trials.journal(folder).read_all()
-    done = sorted((each for each in tried if isinstance(each, Candidate)), key=lambda each: each.auc)
-    front = generator_proposals.front(done)
+    attempts = generator_trials.records(folder).read_all()
+    candidates = sorted((each for each in attempts if isinstance(each, Candidate)), key=lambda each: each.auc)
+    front = generator_proposals.front(candidates)
     parts = {name: len(part) for name, part in steps.open_splits(config).items()}
     names = [choice.name for choice in config.search.choices]
     head = [
@@ -109,17 +109,17 @@ def _page(config: Config, folder: Path, path: Path) -> str:
         *METRICS.values(),
     ]
     lines = [f"| {' | '.join([*head, 'minutes', 'front'])} |", "|---" * (len(head) + 2) + "|"]
-    for each in done:
+    for each in candidates:
         cells = [str(each.choices[name]) for name in names]
         cells += [f"{each.auc:.3f} ± {each.auc_error:.3f}", f"{each.cost:.3f}"]
         cells += [f"{each.metrics[name]:.3g}" for name in METRICS]
         lines.append(f"| {' | '.join([*cells, f'{each.seconds / 60:.1f}', 'yes' if each in front else ''])} |")
-    lines += [f"\nFailed: {generator_proposals.summary(each)}." for each in tried if isinstance(each, Failure)]
-    judged = [
+    lines += [f"\nFailed: {generator_proposals.summary(each)}." for each in attempts if isinstance(each, Failure)]
+    results = [
         f"{generator_proposals.describe(each['choices'])}: {each['test']['auc']:.3f} ± {each['test']['error']:.3f}"
         for each in json.loads((folder / "front.json").read_text())["front"]
     ]
-    text = TEXT.format(**parts, table="\n".join(lines), front="; ".join(judged))
+    text = TEXT.format(**parts, table="\n".join(lines), front="; ".join(results))
     return text + "\n".join(pages.provenance_section(header(inputs=(path,))))
 
 

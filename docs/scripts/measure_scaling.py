@@ -88,10 +88,10 @@ def main(rounds: int) -> None:
         rows.append(f"| {batch} | {one:.0f}/s | {two:.0f}/s | {spread} | {ratio / 2:.0%} |")
     load = f"The load of the machine when it began was {before:.1f} of {os.cpu_count()} cores."
     header = provenance.header(seed=1, inputs=(packaged_sample(),))
-    listed = "\n".join(f"- {name}: `{value}`" for name, value in header.items())
-    given = {"memory": reading(read_events(packaged_sample())), "files": reading(open_events([packaged_sample()]))}
-    shares = {f"{name}_share": alone[64] / speed for name, speed in given.items()}
-    text = TEXT.format(rounds=rounds, load=load, rows="\n".join(rows), header=listed, **given, **shares)
+    header_lines = "\n".join(f"- {name}: `{value}`" for name, value in header.items())
+    rates = {"memory": reading(read_events(packaged_sample())), "files": reading(open_events([packaged_sample()]))}
+    shares = {f"{name}_share": alone[64] / speed for name, speed in rates.items()}
+    text = TEXT.format(rounds=rounds, load=load, rows="\n".join(rows), header=header_lines, **rates, **shares)
     PAGE.write_text(text, encoding="utf-8")
 
 
@@ -101,8 +101,8 @@ def reading(source: EventSource) -> float:
     with one_core():
         for turn in range(5):
             started = time.perf_counter()
-            taken = sum(map(len, batches(source, 64, np.random.default_rng(turn), buffer=256)))
-            seconds.append((time.perf_counter() - started) / taken)
+            count = sum(map(len, batches(source, 64, np.random.default_rng(turn), buffer=256)))
+            seconds.append((time.perf_counter() - started) / count)
     return 1 / statistics.median(seconds)
 
 

@@ -20,9 +20,11 @@ def physics_rows(
     rows = [
         _row(title, [number(metrics.get(f"physics/{name}")) for metrics in columns]) for name, title in shown.items()
     ]
-    judged = [[result.verdict for result in report.gates.values()] for report in reports.values()]
+    verdict_lists = [[result.verdict for result in report.gates.values()] for report in reports.values()]
     return rows + [
-        _row(f"gates {verdict} (gates/default.toml)", ["", *(str(verdicts.count(verdict)) for verdicts in judged)])
+        _row(
+            f"gates {verdict} (gates/default.toml)", ["", *(str(verdicts.count(verdict)) for verdicts in verdict_lists)]
+        )
         for verdict in ("passed", "undecided", "failed")
     ]
 

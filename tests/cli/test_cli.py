@@ -79,9 +79,9 @@ def test_help_lists_the_steps(run: Run) -> None:
 
 
 def test_without_a_command_the_help_is_shown(run: Run) -> None:
-    done = run()
-    assert done.code == 2
-    assert "Usage: calogan" in done.err
+    result = run()
+    assert result.code == 2
+    assert "Usage: calogan" in result.err
 
 
 def simulate(**changed: object) -> list[object]:
@@ -160,11 +160,11 @@ def test_unusable_input_is_named_in_one_line(
     arguments: list[object], named: str, run: Run, files: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     places = {"tmp": tmp_path, "files": files, "model": tiny_model}
-    done = run(*(str(word).format(**places) for word in arguments))
-    assert done.code == 2
-    assert done.out == ""
-    assert re.fullmatch(r"error: .+\n", done.err)
-    assert named.format(**places) in done.err
+    result = run(*(str(word).format(**places) for word in arguments))
+    assert result.code == 2
+    assert result.out == ""
+    assert re.fullmatch(r"error: .+\n", result.err)
+    assert named.format(**places) in result.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -179,9 +179,9 @@ def test_too_little_memory_is_told(run: Run, tmp_path: Path, monkeypatch: pytest
         raise MemoryError("Unable to allocate 57 TiB")
 
     monkeypatch.setattr(parametric, "simulate", too_much)
-    done = run(*simulate(out=tmp_path / "x.h5"))
-    assert done.code == 1
-    assert done.err.splitlines()[-1].startswith("error: not enough memory (Unable to allocate 57 TiB); ask for fewer")
+    result = run(*simulate(out=tmp_path / "x.h5"))
+    assert result.code == 1
+    assert result.err.splitlines()[-1].startswith("error: not enough memory (Unable to allocate 57 TiB); ask for fewer")
 
 
 def test_a_step_that_fails_exits_with_1(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,16 +189,16 @@ def test_a_step_that_fails_exits_with_1(run: Run, tmp_path: Path, monkeypatch: p
         raise QuantizationError("no [int8] here")
 
     monkeypatch.setattr(parametric, "simulate", fail)
-    done = run(*simulate(out=tmp_path / "x.h5"))
-    assert done.code == 1
-    assert done.err.splitlines()[-1] == "error: no [int8] here"
+    result = run(*simulate(out=tmp_path / "x.h5"))
+    assert result.code == 1
+    assert result.err.splitlines()[-1] == "error: no [int8] here"
 
 
 def test_simulate_with_equal_seeds_gives_equal_bytes(run: Run, tmp_path: Path) -> None:
     for name, seed in (("a[b].h5", 3), ("b.h5", 3), ("c.h5", 4)):
-        done = run("simulate", "--energy", "2:500", "--n", 20, "--seed", seed, "--out", tmp_path / name)
-        assert done.code == 0
-        assert f"wrote {tmp_path / name}: 20 showers" in done.err
+        result = run("simulate", "--energy", "2:500", "--n", 20, "--seed", seed, "--out", tmp_path / name)
+        assert result.code == 0
+        assert f"wrote {tmp_path / name}: 20 showers" in result.err
     a, b, c = ((tmp_path / name).read_bytes() for name in ("a[b].h5", "b.h5", "c.h5"))
     assert a == b != c
 
@@ -213,24 +213,24 @@ def test_simulate_into_a_folder_goes_on_where_it_was_stopped(run: Run, tmp_path:
         *(f"showers-{number:05d}.h5" for number in range(3)),
     ]
     (tmp_path / "p" / "showers-00001.h5").unlink()
-    done = run(*arguments)
-    assert "12 showers of 20 are there already" in done.err
+    result = run(*arguments)
+    assert "12 showers of 20 are there already" in result.err
     assert {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()} == whole
     assert run(*arguments, "--seed", 2).code == 2
 
 
 def test_inspect_shows_a_file_and_tells_problems_by_its_exit(run: Run, files: Path, tmp_path: Path) -> None:
-    done = run("inspect", files / "geant4.h5", "--json", tmp_path / "i.json", "--picture", tmp_path / "i.png")
-    assert done.code == 0
-    assert "clic: 25x25x25 cells in GeV" in done.out
-    assert "no problem found" in done.err
+    result = run("inspect", files / "geant4.h5", "--json", tmp_path / "i.json", "--picture", tmp_path / "i.png")
+    assert result.code == 0
+    assert "clic: 25x25x25 cells in GeV" in result.out
+    assert "no problem found" in result.err
     assert json.loads((tmp_path / "i.json").read_text())["showers"] == 200
     assert (tmp_path / "i.png").read_bytes()[:4] == b"\x89PNG"
     events = read_events(files / "few.h5")
     write_events(tmp_path / "bad.h5", Events(0 * events.showers, events.energy))
-    done = run("inspect", tmp_path / "bad.h5")
-    assert done.code == 1
-    assert "problem: 3 of 3 showers hold no energy" in done.err
+    result = run("inspect", tmp_path / "bad.h5")
+    assert result.code == 1
+    assert "problem: 3 of 3 showers hold no energy" in result.err
 
 
 def test_convert_to_another_format_and_back(run: Run, files: Path, tmp_path: Path) -> None:
@@ -239,8 +239,8 @@ def test_convert_to_another_format_and_back(run: Run, files: Path, tmp_path: Pat
     with h5py.File(there) as file:
         assert file["showers"].shape == (200, 15625)
         assert file["incident_energies"].shape == (200, 1)
-    done = run("convert", there, "-o", back)
-    assert "calochallenge: 15625 cells in MeV, layer after layer, 200 showers" in done.err
+    result = run("convert", there, "-o", back)
+    assert "calochallenge: 15625 cells in MeV, layer after layer, 200 showers" in result.err
     first, last = read_events(files / "geant4.h5"), read_events(back)
     np.testing.assert_allclose(last.showers, first.showers, rtol=1e-6)
     np.testing.assert_allclose(last.energy, first.energy, rtol=1e-6)
@@ -257,8 +257,8 @@ def test_generate_in_parts_gives_the_bytes_of_one(
 
 def test_generate_with_equal_seeds_gives_equal_bytes(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     for name, seed in (("a.h5", 3), ("b.h5", 3), ("c.h5", 4)):
-        done = run("generate", "--model", tiny_model, "--n", 20, "--seed", seed, "--out", tmp_path / name)
-        assert done.code == 0, done.err
+        result = run("generate", "--model", tiny_model, "--n", 20, "--seed", seed, "--out", tmp_path / name)
+        assert result.code == 0, result.err
     a, b, c = ((tmp_path / name).read_bytes() for name in ("a.h5", "b.h5", "c.h5"))
     assert a == b != c
     with h5py.File(tmp_path / "a.h5") as file:
@@ -272,8 +272,8 @@ def test_what_is_generated_can_be_validated(run: Run, tiny_model: Path, files: P
     (tmp_path / "wide.toml").write_text('"physics/composite_mse" = { limit = 1e6 }')
     assert run("generate", "--model", tiny_model, "--n", 100, "-o", showers).code == 0
     command = compare(candidate=showers, gates=tmp_path / "wide.toml", json=report, figures=figures)
-    done = run(*(str(word).format(files=files) for word in command))
-    assert done.code == 0, done.err
+    result = run(*(str(word).format(files=files) for word in command))
+    assert result.code == 0, result.err
     written = json.loads(report.read_text())
     assert written["gates"]["physics/composite_mse"]["verdict"] == "passed"
     assert written["showers"]["candidate"] == 100
@@ -286,8 +286,8 @@ def test_what_is_generated_can_be_validated(run: Run, tiny_model: Path, files: P
         "width.png",
     }
     for name in written["metrics"]:
-        assert name in done.out
-    assert "…" not in done.out
+        assert name in result.out
+    assert "…" not in result.out
 
 
 def test_several_candidates_are_compared_on_one_page(run: Run, files: Path, geant4: Events, tmp_path: Path) -> None:
@@ -299,9 +299,9 @@ def test_several_candidates_are_compared_on_one_page(run: Run, files: Path, gean
         gates=tmp_path / "g.toml",
         json=tmp_path / "v.json",
     )
-    done = run(*command, "--candidate", f"twice={doubled}", "--html", tmp_path / "v.html")
-    assert done.code == 3
-    assert done.err.splitlines()[-1] == "error: twice: 1 of 1 gates failed: physics/sampling_fraction_shift"
+    result = run(*command, "--candidate", f"twice={doubled}", "--html", tmp_path / "v.html")
+    assert result.code == 3
+    assert result.err.splitlines()[-1] == "error: twice: 1 of 1 gates failed: physics/sampling_fraction_shift"
     assert list(json.loads((tmp_path / "v.json").read_text())["candidates"]) == ["geant4", "twice"]
     page = (tmp_path / "v.html").read_text()
     assert "twice" in page
@@ -325,8 +325,8 @@ def test_float32_showers_and_seed_are_of_the_candidate_named(
             seed=seed,
             json=tmp_path / "v.json",
         )
-        done = run(*command, "--candidate", f"alone={other}")
-        assert done.code == 0, done.err
+        result = run(*command, "--candidate", f"alone={other}")
+        assert result.code == 0, result.err
         written.append(json.loads((tmp_path / "v.json").read_text())["candidates"])
     int8, alone = (written[1][name] for name in ("int8", "alone"))
     assert int8["metrics"]["physics/pixelwise_relative"]["value"] == pytest.approx(0.01, rel=0.01)
@@ -334,8 +334,8 @@ def test_float32_showers_and_seed_are_of_the_candidate_named(
     assert int8["provenance"]["seed"] == "5"
     assert {"geant4.h5", "other.h5"} == json.loads(int8["provenance"]["inputs_sha256"]).keys()
     assert written[0]["int8"]["metrics"] != int8["metrics"]
-    done = run(*command, "--float32", "nobody=x.h5")
-    assert (done.code, "no candidate is called 'nobody'; there are int8" in done.err) == (2, True)
+    result = run(*command, "--float32", "nobody=x.h5")
+    assert (result.code, "no candidate is called 'nobody'; there are int8" in result.err) == (2, True)
 
 
 def test_a_failed_gate_exits_with_3_and_is_named(run: Run, files: Path, geant4: Events, tmp_path: Path) -> None:
@@ -343,25 +343,25 @@ def test_a_failed_gate_exits_with_3_and_is_named(run: Run, files: Path, geant4: 
     (tmp_path / "g.toml").write_text("\n".join(f'"{name}" = {{ limit = {limit} }}' for name, limit in limits.items()))
     doubled = write_events(tmp_path / "doubled.h5", Events(2 * geant4.showers, geant4.energy), header={})
     command = compare(candidate=doubled, gates=tmp_path / "g.toml", json=tmp_path / "v.json")
-    done = run(*(str(word).format(files=files) for word in command))
-    assert done.code == 3
-    assert done.err.splitlines()[-1] == "error: 1 of 2 gates failed: physics/sampling_fraction_shift"
+    result = run(*(str(word).format(files=files) for word in command))
+    assert result.code == 3
+    assert result.err.splitlines()[-1] == "error: 1 of 2 gates failed: physics/sampling_fraction_shift"
     assert (
         json.loads((tmp_path / "v.json").read_text())["gates"]["physics/sampling_fraction_shift"]["verdict"] == "failed"
     )
 
 
 def test_benchmark_counts_and_times_both_precisions(run: Run, tiny_model: Path, tmp_path: Path) -> None:
-    done = run(
+    result = run(
         "benchmark", "--model", tiny_model, "--precision", "float32, int8", "--rounds", 2, "--json", tmp_path / "b"
     )
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     timings = json.loads((tmp_path / "b").read_text())["timings"]
     assert list(timings) == ["float32", "int8"]
     assert timings["int8"]["operations"]["integer_convolutions"] > 0
     assert timings["float32"]["operations"]["integer_convolutions"] == 0
-    assert all(f"{timing['size_mb']:.2f}" in done.out for timing in timings.values())
-    assert "…" not in done.out
+    assert all(f"{timing['size_mb']:.2f}" in result.out for timing in timings.values())
+    assert "…" not in result.out
 
 
 @pytest.mark.slow
@@ -371,14 +371,14 @@ def test_training_goes_on_and_can_be_quantized(run: Run, tmp_path: Path) -> None
         'name = "t"\n[network]\nwidth = 8\n[training]\nflow_epochs = 0\nshape_epochs = 1\nadversarial_epochs = 0\n'
         "[data]\ntrain = 0.1\nvalidation = 0.08\ncalibration = 0.06\ntest = 0.76\n[quantization]\ncalibration_showers = 16\n"
     )
-    done = run("train", "--config", tmp_path / "t.toml", "-o", model)
-    assert done.code == 0, done.err
-    assert re.search(r"shape 1/1 .* physics score 0\.\d+", done.err)
+    result = run("train", "--config", tmp_path / "t.toml", "-o", model)
+    assert result.code == 0, result.err
+    assert re.search(r"shape 1/1 .* physics score 0\.\d+", result.err)
     assert "shape 1/1" not in run("train", "--config", tmp_path / "t.toml", "-o", model).err
-    done = run("quantize", "--model", model, "--config", tmp_path / "t.toml")
-    assert done.code == 0, done.err
-    assert done.out == f"{model}\n"
-    assert "int8: 4 fused convolutions" in done.err
+    result = run("quantize", "--model", model, "--config", tmp_path / "t.toml")
+    assert result.code == 0, result.err
+    assert result.out == f"{model}\n"
+    assert "int8: 4 fused convolutions" in result.err
     assert run("generate", "--model", model, "--n", 2, "-o", tmp_path / "x.h5").code == 0
 
 
@@ -436,25 +436,25 @@ def test_a_wrong_or_missing_key_is_told(
     endpoint: tuple[str, str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
-    done = run("generate", "--url", endpoint[0], "-o", tmp_path / "x.h5")
-    assert (done.code, KEY_VARIABLE in done.err) == (2, True)
+    result = run("generate", "--url", endpoint[0], "-o", tmp_path / "x.h5")
+    assert (result.code, KEY_VARIABLE in result.err) == (2, True)
     monkeypatch.setenv(KEY_VARIABLE, "wrong")
-    done = run("generate", "--url", endpoint[0], "-o", tmp_path / "x.h5")
-    assert (done.code, "refused the key" in done.err) == (4, True)
+    result = run("generate", "--url", endpoint[0], "-o", tmp_path / "x.h5")
+    assert (result.code, "refused the key" in result.err) == (4, True)
 
 
 def test_no_endpoint_exits_with_4(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "key")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    done = run("generate", "--url", f"http://127.0.0.1:{port}", "-o", tmp_path / "x.h5")
-    assert done.code == 4
-    assert done.err.splitlines()[-1].startswith(f"error: http://127.0.0.1:{port} cannot be reached")
+    result = run("generate", "--url", f"http://127.0.0.1:{port}", "-o", tmp_path / "x.h5")
+    assert result.code == 4
+    assert result.err.splitlines()[-1].startswith(f"error: http://127.0.0.1:{port} cannot be reached")
 
 
 def test_a_taken_port_is_told_before_the_model_is_loaded(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        done = run("serve", "--model", "no-such", "--port", port)
-    assert done.code == 2
-    assert f"port {port}" in done.err
+        result = run("serve", "--model", "no-such", "--port", port)
+    assert result.code == 2
+    assert f"port {port}" in result.err

@@ -21,7 +21,7 @@ def test_the_rooms_are_those_of_the_package() -> None:
 def test_its_python_runs_as_written(tmp_path: Path) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(block.splitlines()) <= 4
-    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("(3, 25, 25, 25) [")
+    result = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("(3, 25, 25, 25) [")
     assert not list(tmp_path.iterdir())

@@ -101,9 +101,9 @@ def test_datasets_may_be_elsewhere(plain: Events, write_as: Write, tmp_path: Pat
         file["a/b"] = plain.showers * 1000
     path = write_as("par04", tmp_path / "linked.h5", plain)
     source = h5py.VirtualSource(str(there / "deep.h5"), "a/b", shape=plain.showers.shape)
-    joined = h5py.VirtualLayout(shape=plain.showers.shape, dtype=np.float32)
-    joined[:] = source
-    for link in (h5py.ExternalLink(str(there / "deep.h5"), "a/b"), joined):
+    virtual = h5py.VirtualLayout(shape=plain.showers.shape, dtype=np.float32)
+    virtual[:] = source
+    for link in (h5py.ExternalLink(str(there / "deep.h5"), "a/b"), virtual):
         with h5py.File(path, "a") as file:
             del file["showers"]
             if isinstance(link, h5py.VirtualLayout):

@@ -116,9 +116,9 @@ border = st.none() | st.integers(-25, 25)
 @given(st.sets(st.integers(0, 49), max_size=20), border, border, st.integers(1, 3), st.integers(1, 60))
 @settings(max_examples=60, deadline=None)
 def test_a_slice_of_a_selection_is_the_slice_of_its_rows(
-    noise: Noise, chosen: set[int], start: int | None, stop: int | None, step: int, chunk: int
+    noise: Noise, indices: set[int], start: int | None, stop: int | None, step: int, chunk: int
 ) -> None:
-    events, rows = noise(50), np.array(sorted(chosen), dtype=np.intp)
+    events, rows = noise(50), np.array(sorted(indices), dtype=np.intp)
     selection = Selection(Watched(events), rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splits, "_CHUNK", chunk)

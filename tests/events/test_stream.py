@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calogan.errors import EventsError
-from calogan.events import Events, batches, held, open_events, stream, write_events
+from calogan.events import Events, batches, load_if_small, open_events, stream, write_events
 
 SHOWER = (10, 10, 10)  # 4 kB
 Write = Callable[[str, Path, Events], Path]
@@ -147,10 +147,10 @@ def test_a_buffer_too_small_to_mix_is_refused() -> None:
 
 def test_a_source_is_held_in_memory_if_it_fits() -> None:
     source = OnDisk(100)
-    events = held(source, buffer=100)
+    events = load_if_small(source, buffer=100)
     assert isinstance(events, Events)
     np.testing.assert_array_equal(events.energy, source.energy)
-    assert held(source, buffer=99) is source
+    assert load_if_small(source, buffer=99) is source
 
 
 def test_files_are_streamed(geant4: Events, write_as: Write, tmp_path: Path) -> None:

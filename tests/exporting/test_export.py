@@ -42,7 +42,7 @@ def test_the_command_offers_all_formats() -> None:
 def test_the_export_has_a_description(tiny_model: Path, tmp_path: Path) -> None:
     output = export.export(tiny_model, "float32", "savedmodel", tmp_path / "f32")
     assert output.path == tmp_path / "f32"
-    assert output.moved.mean() < output.limit
+    assert output.difference.mean() < output.limit
     description = json.loads((output.path / "assets.extra" / "calogan.json").read_text())
     assert (description["precision"], description["cells"], description["energy_unit"]) == (
         "float32",

@@ -45,10 +45,10 @@ def test_frozen_graphs_compute_what_the_keras_model_does(tiny_model: Path, model
 
 
 def test_the_description_tells_of_the_training(tiny_model: Path, tiny_config: Config) -> None:
-    described = model_folder.read(tiny_model)
-    assert described.energy_range == (tiny_config.data.energy_low, tiny_config.data.energy_high)
-    assert described.header["seed"] == str(tiny_config.training.seed)
-    assert set(described.network_files) == {"float32", "bfloat16", "float16", "int8"}
+    description = model_folder.read(tiny_model)
+    assert description.energy_range == (tiny_config.data.energy_low, tiny_config.data.energy_high)
+    assert description.header["seed"] == str(tiny_config.training.seed)
+    assert set(description.network_files) == {"float32", "bfloat16", "float16", "int8"}
 
 
 @pytest.mark.parametrize("family", [family.family for family in FAMILIES if not family.cell_noise])
@@ -56,10 +56,10 @@ def test_families_whose_network_gives_the_cells_are_frozen_too(family: str, tmp_
     config = Config(network=Network(family=family))
     network = build_generator(config.network)
     network.save_weights(tmp_path / "r.weights.h5")
-    described = freezing.freeze(tmp_path / "r.weights.h5", config, tmp_path / "model")
-    assert (described.family, described.latent_size, described.cell_noise) == (family, 200, False)
+    description = freezing.freeze(tmp_path / "r.weights.h5", config, tmp_path / "model")
+    assert (description.family, description.latent_size, description.cell_noise) == (family, 200, False)
     showers = generator.load(tmp_path / "model", precision="float32").sample(np.array([100, 200], np.float32), seed=1)
-    latent = latent_numbers(2, seed=1, model=described)
+    latent = latent_numbers(2, seed=1, model=description)
     # Cells of untrained networks are some GeV, whatever the unit.
     np.testing.assert_allclose(showers.showers, network(np.array([100, 200], np.float32), latent), rtol=1e-3, atol=1e-4)
 
@@ -74,20 +74,20 @@ def test_the_published_network_is_frozen_without_its_normalisations(tmp_path: Pa
 
 
 def test_altered_or_missing_weights_are_refused(tiny_model: Path, tmp_path: Path) -> None:
-    described = model_folder.copy(tiny_model, tmp_path / "copy")
+    description = model_folder.copy(tiny_model, tmp_path / "copy")
     weights = tmp_path / "copy" / model_folder.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(ModelError, match="is not the file that was written"):
-        freezing.load_generator_network(tmp_path / "copy", described)
+        freezing.load_generator_network(tmp_path / "copy", description)
     weights.unlink()
     with pytest.raises(ModelError, match="is missing"):
-        freezing.load_generator_network(tmp_path / "copy", described)
+        freezing.load_generator_network(tmp_path / "copy", description)
 
 
 def test_weights_of_another_network_are_refused(tiny_model: Path) -> None:
-    described = model_folder.read(tiny_model).model_copy(update={"width": 64})
+    description = model_folder.read(tiny_model).model_copy(update={"width": 64})
     with pytest.raises(ModelError, match="does not fit the network of this version"):
-        freezing.load_generator_network(tiny_model, described)
+        freezing.load_generator_network(tiny_model, description)
 
 
 def test_bfloat16_is_the_network_alone(tiny_model: Path) -> None:

@@ -93,18 +93,18 @@ def test_int8_keeps_the_energies_of_the_layers(showers: dict[str, NDArray[np.flo
 
 
 def test_a_generator_says_what_it_is(generators: dict[str, Generator], tiny_model: Path) -> None:
-    described = model_folder.read(tiny_model)
+    description = model_folder.read(tiny_model)
     for precision, loaded in generators.items():
         assert (loaded.name, loaded.family, loaded.precision) == ("tiny", "lean", precision)
-        assert loaded.version == described.version(precision)
-        assert loaded.energy_range == EnergyRange(*described.energy_range)
+        assert loaded.version == description.version(precision)
+        assert loaded.energy_range == EnergyRange(*description.energy_range)
 
 
 def test_progress_counts_the_showers_asked_for(generators: dict[str, Generator]) -> None:
-    done: list[int] = []
-    generators["int8"].sample(ENERGIES[:290], seed=7, first=10, progress=done.append)
-    assert sum(done) == 290
-    assert len(done) == 2
+    counts: list[int] = []
+    generators["int8"].sample(ENERGIES[:290], seed=7, first=10, progress=counts.append)
+    assert sum(counts) == 290
+    assert len(counts) == 2
 
 
 def test_latent_numbers_are_standard_normal(tiny_model: Path) -> None:
@@ -162,13 +162,13 @@ def test_what_is_not_there_cannot_be_loaded(tiny_model: Path, tmp_path: Path) ->
 
 
 def test_a_damaged_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    described = model_folder.copy(tiny_model, tmp_path / "copy")
-    path = tmp_path / "copy" / described.network_files["int8"]
+    description = model_folder.copy(tiny_model, tmp_path / "copy")
+    path = tmp_path / "copy" / description.network_files["int8"]
     altered = b"\x00" + path.read_bytes()[1:]
     path.write_bytes(altered)
     with pytest.raises(ModelError, match="is not the file that was written"):
         generator.load(tmp_path / "copy", precision="int8")
-    path = tmp_path / "copy" / model_folder.replace_network(path.parent, described, altered, {}).network_files["int8"]
+    path = tmp_path / "copy" / model_folder.replace_network(path.parent, description, altered, {}).network_files["int8"]
     with pytest.raises(ModelError, match="is not a graph of this package"):
         generator.load(tmp_path / "copy", precision="int8")
     path.unlink()
@@ -206,11 +206,11 @@ except ModelError as error:
 
 
 def test_int8_without_onednn_is_one_clear_line() -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", WITHOUT_ONEDNN], capture_output=True, text=True, check=False, timeout=200
     )
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
+    assert result.returncode == 0, result.stderr
+    (line,) = result.stdout.splitlines()
     assert line.endswith("int8 needs oneDNN: import calogan before tensorflow, or set TF_ENABLE_ONEDNN_OPTS=1")
 
 
@@ -230,7 +230,7 @@ def test_weights_of_8_bits_are_warned_of_where_sums_saturate(
 def test_a_description_that_does_not_fit_the_graphs_is_refused(
     fields: dict[str, Any], tiny_model: Path, tmp_path: Path
 ) -> None:
-    described = model_folder.copy(tiny_model, tmp_path / "copy")
-    model_folder.write(tmp_path / "copy", described.model_copy(update=fields))
+    description = model_folder.copy(tiny_model, tmp_path / "copy")
+    model_folder.write(tmp_path / "copy", description.model_copy(update=fields))
     with pytest.raises(ModelError):
         generator.load(tmp_path / "copy", precision="float32")

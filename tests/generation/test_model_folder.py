@@ -20,12 +20,17 @@ def copied(tiny_model: Path, tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read_back(copied: Path) -> None:
-    described = model_folder.read(copied)
-    assert model_folder.write(copied, described) == described == model_folder.read(copied)
-    assert (described.name, described.family, described.width, described.cell_noise) == ("tiny", "lean", 16, True)
-    assert described.sha256.keys() == {path.name for path in copied.iterdir()} - {model_folder.DESCRIPTION}
+    description = model_folder.read(copied)
+    assert model_folder.write(copied, description) == description == model_folder.read(copied)
+    assert (description.name, description.family, description.width, description.cell_noise) == (
+        "tiny",
+        "lean",
+        16,
+        True,
+    )
+    assert description.sha256.keys() == {path.name for path in copied.iterdir()} - {model_folder.DESCRIPTION}
     assert not list(copied.glob(".*"))
-    assert json.loads((copied / model_folder.DESCRIPTION).read_text()) == described.model_dump(mode="json")
+    assert json.loads((copied / model_folder.DESCRIPTION).read_text()) == description.model_dump(mode="json")
 
 
 def test_a_copy_is_the_same_model(tiny_model: Path, copied: Path) -> None:
@@ -59,18 +64,18 @@ def test_an_altered_file_is_not_copied(name: str, copied: Path, tmp_path: Path) 
 
 def test_a_model_may_go_without_its_weights(copied: Path, tmp_path: Path) -> None:
     (copied / model_folder.WEIGHTS).unlink()
-    described = model_folder.read(copied)
-    hashes = {name: hash_ for name, hash_ in described.sha256.items() if name != model_folder.WEIGHTS}
-    model_folder.write(copied, described.model_copy(update={"sha256": hashes}))
+    description = model_folder.read(copied)
+    hashes = {name: hash_ for name, hash_ in description.sha256.items() if name != model_folder.WEIGHTS}
+    model_folder.write(copied, description.model_copy(update={"sha256": hashes}))
     model_folder.copy(copied, tmp_path / "again")
     assert not (tmp_path / "again" / model_folder.WEIGHTS).exists()
 
 
 def test_versions_differ_by_precision_and_by_file(copied: Path) -> None:
-    described = model_folder.read(copied)
-    versions = {name: described.version(name) for name in described.network_files}
+    description = model_folder.read(copied)
+    versions = {name: description.version(name) for name in description.network_files}
     assert len(set(versions.values())) == 4
-    again = model_folder.replace_network(copied, described, b"another", {})
+    again = model_folder.replace_network(copied, description, b"another", {})
     assert again.version("int8") != versions["int8"]
     assert again.version("float32") == versions["float32"]
 
@@ -82,13 +87,13 @@ def test_good_files_pass(tiny_model: Path, precision: str) -> None:
 
 @pytest.mark.parametrize("name", ["prepare.pb", "network.float32.pb", "cells.npz"])
 def test_a_missing_or_altered_file_is_found(name: str, copied: Path) -> None:
-    described = model_folder.read(copied)
+    description = model_folder.read(copied)
     alter(copied / name)
     with pytest.raises(ModelError, match=rf"{name}: is not the file that was written"):
-        model_folder.check_files(copied, described, "float32")
+        model_folder.check_files(copied, description, "float32")
     (copied / name).unlink()
     with pytest.raises(ModelError, match=rf"{name}: is missing"):
-        model_folder.check_files(copied, described, "float32")
+        model_folder.check_files(copied, description, "float32")
 
 
 def test_an_unknown_precision_is_refused(tiny_model: Path) -> None:
@@ -153,9 +158,9 @@ def test_what_a_description_cannot_say(fields: dict[str, Any], reason: str, copi
 @pytest.mark.parametrize("name", ["../evil.pb", "/evil.pb", "..", ".hidden", "a/b.pb", "", "evil.pb\n"])
 def test_the_name_of_a_file_cannot_lead_out_of_the_folder(name: str, copied: Path, tmp_path: Path) -> None:
     (tmp_path / "evil.pb").write_bytes(b"evil")
-    described = model_folder.read(copied).model_dump(mode="json")
-    described["network_files"]["int8"] = name
-    change(copied, **described | {"sha256": described["sha256"] | {name: hashlib.sha256(b"evil").hexdigest()}})
+    description = model_folder.read(copied).model_dump(mode="json")
+    description["network_files"]["int8"] = name
+    change(copied, **description | {"sha256": description["sha256"] | {name: hashlib.sha256(b"evil").hexdigest()}})
     (tmp_path / "inside").mkdir()
     with pytest.raises(ModelError, match=r"network_files.int8: String should match"):
         model_folder.copy(copied, tmp_path / "inside" / "target")
@@ -175,20 +180,20 @@ def test_a_link_out_of_the_folder_is_refused(copied: Path, tmp_path: Path) -> No
 
 def test_models_of_version_0_1_0_are_read() -> None:
     path = data_file("models", "lean")
-    described = model_folder.read(path)
-    assert described.header["calogan_version"] == "0.1.0"
-    assert json.loads((path / model_folder.DESCRIPTION).read_text()) == described.model_dump(mode="json")
-    for precision in described.network_files:
-        model_folder.check_files(path, described, precision)
+    description = model_folder.read(path)
+    assert description.header["calogan_version"] == "0.1.0"
+    assert json.loads((path / model_folder.DESCRIPTION).read_text()) == description.model_dump(mode="json")
+    for precision in description.network_files:
+        model_folder.check_files(path, description, precision)
 
 
 @pytest.mark.parametrize("name", ["prepare.pb", "network.bfloat16.pb", "generator.weights.h5", "cells.npz"])
 def test_a_network_is_not_replaced_beside_an_altered_file(name: str, copied: Path) -> None:
-    described = model_folder.read(copied)
+    description = model_folder.read(copied)
     alter(copied / name)
     before = {path.name: path.read_bytes() for path in copied.iterdir()}
     with pytest.raises(ModelError, match=rf"{name}: is not the file that was written"):
-        model_folder.replace_network(copied, described, b"another", {})
+        model_folder.replace_network(copied, description, b"another", {})
     assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
 
 
@@ -231,9 +236,9 @@ for n in itertools.count():
 
 def test_whenever_it_is_killed_the_model_is_whole(tiny_model: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(tiny_model), str(tmp_path / "copy")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    states = [line.split()[1] for line in done.stdout.splitlines()]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    states = [line.split()[1] for line in result.stdout.splitlines()]
     assert states == sorted(states, reverse=True)
     assert states.count("old") > 5
     assert states.count("new") >= 2

@@ -145,17 +145,17 @@ def test_a_family_of_this_file_is_trained_frozen_quantized_and_sampled(geant4: E
         ("adversarial", True),
     ]
     assert Toy.seen_early == {True}
-    described = model_folder.read(tmp_path / "model")
-    assert (described.family, described.latent_size, described.width) == ("toy", 6, 16)
+    description = model_folder.read(tmp_path / "model")
+    assert (description.family, description.latent_size, description.width) == ("toy", 6, 16)
     assert not (tmp_path / "model" / model_folder.CELLS).exists()
     energy = np.array([20, 100, 400], np.float32)
     results = samples(tmp_path / "model", energy)
-    model = load_generator_network(tmp_path / "model", described)
+    model = load_generator_network(tmp_path / "model", description)
     assert isinstance(model, Toy)
-    expected = model(energy, latent_numbers(3, seed=1, model=described))
+    expected = model(energy, latent_numbers(3, seed=1, model=description))
     np.testing.assert_allclose(results["float32"].showers, expected, rtol=1e-3, atol=1e-6)
     assert results["float32"].showers.sum() > 0
-    counted = count_operations(read_graph(tmp_path / "model" / described.network_files["int8"]))
+    counted = count_operations(read_graph(tmp_path / "model" / description.network_files["int8"]))
     assert (counted.integer_convolutions, counted.integer_products, counted.float_arithmetic) == (2, 1, 0)
     difference = np.abs(results["int8"].showers - results["float32"].showers).sum() / results["float32"].showers.sum()
     assert difference < 0.2
@@ -165,9 +165,9 @@ def test_the_tables_of_a_family_draw_its_cells(geant4: Events, tmp_path: Path) -
     training = Training(adversarial_epochs=1, batch_size=4, steps_per_epoch=1)
     config = Config(name="cells", network=Network(family="toy-of-cells"), training=training)
     assert [epoch.stage for epoch in train_and_quantize(geant4, config, tmp_path).history] == ["adversarial"]
-    described = model_folder.read(tmp_path / "model")
-    assert model_folder.CELLS in described.files("int8")
-    model = load_generator_network(tmp_path / "model", described)
+    description = model_folder.read(tmp_path / "model")
+    assert model_folder.CELLS in description.files("int8")
+    model = load_generator_network(tmp_path / "model", description)
     assert isinstance(model, ToyOfCells)
     # The template is what the training showers tell: it was zero, and the adversary may not move it.
     np.testing.assert_array_equal(model.tail.template, lean.template(survey(geant4[:16]).mean_shower))

@@ -51,11 +51,11 @@ def test_the_int8_network_is_little_more_than_its_weights(tiny_model: Path) -> N
 
 
 def test_the_model_says_how_it_was_quantized(tiny_model: Path) -> None:
-    described = model_folder.read(tiny_model)
-    assert described.network_files["int8"] == f"network.int8.{described.sha256[int8_file(tiny_model)][:12]}.pb"
-    assert described.quantization == Quantization(calibration_showers=32).model_dump(mode="json")
-    assert Quantization.model_validate(described.quantization) == Quantization(calibration_showers=32)
-    assert described.version("int8") != described.version("float32")
+    description = model_folder.read(tiny_model)
+    assert description.network_files["int8"] == f"network.int8.{description.sha256[int8_file(tiny_model)][:12]}.pb"
+    assert description.quantization == Quantization(calibration_showers=32).model_dump(mode="json")
+    assert Quantization.model_validate(description.quantization) == Quantization(calibration_showers=32)
+    assert description.version("int8") != description.version("float32")
 
 
 def test_only_the_showers_asked_for_calibrate(
@@ -141,8 +141,8 @@ def test_calogan_quantize_says_so_on_such_a_processor(
     arguments = ["quantize", "--model", str(tmp_path / "model"), "--config", str(config)]
     for isa in ("AVX512F AVX2", "AVX512_VNNI AVX2"):
         monkeypatch.setattr("calogan.provenance.cpu", lambda isa=isa: {"model": "a processor", "isa": isa})
-        done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
-        output = " ".join(done.output.split())
+        result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+        output = " ".join(result.output.split())
         assert ("this processor has no AVX512_VNNI or AVX_VNNI (it has AVX512F AVX2)" in output) is ("VNNI" not in isa)
         assert ("measured ratio to float32" in output) is ("VNNI" not in isa)
 
@@ -155,15 +155,15 @@ def test_without_weights_there_is_nothing_to_quantize(tiny_model: Path, geant4: 
 
 
 def test_the_network_in_int8_stays_close_to_float32(tiny_model: Path, geant4: Events) -> None:
-    described = model_folder.read(tiny_model)
-    model = freezing.load_generator_network(tiny_model, described)
+    description = model_folder.read(tiny_model)
+    model = freezing.load_generator_network(tiny_model, description)
     latent = np.random.default_rng(3).standard_normal((32, model.latent_size), np.float32)
     features, _ = model.prepare(geant4.energy[:32], latent)
     answers = []
     for precision in ("float32", "int8"):
         with tf.Graph().as_default() as graph:
             source, sink = tf.import_graph_def(
-                read_graph(tiny_model / described.network_files[precision]),
+                read_graph(tiny_model / description.network_files[precision]),
                 return_elements=["features:0", "out_outputs:0"],
                 name="",
             )
@@ -192,7 +192,7 @@ quantize(model, read_events(packaged_sample())[:32], Quantization(calibration_sh
 def test_nothing_is_written_into_the_working_directory(tiny_model: Path, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", WHERE_NOTHING_MAY_BE_WRITTEN, tiny_model, tmp_path, tmp_path / "gone"],
         env=os.environ | {"TMPDIR": str(scratch)},
         capture_output=True,
@@ -200,8 +200,8 @@ def test_nothing_is_written_into_the_working_directory(tiny_model: Path, tmp_pat
         check=False,
         timeout=200,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "[]"
     assert not list(scratch.glob("calogan-*"))
     versions = {model_folder.read(tmp_path / name).version("int8") for name in ("first", "second")}
     assert len(versions) == 1

@@ -164,21 +164,21 @@ def stop_marked(mark: str) -> None:
         psutil.wait_procs(targets, timeout=8)
 
 
-def errors(done: subprocess.CompletedProcess[str]) -> set[str]:
+def errors(result: subprocess.CompletedProcess[str]) -> set[str]:
     """Lines in which a job tells its error; Ray shows the last lines of a failed job once more."""
-    assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
-    return {line for line in (done.stdout + done.stderr).splitlines() if line.startswith("error: ")}
+    assert "Traceback" not in result.stdout + result.stderr, result.stdout + result.stderr
+    return {line for line in (result.stdout + result.stderr).splitlines() if line.startswith("error: ")}
 
 
 @pytest.fixture(scope="module")
 def storage(cluster: Cluster) -> Path:
     """Folder of a pipeline that has run."""
     storage = cluster.folder / "storage"
-    done = cluster.submit("pipeline", "--config", cluster.config, "--storage", storage)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+    result = cluster.submit("pipeline", "--config", cluster.config, "--storage", storage)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
     for step in ("train", "quantize", "validate", "benchmark", "register", "report", "done"):
-        assert f"  {step}" in done.stdout
+        assert f"  {step}" in result.stdout
     return storage
 
 
@@ -265,7 +265,7 @@ def test_a_pipeline_that_is_killed_resumes_in_its_run_trains_on_two_workers_and_
         client.get_metric_history(parent.info.run_id, f"train/{loss}_loss") for loss in ("flow", "cell", "prior")
     ]
     assert {point.step for history in histories for point in history} == set(range(9))
-    trials = quantization_trials.journal(quantization_trials.records_folder(load_config(config), model)).read_all()
+    trials = quantization_trials.records(quantization_trials.records_folder(load_config(config), model)).read_all()
     names = [run.info.run_name for run in runs if run is not parent]
     assert len(names) == len(trials) + 2  # and one of each precision
     assert parent.data.metrics["test/physics_score"] > 0
@@ -275,9 +275,9 @@ def test_a_pipeline_that_is_killed_resumes_in_its_run_trains_on_two_workers_and_
 
 
 def test_a_configuration_that_is_not_there_is_one_readable_line(cluster: Cluster) -> None:
-    done = cluster.submit("pipeline", "--config", "no-such-config", "--storage", cluster.folder / "none")
-    assert done.returncode != 0
-    (line,) = errors(done)
+    result = cluster.submit("pipeline", "--config", "no-such-config", "--storage", cluster.folder / "none")
+    assert result.returncode != 0
+    (line,) = errors(result)
     assert line.startswith("error: no configuration 'no-such-config'")
 
 
@@ -287,18 +287,18 @@ def test_an_error_on_a_worker_is_one_readable_line(workers: int, cluster: Cluste
     history.parent.mkdir(parents=True)
     history.write_text("{}")
     out = ("--workers", workers, "--out", tmp_path / "damaged")
-    done = cluster.submit("train", "--config", cluster.config, *out)
-    assert done.returncode != 0
-    (line,) = errors(done)
+    result = cluster.submit("train", "--config", cluster.config, *out)
+    assert result.returncode != 0
+    (line,) = errors(result)
     assert line.startswith(f"error: {history}: is not the history of a training of this version")
 
 
 def test_train_writes_a_model_and_logs_it(cluster: Cluster, tmp_path: Path) -> None:
     out = ("--workers", 2, "--out", tmp_path / "trained")
-    done = cluster.submit("train", "--config", cluster.config, *out)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = cluster.submit("train", "--config", cluster.config, *out)
+    assert result.returncode == 0, result.stdout + result.stderr
     assert model_folder.read(tmp_path / "trained").name == "small"
-    assert "physics score" in done.stdout
+    assert "physics score" in result.stdout
     run = cluster.runs()[0]
     assert (run["info"]["run_name"].startswith("train "), run["info"]["status"]) == (True, "FINISHED")
     metrics = {metric["key"] for metric in run["data"]["metrics"]}
@@ -309,20 +309,20 @@ def test_validate_writes_a_report_and_tells_by_its_exit(cluster: Cluster, tmp_pa
     sample = read_events(packaged_sample())[:150]
     path = write_events(tmp_path / "g4.h5", sample, header={})
     arguments = ["--reference", path, "--candidate", path, "--json", tmp_path / "v.json", "--gates"]
-    done = cluster.submit("validate", *arguments, "demo")
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = cluster.submit("validate", *arguments, "demo")
+    assert result.returncode == 0, result.stdout + result.stderr
     assert json.loads((tmp_path / "v.json").read_text())["physics_score"] > 0.99
-    done = cluster.submit("validate", *arguments, tmp_path / "none.toml")
-    assert done.returncode != 0
-    (line,) = errors(done)
+    result = cluster.submit("validate", *arguments, tmp_path / "none.toml")
+    assert result.returncode != 0
+    (line,) = errors(result)
     assert "none.toml: cannot be read" in line
 
 
 def test_tune_keeps_the_fastest_trial_that_keeps_the_physics(cluster: Cluster, model: Path) -> None:
     before, precisions = len(cluster.runs()), set(model_folder.read(model).network_files)
-    done = cluster.submit("tune", "--config", cluster.config, "--model", model)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "within 90.0% of float32's score" in done.stdout
+    result = cluster.submit("tune", "--config", cluster.config, "--model", model)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "within 90.0% of float32's score" in result.stdout
     runs = cluster.runs()[:-before]
     trials = [run for run in runs if not run["info"]["run_name"].startswith("tune")]
     assert len(trials) == len(runs) - 1 == len(list(model.glob("tuning/*/*.json"))) >= 11

@@ -95,9 +95,9 @@ def test_a_killed_search_goes_on_and_shows_what_nothing_beats(
     (folder,) = (tmp_path / "out").iterdir()
     front = json.loads((folder / "front.json").read_text())["front"]
     for number, shown in enumerate(front, start=1):
-        chosen = load_config(folder / f"front_{number}.toml").network
-        assert chosen.depth == shown["choices"]["network.depth"]
-        assert model_folder.read(Path(shown["model"])).width == chosen.width
+        network = load_config(folder / f"front_{number}.toml").network
+        assert network.depth == shown["choices"]["network.depth"]
+        assert model_folder.read(Path(shown["model"])).width == network.width
         assert shown["model"] == str(generator_trials.model_folder(folder, shown["choices"]))
         assert 0 < shown["test"]["auc"] <= 1
 

@@ -16,7 +16,7 @@ ARGUMENTS = ["--engine", "parametric", "--energy", "100:500", "--n", "6000", "--
 SHARDS = 12
 
 
-def done(folder: Path) -> int:
+def count_shards(folder: Path) -> int:
     return len(list(folder.glob("showers-*.h5")))
 
 
@@ -35,14 +35,14 @@ def test_killed_workers_and_a_killed_driver_lose_nothing_and_change_nothing(
 
     # The driver with all that belongs to it is killed while shards are being written.
     first = start("simulate", *ARGUMENTS, "--out", disturbed)
-    first.wait_until(lambda: done(disturbed) >= 2)
+    first.wait_until(lambda: count_shards(disturbed) >= 2)
     first.kill()
     times = {path: path.stat().st_mtime_ns for path in disturbed.glob("showers-*.h5")}
     assert 2 <= len(times) < SHARDS
 
     # Then a worker, once it works on a shard.
     second = start("simulate", *ARGUMENTS, "--out", disturbed)
-    second.wait_until(lambda: done(disturbed) >= len(times) + 2)
+    second.wait_until(lambda: count_shards(disturbed) >= len(times) + 2)
     workers = second.workers("make_shard")
     assert workers
     workers[0].send_signal(signal.SIGKILL)

@@ -102,11 +102,11 @@ def test_two_workers_train_as_one_and_nothing_that_is_killed_changes_it(
     output = driver.end()
     assert driver.process.returncode == 0, output
 
-    done = history(disturbed)
-    assert [epoch["number"] for epoch in done] == list(range(EPOCHS))
-    assert done[: len(earlier)] == earlier
-    assert done[: len(at_death)] == at_death
-    assert [epoch["losses"] for epoch in done] == [epoch["losses"] for epoch in history(undisturbed)]
+    epochs = history(disturbed)
+    assert [epoch["number"] for epoch in epochs] == list(range(EPOCHS))
+    assert epochs[: len(earlier)] == earlier
+    assert epochs[: len(at_death)] == at_death
+    assert [epoch["losses"] for epoch in epochs] == [epoch["losses"] for epoch in history(undisturbed)]
     expected, actual = weights(undisturbed), weights(disturbed)
     assert actual.keys() == expected.keys()
     for name, values in actual.items():

@@ -82,7 +82,7 @@ def test_killed_workers_and_a_killed_driver_lose_no_finished_trial(
     assert earlier.items() <= records(model).items()
 
     loaded = load_config(config)
-    history = quantization_trials.journal(quantization_trials.records_folder(loaded, model)).read_all()
+    history = quantization_trials.records(quantization_trials.records_folder(loaded, model)).read_all()
     assert propose(loaded.quantization, OPERATIONS, 40, history) == ()
     assert [attempt for attempt in history if not isinstance(attempt, Trial)] == []
     after = model_folder.read(model)
@@ -122,7 +122,7 @@ def test_nothing_within_the_tolerance_is_one_readable_line_and_leaves_the_model(
     while proposed := propose(loaded.quantization, OPERATIONS, 40, history):
         history += [Trial(one, (0.4, 0.5), (0.5, 0.6), performance, 1.0, {}) for one in proposed]
     for one in history:
-        quantization_trials.journal(folder).write(quantization_trials.label(one.quantization), one)
+        quantization_trials.records(folder).write(quantization_trials.label(one.quantization), one)
     before = {path.name: path.read_bytes() for path in (tmp_path / "model").glob("*.*")}
     driver = start("tune", "--config", strict, "--model", tmp_path / "model", **variables)
     output = driver.end()

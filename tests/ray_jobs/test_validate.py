@@ -19,7 +19,7 @@ from calogan.errors import GateError
 from calogan.events import Events, open_events, packaged_sample, read_events, write_events
 from calogan.validation import validate
 from calogan.validation.gates import load_gates
-from calogan.validation.parts import Part, Partial, observe_part
+from calogan.validation.parts import Part, PartSummary, observe_part
 from calogan.validation.report import ValidationReport, report_to_dict
 from ray_jobs import validate as job
 
@@ -73,7 +73,7 @@ def test_parts_on_workers_one_of_which_dies_give_the_report_of_one_process(
     marker = tmp_path / "died"
 
     @ray.remote(num_cpus=1, max_retries=3)  # type: ignore[untyped-decorator]
-    def mortal(part: Part, source: tuple[str, ...], float32: tuple[str, ...]) -> Partial:
+    def mortal(part: Part, source: tuple[str, ...], float32: tuple[str, ...]) -> PartSummary:
         if (part.of, part.start) == (1, 1024) and not marker.exists():
             marker.touch()
             os._exit(1)
@@ -98,21 +98,21 @@ def test_the_job_and_the_command_do_the_same_with_the_same_options(
     gates.write_text('"physics/sampling_fraction_shift" = { limit = 0.001 }')
     samples = ["--reference", "reference", "--candidate", "int8=candidate/*.h5", "--candidate", "float32=float32"]
     arguments = [*samples, "--float32", "int8=float32", "--seed", "4", "--quick", "--gates", str(gates)]
-    done = {}
+    results = {}
     commands: dict[str, tuple[click.Command, list[str]]] = {
         "command": (cli, ["validate"]),
         "job": (job.main, ["--blocks", "2"]),
     }
     for name, (command, first) in commands.items():
         files = ["--json", str(tmp_path / f"{name}.json"), "--html", str(tmp_path / f"{name}.html")]
-        done[name] = CliRunner().invoke(command, [*first, *arguments, *files])
+        results[name] = CliRunner().invoke(command, [*first, *arguments, *files])
 
-    for result in done.values():
+    for result in results.values():
         assert isinstance(result.exception, GateError), result.output
         assert result.exception.exit_code == 3
         message = "1 of 1 gates failed: physics/sampling_fraction_shift"
         assert str(result.exception) == f"int8: {message}; float32: {message}"
-    texts = {name: (tmp_path / f"{name}.json").read_text() for name in done}
+    texts = {name: (tmp_path / f"{name}.json").read_text() for name in results}
     assert texts["job"] == texts["command"]
     candidates = json.loads(texts["job"])["candidates"]
     assert list(candidates) == ["int8", "float32"]

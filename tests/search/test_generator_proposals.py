@@ -86,7 +86,7 @@ def test_nothing_beats_the_front_and_it_beats_the_rest(points: list[tuple[int, i
 
 
 def test_choices_are_made_in_the_configuration() -> None:
-    configuration = generator_proposals.chosen(config(), {"network.width": 32, "training.shape_rate": 4e-3})
+    configuration = generator_proposals.configure(config(), {"network.width": 32, "training.shape_rate": 4e-3})
     assert configuration.network == Network(width=32)
     assert configuration.training.shape_rate == 4e-3
     generator_proposals.check(Config())

@@ -56,7 +56,7 @@ def test_what_was_begun_is_known_until_it_has_a_record(tmp_path: Path) -> None:
         folder = generator_trials.model_folder(tmp_path, choices)
         folder.mkdir(parents=True)
         (folder / "choices.json").write_text(json.dumps(choices))
-    generator_trials.journal(tmp_path).write(generator_trials.label(CHOICES), Failure(CHOICES, "no"))
+    generator_trials.records(tmp_path).write(generator_trials.label(CHOICES), Failure(CHOICES, "no"))
     assert generator_trials.unfinished(tmp_path) == [{"network.depth": 2, "network.width": 8}]
     (folder / "choices.json").write_text("{")
     with pytest.raises(ModelError, match=r"choices\.json: is damaged .*; delete"):
@@ -65,9 +65,9 @@ def test_what_was_begun_is_known_until_it_has_a_record(tmp_path: Path) -> None:
 
 def test_a_record_is_found_whatever_the_order_of_its_choices(tmp_path: Path) -> None:
     candidate = Candidate(CHOICES, (0.5, 0.6), {COST: 0.1}, 2.0, {"cpu_isa": "AVX2"})
-    generator_trials.journal(tmp_path).write(generator_trials.label(CHOICES), candidate)
+    generator_trials.records(tmp_path).write(generator_trials.label(CHOICES), candidate)
     turned = dict(reversed(CHOICES.items()))
-    assert generator_trials.journal(tmp_path).read(generator_trials.label(turned)) == candidate
+    assert generator_trials.records(tmp_path).read(generator_trials.label(turned)) == candidate
     assert generator_trials.model_folder(tmp_path, turned) == generator_trials.model_folder(tmp_path, CHOICES)
 
 

@@ -107,19 +107,19 @@ def test_a_trial_sees_the_calibration_and_validation_splits_only(
 
 
 def test_a_record_is_read_as_it_was_written(trial: Trial, tmp_path: Path) -> None:
-    journal = quantization_trials.journal(tmp_path)
+    records = quantization_trials.records(tmp_path)
     for attempt in (trial, Failure(Quantization(), "no")):
         label = quantization_trials.label(attempt.what)
-        assert journal.read(label) is None
-        journal.write(label, attempt)
-        assert journal.read(label) == attempt
+        assert records.read(label) is None
+        records.write(label, attempt)
+        assert records.read(label) == attempt
 
 
 def test_a_record_with_a_score_that_is_none_is_told_of(trial: Trial, tmp_path: Path) -> None:
-    path = quantization_trials.journal(tmp_path).write("a", trial)
+    path = quantization_trials.records(tmp_path).write("a", trial)
     path.write_text(path.read_text().replace(str(trial.scores[0]), "-0.5"))
     with pytest.raises(ModelError, match=r"is no record of a trial .*expected numbers above 0"):
-        quantization_trials.journal(tmp_path).read("a")
+        quantization_trials.records(tmp_path).read("a")
 
 
 def test_records_are_kept_apart_when_trials_would_differ(config: Config, model: Path) -> None:
@@ -162,9 +162,9 @@ def test_a_model_that_was_made_again_meanwhile_is_left_alone(
     real = steps.validate_model
 
     def validate_model(*arguments: Any) -> object:
-        described = model_folder.read(model)
-        hashes = described.sha256 | {"network.float32.pb": "0" * 64}
-        model_folder.write(model, described.model_copy(update={"sha256": hashes}))
+        description = model_folder.read(model)
+        hashes = description.sha256 | {"network.float32.pb": "0" * 64}
+        model_folder.write(model, description.model_copy(update={"sha256": hashes}))
         return real(*arguments)
 
     monkeypatch.setattr(steps, "validate_model", validate_model)

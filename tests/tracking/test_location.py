@@ -26,5 +26,5 @@ def test_names_and_folders_are_here_and_addresses_of_the_registry_are_fetched(
 
 def test_a_model_that_is_here_does_not_wait_for_mlflow() -> None:
     code = "import sys; from calogan.tracking.location import locate; locate('lean', 'int8'); print('mlflow' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout == "False\n"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout == "False\n"

@@ -314,10 +314,10 @@ def test_a_model_is_fetched_by_name_alias_and_version(
     form: str, precision: str, registered: dict[str, registry.Registered], tiny_model: Path
 ) -> None:
     folder = registry.fetch(form.format(precision, uri=registered[precision].uri), precision=precision)
-    described = model_folder.read(folder)
-    assert list(described.network_files) == [precision]
-    assert described.version(precision) == model_folder.read(tiny_model).version(precision)
-    model_folder.check_files(folder, described, precision)
+    description = model_folder.read(folder)
+    assert list(description.network_files) == [precision]
+    assert description.version(precision) == model_folder.read(tiny_model).version(precision)
+    model_folder.check_files(folder, description, precision)
 
 
 @pytest.mark.parametrize(

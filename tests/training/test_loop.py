@@ -70,7 +70,7 @@ def test_a_run_tells_of_every_epoch(undisturbed: TrainingResult) -> None:
     assert undisturbed.history[2].losses.keys() == {"cell_loss", "divergence"}
     assert undisturbed.history[2].metrics == {}
     assert undisturbed.history[3].metrics == {"physics/hits_shift": 0.25}
-    assert not undisturbed.stopped
+    assert not undisturbed.stop_reason
 
 
 def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(
@@ -228,7 +228,7 @@ def test_a_run_out_of_patience_ends_with_its_best_and_stays_finished(
     result = train(geant4[:8], geant4[8:9], patient, tmp_path, score=scored(0.5, 0.4, 0.5))
     assert len(result.history) == 3
     assert result.best.number == 0
-    assert result.stopped == (
+    assert result.stop_reason == (
         "no better physics score than 0.500 in 2 scored epochs, the patience of the configuration"
     )
     with_fake_stage(monkeypatch, [])  # another epoch would have no loss

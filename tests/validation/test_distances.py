@@ -12,12 +12,12 @@ def normal(seed: int, n: int, d: int = 6, *, shift: float = 0.0, scale: float = 
 
 def test_thinning_keeps_showers_by_weight() -> None:
     weight = np.tile([0.0, 1.0, 2.0], 2000)
-    counts = np.bincount(distances.thinned(weight, seed=1) % 3, minlength=3)
+    counts = np.bincount(distances.unweight(weight, seed=1) % 3, minlength=3)
 
     assert counts[0] == 0
     assert counts[1] == pytest.approx(1000, abs=100)
     assert counts[2] == 2000
-    assert len(distances.thinned(np.ones(5))) == 5
+    assert len(distances.unweight(np.ones(5))) == 5
 
 
 def test_features_are_divided_by_the_largest_value_of_the_reference() -> None:

@@ -12,7 +12,7 @@ from calogan.events import Events, packaged_sample, read_events
 from calogan.validation import metrics
 from calogan.validation.metrics import Estimate, Projections
 from calogan.validation.observables import Floats, Observables, observe
-from calogan.validation.parts import Part, merge, moved_energy, observe_part
+from calogan.validation.parts import Part, energy_difference, merge, observe_part
 from calogan.validation.resampling import Sample, energy_weights, replica_counts
 
 
@@ -273,5 +273,5 @@ def test_pixelwise_difference_of_known_showers() -> None:
     candidate = float32.copy()
     candidate[0, 12, 12, 5] = 1.5
     candidate[1, 0, 0, 0] = 1.5
-    estimates = metrics.pixelwise_difference(moved_energy(float32, candidate))
+    estimates = metrics.pixelwise_difference(energy_difference(float32, candidate))
     assert {name: e.value for name, e in estimates.items()} == pytest.approx({"mean": 1.0, "std": 0.5, "relative": 0.5})

@@ -7,7 +7,7 @@ from calogan.errors import EventsError
 from calogan.events import Events, open_events, write_events
 from calogan.validation import parts, resampling
 from calogan.validation.observables import observe, projection
-from calogan.validation.parts import Measured, Part, divide, merge, observe_part
+from calogan.validation.parts import Part, SampleSummary, divide, merge, observe_part
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def plan(geant4: Events) -> parts.Plan:
     return parts.plan(geant4.energy, geant4.energy[:90], floor=True, seed=5)
 
 
-def process(events: Events, plan: parts.Plan, of: int, blocks: int) -> Measured:
+def process(events: Events, plan: parts.Plan, of: int, blocks: int) -> SampleSummary:
     partials = (observe_part(events, part, events) for part in divide(plan, of, blocks=blocks))
     return merge(partials, len(events))
 
@@ -52,7 +52,7 @@ def test_every_division_gives_the_same_bits(blocks: int, of: int, geant4: Events
     events = geant4[: plan.weights[of].shape[1]]
     one, other = process(events, plan, of, 1), process(events, plan, of, blocks)
     np.testing.assert_array_equal(one.planes, other.planes)
-    np.testing.assert_array_equal(one.moved, other.moved)
+    np.testing.assert_array_equal(one.difference, other.difference)
     for name, array in one.observables.arrays().items():
         np.testing.assert_array_equal(array, getattr(other.observables, name), err_msg=name)
         np.testing.assert_array_equal(array, getattr(observe(events), name), err_msg=name)
@@ -109,8 +109,8 @@ def test_moved_energy_of_known_showers() -> None:
     float32[0, 1, 2, 3] = 2.0
     candidate = np.zeros_like(float32)
     candidate[0, 1, 2, 3], candidate[0, 0, 0, 0] = 1.5, 0.25
-    np.testing.assert_array_equal(parts.moved_energy(float32, candidate), [[0.75, 2.0]])
+    np.testing.assert_array_equal(parts.energy_difference(float32, candidate), [[0.75, 2.0]])
 
 
 def test_without_float32_showers_nothing_moved(geant4: Events) -> None:
-    assert observe_part(geant4[:20], Part(1, 0, 20, np.ones((1, 20)), seed=0)).moved.shape == (20, 0)
+    assert observe_part(geant4[:20], Part(1, 0, 20, np.ones((1, 20)), seed=0)).difference.shape == (20, 0)

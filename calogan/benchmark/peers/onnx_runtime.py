@@ -33,9 +33,9 @@ def int8(network: keras.Model, features: Floats) -> Network:
     with tempfile.TemporaryDirectory(prefix="calogan-") as scratch, silence():
         folder = Path(scratch)
         # ONNX Runtime has no integer kernel for transposed convolutions.
-        saved = export(rewrites.lower(network, integer=True), folder / "float32")
+        model_dir = export(rewrites.lower(network, integer=True), folder / "float32")
         try:
-            onnx.save(_to_onnx(saved), folder / "converted.onnx")
+            onnx.save(_to_onnx(model_dir), folder / "converted.onnx")
             quant_pre_process(folder / "converted.onnx", folder / "float32.onnx", skip_symbolic_shape=True)
             quantization.quantize_static(
                 folder / "float32.onnx",
@@ -51,8 +51,8 @@ def int8(network: keras.Model, features: Floats) -> Network:
             raise QuantizationError(f"ONNX Runtime cannot quantize this network: {error}") from error
 
 
-def _to_onnx(saved: Path) -> onnx.ModelProto:
-    source = tf.saved_model.load(str(saved))  # a reference keeps its variables alive until they are converted
+def _to_onnx(model_dir: Path) -> onnx.ModelProto:
+    source = tf.saved_model.load(str(model_dir))  # a reference keeps its variables alive until they are converted
     signature = source.signatures["serve"]
     (spec,) = signature.structured_input_signature[1].values()
 

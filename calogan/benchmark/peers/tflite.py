@@ -37,8 +37,8 @@ def int8(network: keras.Model, features: Floats) -> Network:
 def _convert(network: keras.Model, features: Floats | None) -> Network:
     with tempfile.TemporaryDirectory(prefix="calogan-") as scratch, silence():
         # TFLite has an integer kernel for transposed convolutions, so they need not be split.
-        saved = export(rewrites.lower(network, integer=False), Path(scratch) / "float32")
-        converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=["serve"])
+        model_dir = export(rewrites.lower(network, integer=False), Path(scratch) / "float32")
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(model_dir), signature_keys=["serve"])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if features is None:
             converter.target_spec.supported_types = [tf.float16]
