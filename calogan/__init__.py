@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 __version__ = version("calogan")
 
-# TensorFlow has its int8 operations from oneDNN, which it leaves out on processors without AVX-512 unless it is told
-# otherwise before its import.
+# TensorFlow's int8 operations come from oneDNN, which it disables on processors without AVX-512 unless this is set
+# before its import.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-# What the code in models that version 0.1.0 registered imports from here.
+# Names that the code in models registered by version 0.1.0 imports from here.
 _OLD_NAMES = {"bundle": "calogan.generation.model_folder", "generator": "calogan.generation.generator"}
 
 
 def load_model(model: str | Path, *, precision: str = "") -> "Generator":
     """Load a model, ready to sample.
 
-    The code in registered models calls this function and nothing else of the package: its name and arguments stay.
+    Registered models call only this function of the package, so its name and arguments must not change.
 
     Args:
         model: packaged name, or folder.
@@ -32,7 +32,7 @@ def load_model(model: str | Path, *, precision: str = "") -> "Generator":
     Raises:
         ModelError: there is no such model, it is damaged, of another version, or does not have this precision.
     """
-    # Inside, so that the package can be asked for its version without TensorFlow.
+    # Imported here, so that asking for the package's version does not load TensorFlow.
     from calogan.generation import generator, model_folder  # noqa: PLC0415
 
     folder = model_folder.find(model)
@@ -41,7 +41,7 @@ def load_model(model: str | Path, *, precision: str = "") -> "Generator":
     return generator.load(folder, precision=precision or smallest)
 
 
-if not TYPE_CHECKING:  # which would take every name for one of this package
+if not TYPE_CHECKING:  # a type checker would accept any name as an attribute of this package
 
     def __getattr__(name: str) -> ModuleType:
         if name in _OLD_NAMES:

@@ -1,4 +1,4 @@
-"""Atomic writes: whoever reads a file sees the old or the new one, never a part, however the writer ended."""
+"""Atomic writes: a reader sees the old or the new file, never a part of one, even if the writer crashes."""
 
 import contextlib
 import json
@@ -15,10 +15,10 @@ PART = ".part"  # ends the name of a hidden folder that holds a file until it is
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a place to write to, with the name of `path`; if nothing was raised, what is there replaces `path`, on disk.
+    """Yield a temporary path with the name of `path`; on success, the file written there replaces `path` on disk.
 
-    Any number of processes, on any node, may write one file: the last one wins. A link stays a link. What is no file,
-    such as /dev/stdout, is written to directly.
+    Any number of processes, on any node, may write one file: the last one wins. A link stays a link. A target
+    that is not a regular file, such as /dev/stdout, is written to directly.
 
     Raises:
         OutputError: the folder is missing or read-only, the disk is full, or a folder has that name.
@@ -37,14 +37,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def _replacement(target: Path) -> Iterator[Path]:
-    # A folder, so that the file has its suffix, from which libraries tell the format, and is still not taken for another.
+    # A hidden folder, so that the file keeps its suffix, from which libraries infer the format, without showing up in
+    # patterns such as *.h5.
     prefix = f".{target.name[:100]}."
     with tempfile.TemporaryDirectory(PART, prefix, target.parent, ignore_cleanup_errors=True) as folder:
         temporary = Path(folder, target.name)
         yield temporary
         _sync(temporary)
         temporary.replace(target)
-    with contextlib.suppress(OSError):  # not every file system has this for folders
+    with contextlib.suppress(OSError):  # not every file system supports this for folders
         _sync(target.parent)
 
 

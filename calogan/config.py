@@ -1,4 +1,4 @@
-"""What a run of the pipeline is made of: one frozen record per step, read from TOML and checked once."""
+"""Configuration of a pipeline run: one frozen record per step, read from TOML and checked once."""
 
 import json
 import os
@@ -17,15 +17,16 @@ class _Step(BaseModel):
 
 
 class Data(_Step):
-    """Which showers a model is made of and judged by.
+    """The showers a model is trained and validated with.
 
     Attributes:
         path: HDF5 file of Geant4 showers, a folder, a pattern, or a list of these; empty for the sample that comes
             with the package.
         format: format of the files, see `calogan.events`; empty to recognise it.
-        energy_low, energy_high: range Ep was drawn from, GeV; the model answers for it.
+        energy_low, energy_high: range of Ep in the showers, GeV; the model accepts energies in this range.
         train, validation, calibration, test: shares of the showers, by identity; they add up to 1.
-            Weights see train only, the choice of the best epoch validation, INC calibration, reports test.
+            The weights are trained on train, the best epoch is chosen on validation, INC calibrates on calibration,
+            and reports use test.
     """
 
     path: str | tuple[str, ...] = ""
@@ -47,9 +48,9 @@ class Network(_Step):
     """The generator.
 
     Attributes:
-        family: name of one of `networks.families.FAMILIES`, such as `lean`, `rehm2021` or `conv3d`.
-        width, depth, kernel: channels of the convolutions of `lean`, their number, and the side of their kernels; another
-            family may use them for its own network.
+        family: one of `networks.families.FAMILIES`: `lean`, `rehm2021` or `conv3d`.
+        width, depth, kernel: channels, number and kernel side of the convolutions of `lean`; other families may use
+            these fields for their own networks.
     """
 
     family: str = "lean"
@@ -59,25 +60,27 @@ class Network(_Step):
 
 
 class Training(_Step):
-    """How the generator is trained; the published constants are in `training`, `paper.toml` is the published recipe.
+    """Training of the generator; published constants are in `training`, the published recipe is `paper.toml`.
 
     Attributes:
-        pretraining_epochs, pretraining_showers: epochs of training the flow of `lean` with so many parametrised showers.
-        flow_epochs, shape_epochs, prior_epochs: epochs of likelihood pre-training (`lean` only) of its three parts.
+        pretraining_epochs, pretraining_showers: epochs of training the flow of `lean` with parametrised showers, and
+            number of these showers.
+        flow_epochs, shape_epochs, prior_epochs: epochs of likelihood pre-training of the three parts of `lean`.
         distance_epochs: epochs of pre-training by the energy score (`rehm2021` and `conv3d` only).
-        warmup_epochs: epochs that train the discriminator alone, before it may move the generator.
+        warmup_epochs: epochs that train only the discriminator, before adversarial training of the generator.
         adversarial_epochs: epochs of adversarial training with the published losses.
-        steps_per_epoch: steps of an adversarial epoch, over the showers again where they do not suffice; 0 for one pass.
+        steps_per_epoch: steps of an adversarial epoch, repeating the showers if necessary; 0 for one pass.
         batch_size: showers per step.
         flow_rate, shape_rate: learning rates of the pre-training.
         generator_rate, discriminator_rate: learning rates of Adam; published 5e-4 and 1e-4.
-        schedule: `published` lets these rates fall and Adam start anew as in the authors' code.
-        ecal: which polynomial says what ECAL a fake of an energy should have: one fitted to the training showers, or the
-            published one, which belongs to the published showers.
-        inference_mode: call both networks in adversarial steps as at inference: dropout is idle, and batch normalisation
-            keeps the mean 0 and the variance 1 it starts with. The authors' code does, for it never asks for training.
-        score_every: epochs of the shape and prior stages between two scores; 0 for a score at their end only.
-        patience: scored epochs in a row that may fail to beat the best before training ends; 0 for any number.
+        schedule: `published` decays these rates and restarts Adam as in the authors' code.
+        ecal: polynomial for the expected ECAL of a fake at a given energy: `fitted` to the training showers, or
+            `published`, which describes the published showers.
+        inference_mode: call both networks in adversarial steps as at inference: dropout is inactive, and batch
+            normalisation keeps its initial mean 0 and variance 1. The authors' code does so, because it never sets the
+            training flag.
+        score_every: epochs between two scores in the shape and prior stages; 0 to score only their last epochs.
+        patience: number of scored epochs in a row without a new best after which training ends; 0 for no limit.
         seed: seed of weights, shuffling and noise.
     """
 
@@ -107,14 +110,14 @@ class Quantization(_Step):
     """One Intel Neural Compressor configuration.
 
     Attributes:
-        calibration_showers: how many showers of the calibration split are used.
+        calibration_showers: number of showers of the calibration split to use.
         granularity: one scale per output channel of a convolution, or one per tensor.
-        algorithm: how the range of activations is determined.
-        smooth: share of the spread of activations that SmoothQuant moves into the weights; none to do without.
+        algorithm: method that determines the range of activations.
+        smooth: share of the spread of activations that SmoothQuant moves into the weights; None for no smoothing.
         keep_float32, keep_bfloat16: operations that are not quantized, by their names, such as `convolution 4`; see
             `neural_compressor.name_operations`.
         tune: whether the pipeline starts from this configuration to search for the fastest one that keeps the physics,
-            as `ray_jobs.tune` does. It is part of no configuration that is tried, so no record holds it.
+            as `ray_jobs.tune` does. Trials never contain this field, so no record holds it.
     """
 
     calibration_showers: int = Field(64, ge=1)
@@ -134,13 +137,13 @@ class Quantization(_Step):
 
 
 class Tuning(_Step):
-    """How a quantization is searched for.
+    """The search for a quantization.
 
     Attributes:
         draws: showers generated for each Geant4 shower of the validation split, in each repeat.
-        repeats: drawings of the showers, with other random numbers each, int8 and float32 with the same.
-        tolerance: loss of score without classifier that a result may have, as a fraction of float32's score.
-        attempts: trials that are judged on the test split, the fastest first, until one passes its gates.
+        repeats: number of samples, each with its own random numbers, shared by int8 and float32.
+        tolerance: largest accepted loss of the score without classifier, as a fraction of float32's score.
+        attempts: largest number of trials to validate on the test split, fastest first, until one passes its gates.
     """
 
     draws: int = Field(4, ge=1)
@@ -154,7 +157,7 @@ class Choice(_Step):
 
     Attributes:
         name: section and key, such as `network.width`.
-        values: what it may be.
+        values: its allowed values.
     """
 
     name: str
@@ -162,13 +165,13 @@ class Choice(_Step):
 
 
 class Search(_Step):
-    """How a generator is searched for.
+    """The search for a generator.
 
     Attributes:
-        trials: generators that are trained.
+        trials: number of generators to train.
         draws: showers generated for each Geant4 shower of the validation split, in each repeat.
-        repeats: drawings of the showers, with other random numbers each.
-        choices: what is searched.
+        repeats: number of samples, each with its own random numbers.
+        choices: the settings to vary.
     """
 
     trials: int = Field(24, ge=1)
@@ -184,14 +187,14 @@ class Search(_Step):
 
 
 class Validation(_Step):
-    """How showers are judged.
+    """The validation of showers.
 
     Attributes:
-        gates: TOML file of limits, or a name of the package's: `default`, or `demo` with limits that some
-            hundreds of showers can decide about.
+        gates: TOML file of limits, or a packaged name: `default`, or `demo`, whose limits a few hundred showers can
+            decide.
         draws: showers generated for each Geant4 shower of the test split.
-        thorough: also compare whole distributions, half a minute of each candidate.
-        cell_trainings: trainings of the classifier on cells, for each candidate and for the floor; 0 for none.
+        thorough: also compare whole distributions, half a minute for each candidate.
+        cell_trainings: number of trainings of the cell classifier, for each candidate and for the floor.
     """
 
     gates: str = "default"
@@ -201,7 +204,7 @@ class Validation(_Step):
 
 
 class Benchmark(_Step):
-    """How speed is measured.
+    """The measurement of speed.
 
     Attributes:
         batch_size: showers per call.
@@ -213,7 +216,7 @@ class Benchmark(_Step):
 
 
 class Config(_Step):
-    """All steps; a section left out of the file has its defaults."""
+    """All steps; a section missing from the file has its defaults."""
 
     name: str = "calogan-lean"
     data: Data = Data()
@@ -232,10 +235,10 @@ def packaged_configs() -> list[str]:
 
 
 def as_toml(**sections: BaseModel) -> str:
-    """Sections of a configuration file, by name, that repeat some steps."""
+    """Write sections, by name, as a configuration file that repeats these steps."""
     lines = []
     for name, section in sections.items():
-        # Strings, numbers and lists of these are written in TOML as in JSON.
+        # Strings, numbers and lists of them look the same in TOML and JSON.
         fields = section.model_dump(mode="json", exclude_none=True)
         lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in fields.items()), ""]
     return "\n".join(lines)

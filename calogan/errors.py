@@ -1,4 +1,4 @@
-"""One exception per failure a caller can act on.
+"""One exception for each failure that a caller can act on.
 
 Every message says what was wrong, what was expected and what to do. The command line prints the
 message and exits with `exit_code`; the endpoint answers with `http_status`.
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def problems(error: "ValidationError") -> str:
-    """Say what is wrong with the values of a record: the name of each, and why it cannot be so."""
+    """Describe the invalid values of a record: the name of each, and the reason."""
     return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
 
 
 class CaloganError(Exception):
-    """Base of all errors that are the caller's to mend, not a bug of this package."""
+    """Base of all errors that the caller can fix, as opposed to bugs of this package."""
 
     exit_code = 1
     http_status = 500
@@ -48,7 +48,7 @@ class OutputError(CaloganError):
 
 
 class ModelError(CaloganError):
-    """A model is not there, is damaged, or does not have the precision asked for."""
+    """A model is missing or damaged, or does not have the requested precision."""
 
     exit_code = 2
     http_status = 404
@@ -59,11 +59,11 @@ class SimulationError(CaloganError):
 
 
 class TrainingError(CaloganError):
-    """Training met a state it cannot go on from, such as a loss that is not a number."""
+    """Training reached a state it cannot continue from, such as a loss that is not a number."""
 
 
 class QuantizationError(CaloganError):
-    """A network could not be quantized, or what came back is not int8."""
+    """A network could not be quantized, or the result is not int8."""
 
 
 class GateError(CaloganError):

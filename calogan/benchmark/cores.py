@@ -1,4 +1,4 @@
-"""A core of this machine for one measurement at a time, whoever else measures on it."""
+"""Reserve a core of this machine for one measurement at a time, across processes."""
 
 import contextlib
 import os
@@ -16,9 +16,9 @@ _POLL_S = 0.1
 
 @contextlib.contextmanager
 def own_core(*, patience: float = 900) -> Iterator[int]:
-    """Keep this thread, with those it starts, on a core that no other process holds this way; yields its number.
+    """Pin this thread, and the threads it starts, to a core that no other process has reserved; yields its number.
 
-    A core is held by a socket bound to its name, which ends with the process however that ends.
+    The reservation is a socket bound to the core's name: the kernel releases it even if the process is killed.
 
     Args:
         patience: seconds to wait for a core to become free.
@@ -37,7 +37,7 @@ def _take(lock: socket.socket, cores: list[int], end: float) -> int:
     while True:
         for core in cores:
             with contextlib.suppress(OSError):  # another process holds it
-                lock.bind(f"\0calogan/core/{core}")  # a name that is no file: Linux's abstract namespace
+                lock.bind(f"\0calogan/core/{core}")  # Linux's abstract namespace: the name is no file
                 return core
         if time.monotonic() > end:
             raise ServiceError(
@@ -56,15 +56,15 @@ def elapsed_ms(call: Callable[[], Any]) -> float:
 
 @contextlib.contextmanager
 def one_core() -> Iterator[None]:
-    """Keep this process, with the threads TensorFlow starts meanwhile, on one core; afterwards all is as it was."""
+    """Pin this process, and the threads TensorFlow starts meanwhile, to one core; restores the affinities on exit."""
     with _pinned(max(os.sched_getaffinity(0)), _threads()):
         yield
 
 
 @contextlib.contextmanager
 def _pinned(core: int, threads: set[int]) -> Iterator[None]:
-    """Keep threads, with those they start, on a core; then each has its cores again, new ones those of this thread."""
-    # Thread by thread: Linux has no call for a whole process, and a thread keeps the cores it was started with.
+    """Pin threads, and those they start, to a core; on exit each gets its cores back, new ones those of this thread."""
+    # One thread at a time: Linux has no call for a whole process, and a thread inherits the cores of its parent.
     earlier = _threads()
     allowed = os.sched_getaffinity(0)
     before: dict[int, set[int]] = {}
@@ -84,5 +84,5 @@ def _pinned(core: int, threads: set[int]) -> Iterator[None]:
 
 
 def _threads() -> set[int]:
-    """Numbers of the threads of this process, as Linux calls them."""
+    """Linux thread IDs of this process."""
     return {int(path.name) for path in Path("/proc/self/task").iterdir()}

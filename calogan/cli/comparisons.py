@@ -1,4 +1,4 @@
-"""What `calogan validate` and its job on a cluster share: what is compared, and what is written about it."""
+"""Shared code of `calogan validate` and the Ray job `validate`: parse the options, compare, write the results."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ Compare: TypeAlias = "Callable[..., ValidationReport]"
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `options.comparison` asks for.
+    """The parsed options of `options.comparison`.
 
     Attributes:
         reference: files, folders or patterns of Geant4 showers.
         candidates: file, folder or pattern of each candidate, by its name.
-        float32: the same of the float32 model, by the name of the candidate that has its latent.
+        float32: showers of the float32 model, by the name of the candidate generated from the same latent numbers.
         gates: limits by name of the metric.
         seed: see `validate.validate`.
-        quick: leave out what compares whole distributions.
-        json_file, html_file, figures: what to write.
+        quick: skip the comparison of whole distributions.
+        json_file, html_file, figures: output files and folder; None to skip.
     """
 
     reference: Paths
@@ -57,10 +57,10 @@ def parse(
     html_file: Path | None,
     figures: Path | None,
 ) -> Comparison:
-    """Make sense of the options.
+    """Parse the options.
 
     Raises:
-        RequestError: names of candidates do not fit.
+        RequestError: the names of the candidates are ambiguous or unknown.
         ConfigError: the gates cannot be read.
     """
     from calogan.validation.gates import load_gates  # noqa: PLC0415
@@ -95,15 +95,15 @@ def run(comparison: Comparison, compare: Compare) -> None:
 
 
 def named_files(texts: Iterable[str]) -> dict[str, str]:
-    """Take apart `NAME=FILE`; a file without a name has that of its stem.
+    """Parse `NAME=FILE`; a file without a name is named after its stem.
 
     Raises:
-        RequestError: two have one name.
+        RequestError: two candidates have the same name.
     """
     files: dict[str, str] = {}
     for text in texts:
         name, path = _name_and_path(text)
-        # Of a pattern its letters, or its folder.
+        # A pattern is named after its letters, or after its folder.
         name = name or Path(path).stem.strip("*?-_.[]") or Path(path).parent.name or "candidate"
         if name in files:
             raise RequestError(f"two candidates are called {name!r}; give names: --candidate NAME=FILE")
@@ -112,10 +112,10 @@ def named_files(texts: Iterable[str]) -> dict[str, str]:
 
 
 def float32_files(texts: Iterable[str], candidates: Iterable[str]) -> dict[str, str]:
-    """Take apart `NAME=FILE`, for the candidate of that name; a file without a name is for every candidate.
+    """Parse `NAME=FILE`, where NAME is a candidate; a file without a name applies to every candidate.
 
     Raises:
-        RequestError: there is no such candidate, or two files are for one.
+        RequestError: there is no such candidate, or one candidate has two files.
     """
     names, files = list(candidates), dict[str, str]()
     for text in texts:

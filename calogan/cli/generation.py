@@ -1,4 +1,4 @@
-"""Commands that generate showers with a model, here, at an endpoint, or as one."""
+"""Commands that generate showers with a model: locally, through an endpoint, or as the endpoint."""
 
 import contextlib
 import secrets
@@ -93,7 +93,7 @@ def serve(model: str, precision: str, host: str, port: int, threads: int) -> Non
         screen.print(f"key of the endpoint: {key}   documentation: {address}/docs")
         screen.print(_curl(address, key))
         server = uvicorn.Server(uvicorn.Config(build_api(samplers, api_key=key), log_level="warning"))
-        with contextlib.suppress(KeyboardInterrupt):  # how a server is stopped
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the normal way to stop a server
             server.run(sockets=[listener])
 
 

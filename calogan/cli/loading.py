@@ -1,4 +1,4 @@
-"""Models by the names people give them."""
+"""Load models and read options for the commands."""
 
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def names(text: str) -> list[str]:
-    """Take apart a list such as `int8,float32`."""
+    """Split a list such as `int8,float32`."""
     return [name.strip() for name in text.split(",")]
 
 
 def load_generator(model: str, precision: str, threads: int) -> "Generator":
-    """Load one precision of a model, with TensorFlow kept quiet."""
+    """Load one precision of a model without TensorFlow's start-up messages."""
     quiet.load_tensorflow()
     from calogan.generation.generator import load  # noqa: PLC0415
 

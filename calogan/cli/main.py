@@ -1,4 +1,4 @@
-"""The command line: one sub-command per step. The only place that prints or sets up logging."""
+"""The command line: one sub-command per step. Only this room prints or sets up logging."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ from calogan.cli.program import run
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="calogan")
-@click.option("-v", "--verbose", is_flag=True, help="Show what the libraries below log.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the log messages of the libraries.")
 def cli(verbose: bool) -> None:
     """Calorimeter showers from a generator network quantized to int8, proved against Geant4.
 

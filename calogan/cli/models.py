@@ -1,4 +1,4 @@
-"""Commands that make, judge and time models."""
+"""Commands that train, quantize, validate, time and export models."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 @click.command(
     epilog=examples(
         "calogan train --config tiny --out my-model/",
-        "calogan train --config mine.toml --out my-model/  # goes on after a stop",
+        "calogan train --config mine.toml --out my-model/  # resumes after a stop",
     )
 )
 @options.config
 @options.model_dir
 def train(config: str, out: Path) -> None:
-    """Train a generator on Geant4 showers; a run that was stopped goes on."""
+    """Train a generator on Geant4 showers; an interrupted run resumes."""
     from calogan.config import load_config  # noqa: PLC0415
 
     loaded = load_config(config)
@@ -92,7 +92,7 @@ def quantize(model: Path, config: str, out: Path | None) -> None:
 )
 @options.comparison
 def validate(**arguments: Any) -> None:
-    """Compare showers with Geant4; exit code 3 when a gate failed."""
+    """Compare showers with Geant4; exit code 3 if a gate fails."""
     comparison = comparisons.parse(**arguments)
     if not comparison.quick:
         quiet.load_tensorflow()
@@ -150,7 +150,7 @@ def benchmark(model: str, precision: str, rounds: int, json_file: Path | None) -
     help="Folder of a SavedModel, or ONNX file, to write.",
 )
 def export(model: str, precision: str, file_format: str, batch: int, out: Path) -> None:
-    """Write a model for programs without this package, compared with the model before it gets its name."""
+    """Write a model for programs without this package, checked against the original before it gets its final name."""
     quiet.load_tensorflow()
     from calogan.exporting import export  # noqa: PLC0415
 

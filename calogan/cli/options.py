@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options shared by several commands."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,21 +15,21 @@ FILE, FOLDER = click.Path(dir_okay=False, path_type=Path), click.Path(file_okay=
 
 
 def in_a_folder(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse a file whose folder is missing now, not after the work is done."""
+    """Refuse a file whose folder is missing before the work starts, not after it."""
     if path and not path.parent.is_dir():
-        raise click.BadParameter(f"{path}: {path.parent} is no folder; create it first.")
+        raise click.BadParameter(f"{path}: {path.parent} is not a folder; create it first.")
     return path
 
 
 def engine(command: _Command) -> _Command:
-    """Add what `engines.load_engine` takes: --engine, --tuning, --detector, --field and --cut."""
+    """Add the options of `engines.load_engine`: --engine, --tuning, --detector, --field and --cut."""
     for option in reversed(_ENGINE):
         command = option(command)
     return command
 
 
 def comparison(command: _Command) -> _Command:
-    """Add what `comparisons.parse` takes."""
+    """Add the options of `comparisons.parse`."""
     for option in reversed(_COMPARISON):
         command = option(command)
     return command
@@ -44,7 +44,7 @@ out = click.option("-o", "--out", type=FILE, callback=in_a_folder, required=True
 model = click.option("--model", default="lean", show_default=True, help="Packaged name, folder, or models:/NAME@ALIAS.")
 precision = click.option("--precision", type=click.Choice(PRECISIONS), default="int8", show_default=True)
 config = click.option("--config", default="tiny", show_default=True, help="Packaged configuration or TOML file.")
-json = click.option("--json", "json_file", type=FILE, callback=in_a_folder, help="Also write the figures for programs.")
+json = click.option("--json", "json_file", type=FILE, callback=in_a_folder, help="Also write the results as JSON.")
 threads = click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Cores to use.")
 model_dir = click.option("-o", "--out", type=FOLDER, required=True, help="Folder of the model.")
 read_format = click.option(
@@ -87,9 +87,9 @@ _COMPARISON = (
         type=click.IntRange(0, SEED_MAX - 1),
         default=0,
         show_default=True,
-        help="Of the bootstrap, of the classifiers and of the halves of the reference.",
+        help="Seed of the bootstrap, the classifiers and the halves of the reference.",
     ),
-    click.option("--quick", is_flag=True, help="Leave out what compares whole distributions: seconds, not minutes."),
+    click.option("--quick", is_flag=True, help="Skip the comparison of whole distributions: seconds, not minutes."),
     json,
     click.option("--html", "html_file", type=FILE, callback=in_a_folder, help="Report to write, one file."),
     click.option("--figures", type=FOLDER, help="Folder for the figures."),

@@ -1,4 +1,4 @@
-"""How every program of this project ends: in one line and an exit code, whatever went wrong or stopped it."""
+"""Run a command as a program: any error or signal ends it with one line and an exit code."""
 
 import signal
 import sys
@@ -12,14 +12,14 @@ from calogan.cli.screen import screen
 from calogan.errors import CaloganError
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_ONE_STOP_S = 10.0  # make passes on to its children what the process group got already: that is one stop, not two
+_ONE_STOP_S = 10.0  # make forwards a signal that the process group has already received: that is one stop, not two
 
 
 class _Stop:
-    """Handler of the signals that stop a program: all of them are a Ctrl-C, with an exit code of their own.
+    """Handler of the signals that stop a program: each acts like Ctrl-C, with its own exit code.
 
-    Libraries clean up after a KeyboardInterrupt, and so do `finally` and `with`. What comes soon after is ignored, so that
-    nothing cuts the cleaning short.
+    Libraries clean up after a KeyboardInterrupt, and so do `finally` and `with`. Signals that follow soon after are
+    ignored, so that they do not interrupt the clean-up.
     """
 
     def __init__(self) -> None:
@@ -45,22 +45,22 @@ _stop = _Stop()
 
 
 def catch_stop_signals() -> None:
-    """Let SIGTERM and SIGHUP end this program as Ctrl-C does; call it again after a library that has handlers of its own."""
+    """Let SIGTERM and SIGHUP end this program like Ctrl-C; call again after a library installs its own handlers."""
     _stop.install()
 
 
 def ignore_stop_signals() -> None:
-    """Let nothing but SIGKILL end this program any more: it is cleaning up."""
+    """Ignore all signals but SIGKILL from now on, while the program cleans up."""
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def run(command: click.Command, name: str | None = None) -> NoReturn:
-    """Run a command as the whole of a program: an error of the caller's becomes one line and its exit code.
+    """Run a command as a program: an error the caller can fix becomes one line and its exit code.
 
     Args:
-        command: what to run, with the arguments of the process.
-        name: what the program is called in its help; as it was started if None.
+        command: command to run with the arguments of the process.
+        name: name of the program in its help; the name it was started with if None.
 
     Raises:
         SystemExit: always.
@@ -88,7 +88,7 @@ def run(command: click.Command, name: str | None = None) -> NoReturn:
 
 
 def _cause(error: Exception) -> str:
-    """What an error says; Ray's copy of one that a task raised says its traceback, and its cause is the error itself."""
+    """Message of an error; Ray's copy of a task's error contains the traceback, and its cause is the error itself."""
     return str(getattr(error, "cause", error))
 
 

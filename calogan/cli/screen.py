@@ -1,4 +1,4 @@
-"""What the command line shows while it works, and how it writes showers."""
+"""Progress bars and messages of the command line, and writing showers with them."""
 
 import contextlib
 import functools
@@ -26,14 +26,14 @@ def progress_bars() -> Progress:
 
 @contextlib.contextmanager
 def bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show one bar; gives the function that moves it on."""
+    """Show one bar; yields the function that advances it."""
     with progress_bars() as progress:
         task = progress.add_task(text, total=total)
         yield functools.partial(progress.advance, task)
 
 
 def write_showers(out: Path, parts: Iterable[Events], header: Mapping[str, str], *, format: str = "clic") -> None:
-    """Write showers as they come and say what was written."""
+    """Write showers as they arrive and report the result."""
     count, fraction = 0, 0.0
 
     def counted() -> Iterator[Events]:

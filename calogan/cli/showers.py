@@ -20,7 +20,7 @@ _INPUT = click.argument("files", nargs=-1, required=True)
     epilog=examples(
         "calogan simulate --engine parametric --energy 2:500 --n 5000 --seed 1 --out p.h5",
         "calogan simulate --engine geant4 --energy 100 --n 20 --out g4.h5",
-        "calogan simulate --engine geant4 --n 10000 --out g4/  # a folder: shards, goes on after a stop",
+        "calogan simulate --engine geant4 --n 10000 --out g4/  # a folder: shards, resumes after a stop",
         "calogan simulate --engine geant4 --detector mine.toml --field 0 --n 100 --out other.h5",
     )
 )
@@ -66,7 +66,7 @@ def simulate(
     missing = productions.begin(out, plan)
     existing = n - sum(shard.showers for shard in missing)
     if existing:
-        screen.print(f"{existing} showers of {n} are there already")
+        screen.print(f"{existing} of {n} showers already exist")
     with bar(f"simulating ({engine})", n) as advance:
         advance(existing)
         for shard in missing:
@@ -106,7 +106,7 @@ def tune_parametric(reference: tuple[str, ...], seed: int, out: Path) -> None:
 @click.option("--picture", type=options.FILE, callback=options.in_a_folder, help="Picture to write (.png, .svg, .pdf).")
 @options.json
 def inspect(files: tuple[str, ...], file_format: str | None, picture: Path | None, json_file: Path | None) -> None:
-    """Show what is in files of showers and what is wrong with them; exit code 1 when something is."""
+    """Show the contents of shower files and their problems; exit code 1 if there are any."""
     from calogan.events.inspection import inspect as look  # noqa: PLC0415
 
     if picture:
@@ -138,7 +138,9 @@ def inspect(files: tuple[str, ...], file_format: str | None, picture: Path | Non
     )
 )
 @_INPUT
-@click.option("--from", "read_format", type=click.Choice(FORMATS), help="Format of the files, when it must be said.")
+@click.option(
+    "--from", "read_format", type=click.Choice(FORMATS), help="Format of the files, if it cannot be recognised."
+)
 @options.written_format
 @options.out
 def convert(files: tuple[str, ...], read_format: str | None, file_format: str, out: Path) -> None:

@@ -15,7 +15,7 @@ _AHEAD = 4  # stretches read in advance while batches are used
 
 
 def load_if_small(source: EventSource, *, buffer: int = BUFFER_SHOWERS) -> EventSource:
-    """Return the source read into memory if it fits into the buffer, otherwise unchanged."""
+    """Load the source into memory if it fits into the buffer; otherwise return it unchanged."""
     return source[:] if len(source) <= buffer else source
 
 

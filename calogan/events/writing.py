@@ -37,7 +37,7 @@ def write_events(
         format: `clic` or `calochallenge`, see `formats`.
 
     Raises:
-        EventsError: there are no showers, or the format is not one that is written.
+        EventsError: there are no showers, or the format cannot be written.
         OutputError: the file cannot be written.
     """
     path = Path(path)

@@ -1,7 +1,7 @@
 """TensorFlow operations of the generators as ONNX operators; all shapes must be static.
 
-This is not left to tf2onnx, which does not support integer operations and whose output differs in order from run to
-run. Every export is compared with TensorFlow.
+tf2onnx is not used, because it does not support integer operations and orders its output differently from run to run.
+Every export is compared with TensorFlow.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""A model as one ONNX file with one input and one output, both flat: what inference code in C++ is written for.
+"""A model as one ONNX file with one flat input and one flat output, as C++ inference code expects.
 
     input  shape (batch, 1 + latent_size [+ 15,625]): Ep in GeV, the latent numbers, the cell noise
     cells  shape (batch, 15,625), GeV: cell (x, y, z) is number (25 x + y) 25 + z

@@ -26,8 +26,8 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
 
     Args:
         weights: file of the generator's weights.
-        config: what it was trained with; names the range of energies the model answers for.
-        folder: where to write; made if it is not there.
+        config: configuration of the training; contains the energy range of the model.
+        folder: output folder; created if missing.
         inputs: files the model was made from, for the provenance.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,11 +63,10 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
 
 
 def load_generator_network(folder: Path, model: ModelDescription) -> GeneratorNetwork:
-    """Return the trained generator of a model as a Keras model, for what a frozen graph cannot do.
+    """Load the trained generator of a model as a Keras model, for tasks that a frozen graph cannot do.
 
     Raises:
-        ModelError: the weights are missing, are not those that were written, or are those of another version or of a
-            family that is not there.
+        ModelError: the weights are missing or altered, or belong to another version or an unknown family.
     """
     model_folder.check_file(folder, model, model_folder.WEIGHTS)
     network = Network(family=model.family, width=model.width, depth=model.depth, kernel=model.kernel)
@@ -77,7 +76,7 @@ def load_generator_network(folder: Path, model: ModelDescription) -> GeneratorNe
         raise ModelError(f"{folder}: {error}; make the model again") from error
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # Keras only warns of parts that stay as they were made
+            warnings.simplefilter("error", UserWarning)  # Keras only warns about variables it did not load
             generator.load_weights(folder / model_folder.WEIGHTS)
     except (ValueError, UserWarning) as error:
         raise ModelError(
@@ -87,16 +86,16 @@ def load_generator_network(folder: Path, model: ModelDescription) -> GeneratorNe
 
 
 def compute_in_bfloat16(graph: bytes) -> bytes:
-    """Have a frozen network computed in bfloat16, by the rewrite TensorFlow has for oneDNN.
+    """Rewrite a frozen network to bfloat16 with TensorFlow's mixed-precision pass for oneDNN.
 
-    The rewrite is done here and not by a setting of the session, so that it meets the network alone: what is
-    around it stays float32, and bfloat16 cannot move the layers' energies any more than int8 can.
+    The pass runs here instead of in the session, so that it affects only the network: the parts around it stay
+    float32, and bfloat16, like int8, cannot shift the layers' energies.
     """
     with tf.Graph().as_default() as whole:
         (outputs,) = tf.import_graph_def(
             tf.compat.v1.GraphDef.FromString(graph), name="", return_elements=["out_outputs:0"]
         )
-        whole.add_to_collection("train_op", outputs.op)  # what the rewriter has to keep
+        whole.add_to_collection("train_op", outputs.op)  # the rewriter keeps this operation
         meta = tf.compat.v1.train.export_meta_graph(graph=whole)
     config = tf.compat.v1.ConfigProto()
     config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = 1

@@ -1,8 +1,8 @@
 """Load a model of any precision and sample showers from it.
 
-A shower depends on the model's version, its energy, the seed and its index only: not on how many are
-asked for at once, nor by whom. Random numbers come from a counter-based generator, AES in counter mode (Salmon
-et al. 2011, section 3.1), whose key is the seed and whose counter starts at a place fixed by the index.
+A shower depends only on the model's version, its energy, the seed and its index, not on the size of the request or the
+process. Random numbers come from a counter-based generator, AES in counter mode (Salmon et al. 2011, section 3.1): the
+key is the seed, and the index fixes the start of the counter.
 """
 
 import collections
@@ -27,13 +27,13 @@ from calogan.generation.random_numbers import NUMBERS_PER_WORD, check_seed, late
 from calogan.geometry import CELLS, CLIC
 
 BATCH = 256  # showers per call of the graph: more gains no speed, and the working memory stays in the cache
-# A call starts at an index, and holds a number of showers, that is a multiple of this: a shower then always
-# stands at the same place of TensorFlow's vector registers, and not even its last bit depends on its neighbours.
+# Both the first index and the number of showers of a call are multiples of this: a shower then always has the same
+# position in TensorFlow's vector registers, and not even its last bit depends on its neighbours.
 _ALIGNMENT = 16
 
 Floats: TypeAlias = NDArray[np.float32]
 _log = logging.getLogger(__name__)
-# energies and latent numbers -> outputs of the network, their step, and what else the tail needs
+# energies and latent numbers -> outputs of the network, their step, and the context for the tail
 Compute: TypeAlias = Callable[[Floats, Floats], tuple[NDArray[Any], float, Floats]]
 
 
@@ -43,8 +43,8 @@ class Generator:
     Attributes:
         name: registered name of the model.
         precision: float32, bfloat16, float16 or int8.
-        version: changes whenever the showers of a seed would.
-        energy_range: energies the model was trained for, GeV.
+        version: changes whenever the showers of a given seed change.
+        energy_range: energy range of the training, GeV.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Generator:
             energy: primary energies, shape (n,), GeV.
             seed: 0 to 2^63 - 1.
             first: index of the first shower, so that a sample can be drawn in parts.
-            progress: called with the number of showers of each batch that is done.
+            progress: called with the number of showers of each finished batch.
 
         Raises:
             RequestError: an energy is outside `energy_range`, or seed or first is out of range.
@@ -83,7 +83,7 @@ class Generator:
         for start in range(0, len(padded), BATCH):
             part = padded[start : start + BATCH]
             words = random_words(len(part), seed, first - lead + start, self._description)
-            # Not named: a runtime that lends its memory may want it back before the next batch.
+            # Not assigned to a name: a runtime that lends its memory may need it back before the next batch.
             self._finish(
                 *self._compute(part, latent_of_words(words, self._description)),
                 words,
@@ -96,7 +96,7 @@ class Generator:
     def _finish(
         self, outputs: NDArray[Any], step: float, context: Floats, words: NDArray[np.uint64], showers: Floats
     ) -> None:
-        """Compute what is behind the network; writes showers, shape (n, 15625), GeV."""
+        """Compute the steps after the network; writes showers, shape (n, 15625), GeV."""
         flat = outputs.reshape(len(outputs), -1)
         if not self._draw:
             np.multiply(flat, step, out=showers)
@@ -117,11 +117,11 @@ def load(model: str | os.PathLike[str], *, precision: str, threads: int = 1) -> 
 
     Args:
         model: packaged name or folder.
-        precision: one the model has.
-        threads: threads of one operation.
+        precision: a precision of the model.
+        threads: number of threads of one operation.
 
     Raises:
-        ModelError: there is no such model or precision, or a file of it is damaged.
+        ModelError: there is no such model or precision, or one of its files is damaged.
     """
     folder = model_folder.find(model)
     description = model_folder.read(folder)
@@ -130,8 +130,8 @@ def load(model: str | os.PathLike[str], *, precision: str, threads: int = 1) -> 
     isa, network = provenance.cpu()["isa"], folder / description.network_files[precision]
     if not provenance.has_integer_instructions(isa) and has_wide_weights(read_graph(network)):
         _log.warning(
-            "%s: int8 was made for processors with AVX512_VNNI or AVX_VNNI; on this one (it has %s) large sums "
-            "saturate, so that showers differ: quantize the model here, or validate it here",
+            "%s: this int8 network was quantized for processors with AVX512_VNNI or AVX_VNNI; on this one (it has %s) "
+            "large sums saturate, so showers differ: quantize the model here, or validate it here",
             description.name,
             isa,
         )
@@ -139,13 +139,13 @@ def load(model: str | os.PathLike[str], *, precision: str, threads: int = 1) -> 
 
 
 def _graph(folder: Path, model: ModelDescription, precision: str, threads: int) -> Compute:
-    """Join the graphs of a model into one call."""
+    """Combine the graphs of a model into one call."""
     with tf.Graph().as_default() as graph:
         inputs, features, context = prepare_graph(folder, model)
         (outputs,) = splice(folder / model.network_files[precision], ("outputs",), features=features)
         integers = undequantized(outputs)
         session = tf.compat.v1.Session(graph=graph, config=session_config(threads, graph))
-        # Read off one shower: TensorFlow's kernels disagree about it, they divide the range by 127 or by 128.
+        # Measured from one shower, because TensorFlow's kernels divide the range by 127 or by 128.
         some = {inputs[0]: model.energy_range[:1], inputs[1]: np.zeros((1, model.latent_size))}
         try:
             whole, exact = (np.ravel(values) for values in session.run([integers, outputs], some))
@@ -167,7 +167,7 @@ def _graph(folder: Path, model: ModelDescription, precision: str, threads: int) 
 
 
 def check_energies(energy: ArrayLike, allowed: EnergyRange) -> NDArray[np.float32]:
-    """Return energies as float32, shape (n,), or say which one cannot be generated.
+    """Check energies and convert them to float32, shape (n,).
 
     Raises:
         RequestError: no energies, not a list of numbers, or one outside the range.
@@ -178,7 +178,7 @@ def check_energies(energy: ArrayLike, allowed: EnergyRange) -> NDArray[np.float3
         raise RequestError("energies are not a list of numbers; give GeV") from None
     if values.ndim != 1 or len(values) == 0:
         raise RequestError(f"energies have shape {values.shape}; expected a list of at least one number, in GeV")
-    bad = ~((values >= allowed.low) & (values <= allowed.high))  # also catches a number that is not one
+    bad = ~((values >= allowed.low) & (values <= allowed.high))  # also catches NaN
     if bad.any():
         which = int(np.argmax(bad))
         raise RequestError(

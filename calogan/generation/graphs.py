@@ -17,7 +17,7 @@ NARROW_WEIGHT = 64  # 2 * 64 * 255 is less than 2^15, and 2 * 65 * 255 is not
 
 
 def prepare_graph(folder: Path, model: ModelDescription) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
-    """Import what is before the network into the current graph.
+    """Import the graph before the network into the current graph.
 
     Returns:
         placeholders of energies and latent numbers; features; context.
@@ -29,9 +29,9 @@ def prepare_graph(folder: Path, model: ModelDescription) -> tuple[list[tf.Tensor
 
 
 def undequantized(outputs: tf.Tensor) -> tf.Tensor:
-    """The integers that outputs of a network are made from, int8, or the outputs themselves if it computes in floats.
+    """The int8 integers behind the outputs of a network, or the outputs themselves if it computes in floating point.
 
-    To multiply by their step is left to the tail, which looks at every output anyway: a quarter of the bytes is moved.
+    The tail, which reads every output anyway, multiplies by the step: this moves a quarter of the bytes.
     """
     source = outputs.op
     while source.type in {"Identity", "Reshape"}:
@@ -52,9 +52,9 @@ def session_config(threads: int, graph: tf.Graph | None = None) -> tf.compat.v1.
     """TensorFlow's settings for a graph that runs one operation at a time.
 
     Args:
-        threads: threads of one operation.
-        graph: what is run, if its results matter: TensorFlow 2.21 computes something else when it fuses
-            three-dimensional convolutions for oneDNN, so these are left as they are.
+        threads: number of threads of one operation.
+        graph: graph to run, if its results matter: TensorFlow 2.21 computes wrong results when it fuses
+            three-dimensional convolutions for oneDNN, so the fusion is disabled for these.
     """
     config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1)
     if graph and any(operation.type == "Conv3D" for operation in graph.get_operations()):
@@ -63,10 +63,10 @@ def session_config(threads: int, graph: tf.Graph | None = None) -> tf.compat.v1.
 
 
 def splice(path: Path, returned: tuple[str, ...], /, **inputs: tf.Tensor) -> list[tf.Tensor]:
-    """Import a frozen graph of a model into the current one; returns the tensors that are asked for by name.
+    """Import a frozen graph of a model into the current one; returns the tensors with the given names.
 
     Raises:
-        ModelError: it is not one.
+        ModelError: the file is not a frozen graph.
     """
     definition = tf.compat.v1.GraphDef()
     try:
@@ -81,7 +81,7 @@ _Part = Callable[..., dict[str, tf.Tensor]]
 
 
 def write_graph(path: Path, function: _Part, model: keras.Model, **shapes: tuple[int, ...]) -> None:
-    """Freeze function(model, **inputs) -> {name: output}; inputs and outputs are nodes of their names."""
+    """Freeze function(model, **inputs) -> {name: output}; the nodes of inputs and outputs have these names."""
     specs = {name: tf.TensorSpec((None, *shape), tf.float32, name=name) for name, shape in shapes.items()}
 
     @tf.function(input_signature=list(specs.values()))  # type: ignore[untyped-decorator]

@@ -3,13 +3,13 @@
     model.json                   family, range of energies, provenance, names and hashes of the files
     prepare.pb                   float32: energies and latent numbers -> features and context
     network.<precision>.pb       the part that is quantized: features -> outputs
-    network.int8.<content>.pb    the same in int8; part of its hash is in the name
+    network.int8.<hash>.pb       the same in int8; the name contains the start of its SHA-256
     cells.npz                    `lean` only: tables of the cells, for the float32 tail
     generator.weights.h5         weights, to continue training or to quantize again
 
-Graphs hold operations and constants only, tables plain numbers: nothing in the folder is executed as Python or
-unpickled. The description is input like any other: nothing in it is used before it is checked. It is written last, in
-one atomic step, so that a reader sees the old model or the new one.
+Graphs contain only operations and constants, and tables only plain numbers: nothing in the folder is executed as Python
+or unpickled. The description is untrusted input and is checked before use. It is written last, in one atomic step, so
+that a reader sees either the old model or the new one.
 """
 
 import hashlib
@@ -32,13 +32,13 @@ Precision = Literal["float32", "bfloat16", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 REGISTRY = "models:/"  # prefix of the names of models in the MLflow registry
 DESCRIPTION, PREPARE, WEIGHTS, CELLS = "model.json", "prepare.pb", "generator.weights.h5", "cells.npz"
-_LARGEST_DESCRIPTION = 2**20  # bytes are read; real ones have three thousand
+_LARGEST_DESCRIPTION = 2**20  # bytes; real ones have about three thousand
 _LONGEST_MESSAGE = 300
 
 PrecisionName = Annotated[str, Field(pattern=f"^({'|'.join(PRECISIONS)})$")]
 Text = Annotated[str, Field(max_length=100_000)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]  # no way out of the folder
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]  # cannot leave the folder
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Energy = Annotated[float, Field(gt=0)]
 
@@ -49,9 +49,9 @@ class ModelDescription(BaseModel):
     Attributes:
         name: registered name.
         family: generator family.
-        latent_size: standard normal numbers consumed for each shower.
-        cell_noise: whether one more is consumed for each cell.
-        energy_range: lowest and highest Ep the model was trained for, GeV.
+        latent_size: number of standard normal numbers for each shower.
+        cell_noise: whether each cell needs another one.
+        energy_range: lowest and highest Ep of the training, GeV.
         network_files: file of the network for each precision.
         quantization: the `config.Quantization` of the int8 network, or empty.
         header: provenance of the training.
@@ -78,7 +78,7 @@ class ModelDescription(BaseModel):
     def _consistent(self) -> Self:
         low, high = self.energy_range
         if low >= high:
-            raise ValueError(f"energy_range: expected the lower energy first, it goes from {low:g} to {high:g} GeV")
+            raise ValueError(f"energy_range: expected the lower energy first, got {low:g} to {high:g} GeV")
         Network.model_validate(self.model_dump(include={"family", "width", "depth", "kernel"}))
         if self.quantization:
             Quantization.model_validate(self.quantization)
@@ -88,12 +88,12 @@ class ModelDescription(BaseModel):
         return self
 
     def version(self, precision: str) -> str:
-        """Short hash of everything that decides the showers of one precision."""
+        """Short hash of everything that determines the showers of one precision."""
         files = self.files(precision)
         return provenance.digest(precision + "".join(self.sha256[file] for file in files))[:12]
 
     def files(self, precision: str) -> list[str]:
-        """Names of the files that one precision is computed from."""
+        """Names of the files that one precision needs."""
         return [PREPARE, self.network_files[precision], *([CELLS] if self.cell_noise else [])]
 
 
@@ -103,7 +103,7 @@ def packaged_models() -> list[str]:
 
 
 def find(model: str | os.PathLike[str]) -> Path:
-    """Return the folder of a model given by its packaged name or by a folder.
+    """Return the folder of a model, given its packaged name or a folder.
 
     Raises:
         ModelError: there is no such model.
@@ -120,15 +120,15 @@ def find(model: str | os.PathLike[str]) -> Path:
 
 
 def find_writable(model: str | os.PathLike[str]) -> Path:
-    """Return the folder of a model that may be changed.
+    """Return the folder of a model that may be modified.
 
     Raises:
-        ModelError: there is no such model, or it came with the package.
+        ModelError: there is no such model, or it is a packaged one.
     """
     folder = find(model)
     if folder.resolve().is_relative_to(data_file("models").resolve()):
         raise ModelError(
-            f"{model} is a packaged model, which stays as it is; make one of your own with "
+            f"{model} is a packaged model, which cannot be modified; make your own with "
             f"calogan quantize --model {folder.name} --out FOLDER"
         )
     return folder
@@ -146,7 +146,7 @@ def read(folder: Path) -> ModelDescription:
             return ModelDescription.model_validate_json(file.read(_LARGEST_DESCRIPTION))
     except (OSError, ValueError) as error:
         reason = problems(error) if isinstance(error, ValidationError) else str(error)
-        # It may quote the file, which may hold anything.
+        # The message may quote the file, whose contents are arbitrary.
         reason = "".join(letter if letter.isprintable() else " " for letter in reason)[:_LONGEST_MESSAGE]
         raise ModelError(f"{path}: is damaged ({reason}); make the model again") from error
 
@@ -158,12 +158,12 @@ def write(folder: Path, description: ModelDescription) -> ModelDescription:
 
 
 def hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of files that were just written, by name."""
+    """SHA-256 of newly written files, by name."""
     return {name: provenance.sha256(folder / name) for name in sorted(names)}
 
 
 def check_files(folder: Path, description: ModelDescription, precision: str) -> None:
-    """Make sure that the files of one precision are there and are those that were written.
+    """Check that the files of one precision exist and are unaltered.
 
     Raises:
         ModelError: the precision is unknown or not in this model, or a file is missing or altered.
@@ -180,22 +180,22 @@ def check_files(folder: Path, description: ModelDescription, precision: str) -> 
 
 
 def check_file(folder: Path, description: ModelDescription, name: str) -> None:
-    """Make sure that a file is in the folder, not only linked from there, and is the one that was written.
+    """Check that a file is in the folder itself, not linked from elsewhere, and is unaltered.
 
     Raises:
-        ModelError: it is missing, lies elsewhere or is altered.
+        ModelError: the file is missing, outside the folder or altered.
     """
     path = folder / name
     if not path.is_file():
         raise ModelError(f"{path}: is missing; fetch or make the model again")
     if path.resolve().parent != folder.resolve():
-        raise ModelError(f"{path}: is a link to a file outside of the model; put the file itself there")
+        raise ModelError(f"{path}: is a link to a file outside the model; put the file itself there")
     if provenance.sha256(path) != description.sha256.get(name):
         raise ModelError(f"{path}: is not the file that was written (SHA-256 differs); fetch or make the model again")
 
 
 def copy(source: Path, target: Path, *, precisions: tuple[str, ...] | None = None) -> ModelDescription:
-    """Copy a model, or only some of its precisions, into a folder; a model that is there already is replaced.
+    """Copy a model, or some of its precisions, into a folder; an existing model there is replaced.
 
     Raises:
         ModelError: a precision is not in the model, or a file of it is missing or altered.
@@ -214,7 +214,7 @@ def copy(source: Path, target: Path, *, precisions: tuple[str, ...] | None = Non
         "sha256": {name: hash_ for name, hash_ in description.sha256.items() if name in names},
     }
     target.mkdir(parents=True, exist_ok=True)
-    (target / DESCRIPTION).unlink(missing_ok=True)  # half a copy is no model
+    (target / DESCRIPTION).unlink(missing_ok=True)  # an incomplete copy must not look like a model
     for name in names:
         with atomic_write(target / name) as temporary:
             shutil.copyfile(source / name, temporary)
@@ -224,19 +224,19 @@ def copy(source: Path, target: Path, *, precisions: tuple[str, ...] | None = Non
 def replace_network(
     folder: Path, description: ModelDescription, network: bytes, quantization: Mapping[str, Any]
 ) -> ModelDescription:
-    """Give a model another int8 network, in one atomic step: a reader has the old one or the new one.
+    """Replace the int8 network of a model in one atomic step: a reader gets either the old one or the new one.
 
-    The new network gets a name of its own. The one it replaces stays until the next time, for who has read the old
-    description and is about to open it.
+    The new network has its own file name. The old file stays until the next replacement, for readers that have read the
+    old description and are about to open it.
 
     Args:
         folder: the model.
-        description: what was read from the folder; its other files must be as they were written.
+        description: description read from the folder; the other files must be unaltered.
         network: the frozen graph.
-        quantization: the configuration it was made with.
+        quantization: its configuration.
 
     Raises:
-        ModelError: a file that stays is missing or altered.
+        ModelError: a file that is kept is missing or altered.
     """
     old = description.network_files.get("int8", "")
     for name in description.sha256.keys() - {old}:

@@ -1,7 +1,7 @@
 """Random numbers of showers: a function of the seed and the index of a shower only.
 
-They come from a counter-based generator, AES in counter mode (Salmon et al. 2011, section 3.1), whose key is the seed and
-whose counter starts at a place fixed by the index.
+They come from a counter-based generator, AES in counter mode (Salmon et al. 2011, section 3.1): the key is the seed, and
+the index fixes the start of the counter.
 """
 
 import functools
@@ -27,12 +27,12 @@ SEED_MAX = 2**63
 
 
 def random_words(n: int, seed: int, first: int, model: ModelDescription) -> NDArray[np.uint64]:
-    """Random words of n showers from an index on, shape (n, k): one for a latent number, then four cells to a word."""
+    """Random words of n showers from an index on, shape (n, k): one for each latent number, then one for four cells."""
     noise_words = -(-CELLS // NUMBERS_PER_WORD) if model.cell_noise else 0
     blocks = -(-(model.latent_size + noise_words) // _WORDS_PER_BLOCK)
     counter = (first * blocks).to_bytes(_BLOCK_BYTES, "big")
     cipher = Cipher(AES(seed.to_bytes(_BLOCK_BYTES, "little")), CTR(counter)).encryptor()
-    stream = np.empty(n * blocks + 1, dtype=(np.void, _BLOCK_BYTES))  # the library asks for a block more
+    stream = np.empty(n * blocks + 1, dtype=(np.void, _BLOCK_BYTES))  # the library requires an extra block
     cipher.update_into(_zeros(n * blocks * _BLOCK_BYTES), stream.view(np.uint8).data)
     return stream[:-1].view("<u8").reshape(n, -1)
 
@@ -54,10 +54,10 @@ def latent_numbers(n: int, *, seed: int, model: ModelDescription) -> NDArray[np.
 
 
 def check_seed(seed: int, first: int = 0) -> None:
-    """Make sure that seed and index can be used.
+    """Check that seed and index are in range.
 
     Raises:
-        RequestError: one is negative or too large.
+        RequestError: one of them is negative or too large.
     """
     if not 0 <= seed < SEED_MAX:
         raise RequestError(f"seed {seed} is out of range; expected 0 to 2^63 - 1")

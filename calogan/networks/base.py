@@ -1,4 +1,4 @@
-"""What a generator family says about itself: its network, what is around it, and how it is trained."""
+"""The interface of a generator family: its network, the float32 steps around it, and its training."""
 
 import abc
 from collections.abc import Mapping
@@ -25,28 +25,28 @@ class DiscriminatorView(Protocol):
         Args:
             energy: primary energies, shape (n,), GeV.
             latent: standard normal numbers, shape (n, latent_size).
-            noise: standard normal numbers, shape (n, 25, 25, 25); not looked at without `cell_noise`.
-            early: whether adversarial training has only begun, see `training.adversarial.EARLY_EPOCHS`.
+            noise: standard normal numbers, shape (n, 25, 25, 25); ignored without `cell_noise`.
+            early: whether this is one of the first adversarial epochs, see `training.adversarial.EARLY_EPOCHS`.
             training: whether layers behave as in training.
 
         Returns:
-            showers, shape (n, 25, 25, 25), GeV.
+            Showers, shape (n, 25, 25, 25), GeV.
         """
         ...
 
 
 class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has no types
-    """A generator family: three parts, of which only the middle one is quantized, and how they are trained.
+    """A generator family: three parts, of which only the middle one is quantized, and their training.
 
-    A new family is a subclass in a file of its own and an entry in `families.FAMILIES`. Training, freezing and
-    generation ask it for what is below and do not know which family it is.
+    A new family is a subclass in its own file and an entry in `families.FAMILIES`. Training, freezing and generation
+    only use the interface below and do not depend on the family.
 
     Attributes:
         family: name of the family.
-        latent_size: standard normal numbers consumed for each shower.
-        cell_noise: whether one more standard normal number is consumed for each cell: showers are then drawn with the
-            compiled form of `lean`'s `finish`, from what `tables` gives. Without it the network's outputs are showers.
-        stages: stages of training, one after the other.
+        latent_size: number of standard normal numbers for each shower.
+        cell_noise: whether each cell needs another standard normal number: showers are then drawn with the compiled
+            form of `lean`'s `finish`, using `tables`. Without it the network's outputs are showers.
+        stages: stages of training, in order.
         network: the part that is quantized, features -> outputs.
     """
 
@@ -57,39 +57,39 @@ class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has
     network: keras.Model
 
     @classmethod
-    def create(cls, config: Network) -> Self:  # noqa: ARG003 - for families that have something to choose
-        """Make an untrained generator of the family as a configuration describes it."""
+    def create(cls, config: Network) -> Self:  # noqa: ARG003 - for families with settings
+        """Make an untrained generator of the family for a configuration."""
         return cls()
 
     @abc.abstractmethod
     def prepare(self, energy: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute what stays float32 before the network.
+        """Compute the float32 steps before the network.
 
         Args:
             energy: primary energies, shape (n,), GeV.
             latent: standard normal numbers, shape (n, latent_size).
 
         Returns:
-            the network's features, shape (n, k), and the context that `finish` needs.
+            Features of the network, shape (n, k), and the context that `finish` needs.
         """
 
     def finish(self, outputs: Tensor, context: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002 - one interface
-        """Compute what stays float32 after the network: set cells below the read-out threshold to 0.
+        """Compute the float32 steps after the network: set cells below the read-out threshold to 0.
 
-        Generation does the same without Keras, so a family that does something else here has `cell_noise`.
+        Generation does the same without Keras; a family that overrides this method must set `cell_noise`.
 
         Args:
-            outputs: of the network.
+            outputs: outputs of the network.
             context: second result of `prepare`.
-            noise: standard normal numbers, shape (n, 25, 25, 25); not looked at without `cell_noise`.
+            noise: standard normal numbers, shape (n, 25, 25, 25); ignored without `cell_noise`.
 
         Returns:
-            showers, shape (n, 25, 25, 25), GeV.
+            Showers, shape (n, 25, 25, 25), GeV.
         """
         return ops.where(outputs < CLIC.threshold_gev, 0.0, outputs)
 
     def call(self, energy: Tensor, latent: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Showers, shape (n, 25, 25, 25), GeV, of energies and random numbers: the three parts in a row."""
+        """Showers, shape (n, 25, 25, 25), GeV, for energies and random numbers: runs the three parts in order."""
         features, context = self.prepare(energy, latent)
         return self.finish(self.network(features), context, noise)
 
@@ -101,7 +101,7 @@ class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has
         mean_shower: NDArray[np.float64],
         deposit_law: NDArray[np.float64],
     ) -> None:
-        """Take over what a look at the training showers tells, before any stage begins; nothing by default.
+        """Adopt statistics of the training showers before the first stage; does nothing by default.
 
         Args:
             energy: primary energies, shape (n,), GeV.
@@ -111,11 +111,11 @@ class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has
         """
 
     def adversarial_variables(self) -> list[keras.Variable]:
-        """The variables an adversary may move: by default all that can be trained."""
+        """The variables that adversarial training may change: by default all trainable ones."""
         return list(self.trainable_variables)
 
     def discriminator_view(self) -> DiscriminatorView:
-        """How the discriminator sees the showers: by default as they are."""
+        """The discriminator's view of the showers: by default the showers themselves."""
 
         def view(energy: Tensor, latent: Tensor, noise: Tensor, *, early: bool, training: bool) -> Tensor:  # noqa: ARG001
             return self(energy, latent, noise, training=training)
@@ -123,7 +123,7 @@ class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has
         return view
 
     def tables(self) -> Mapping[str, NDArray[Any]]:
-        """Arrays that freezing writes beside the graphs, the fields of `generation.cell_sampling.CellTables`.
+        """Arrays that are stored next to the frozen graphs, the fields of `generation.cell_sampling.CellTables`.
 
         Empty for a family without `cell_noise`.
         """
@@ -131,7 +131,7 @@ class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has
 
 
 class LatentNetwork(GeneratorNetwork):
-    """A family all of whose randomness enters the network through the latent numbers, as in the published ones.
+    """A family whose randomness enters only through the latent numbers, as in the published networks.
 
     Attributes:
         network: features, shape (n, 200) -> showers, shape (n, 25, 25, 25), GeV.
@@ -146,13 +146,13 @@ class LatentNetwork(GeneratorNetwork):
         self.network = network
 
     def prepare(self, energy: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale the latent numbers by Ep / 100 GeV, which is how the published networks are conditioned.
+        """Scale the latent numbers by Ep / 100 GeV, which conditions the published networks on the energy.
 
         Args:
             energy: primary energies, shape (n,), GeV.
             latent: standard normal numbers, shape (n, 200).
 
         Returns:
-            the network's features, shape (n, 200), and the energies.
+            Features of the network, shape (n, 200), and the energies.
         """
         return latent * (energy / 100.0)[:, None], energy

@@ -1,7 +1,7 @@
-"""`conv3d`: EnergyGAN, the three-dimensional network that `rehm2021` was made to replace.
+"""`conv3d`: EnergyGAN, the three-dimensional network that `rehm2021` was designed to replace.
 
-Layers and constants as in the authors' public code (svalleco/3Dgan, branch master, keras/EcalEnergyGan.py). It is here
-to be measured against: the same showers, 0.25 GMAC in three-dimensional convolutions.
+Layers and constants as in the authors' public code (svalleco/3Dgan, branch master, keras/EcalEnergyGan.py). It is
+included for comparison: the same showers, 0.25 GMAC in three-dimensional convolutions.
 """
 
 import keras
@@ -23,7 +23,7 @@ class Conv3D(LatentNetwork):
 
 
 def generator_network() -> keras.Model:
-    """The published generator: four convolutions, two up-samplings; padding makes the sizes come out."""
+    """The published generator: four convolutions, two up-samplings; padding yields the 25 x 25 x 25 cells."""
     features = keras.Input((LatentNetwork.latent_size,), name="features")
     x = layers.Reshape((7, 7, 8, 8))(layers.Dense(64 * 7 * 7)(features))
     x = _normalised(layers.Conv3D(64, (6, 6, 8), padding="same", kernel_initializer="he_uniform")(x))

@@ -10,7 +10,7 @@ from calogan.networks.conv3d import Conv3D
 from calogan.networks.lean import Lean
 from calogan.networks.rehm2021 import Rehm2021
 
-# All that a new family needs besides its own file; another package may append its families.
+# A new family needs only its own file and an entry here; other packages may append their families.
 FAMILIES: list[type[GeneratorNetwork]] = [Lean, Rehm2021, Conv3D]
 
 

@@ -91,7 +91,7 @@ class Lean(GeneratorNetwork):
         mean_shower: NDArray[np.float64],
         deposit_law: NDArray[np.float64],
     ) -> None:
-        """Take over the scales of the flow, the law of single deposits and the template; see `GeneratorNetwork.adapt`."""
+        """Set the scales of the flow, the law of single deposits and the template; see `GeneratorNetwork.adapt`."""
         self.flow.fit_scale(flow.to_sticks(layer_energies, energy), energy)
         self.set_law(compound_poisson.law(deposit_law))
         self.template.assign(template(mean_shower))

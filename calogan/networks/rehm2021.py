@@ -70,7 +70,7 @@ def discriminator() -> keras.Model:
     """The published discriminator, 714,114 parameters.
 
     Returns:
-        a model from showers, shape (n, 25, 25, 25), GeV, to the probability of being real, the estimate
+        A model from showers, shape (n, 25, 25, 25), GeV, to the probability of being real, the estimate
         of Ep / 100 GeV, and ECAL in GeV, each of shape (n, 1).
     """
     showers = keras.Input(CLIC.shape, name="showers")

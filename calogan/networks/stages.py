@@ -1,6 +1,6 @@
-"""The stages of training that a family can name: what each does for the generator and when its epochs are scored.
+"""The stages of training that a family can use: their names, order and scoring.
 
-How a stage trains is in `training`; here is what a family says about it.
+`training` implements the stages; this module contains what a family declares about them.
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ class StagePlan:
     """One stage of training.
 
     Attributes:
-        name: of the stage; the field `<name>_epochs` of the configuration is how long it lasts.
-        scored: after which of its epochs showers are generated and judged. "at intervals": after every `score_every`-th
+        name: name of the stage; the field `<name>_epochs` of the configuration sets its length.
+        scored: epochs after which showers are generated and scored. "at intervals": after every `score_every`-th epoch
             and after the last.
-        trains_network: whether it trains the network that is quantized; without such a stage there is no generator.
-        prepares: the stage it is a preparation for; if that one has no epochs, this one has none either.
+        trains_network: whether it trains the quantized network; at least one stage must.
+        prepares: name of the stage that it prepares; if that stage has no epochs, this one has none either.
     """
 
     name: str
@@ -32,7 +32,7 @@ class StagePlan:
         return f"{self.name}_epochs"
 
     def epochs(self, config: Training) -> int:
-        """How many epochs a configuration gives it."""
+        """Number of its epochs in a configuration."""
         if self.prepares and not getattr(config, f"{self.prepares}_epochs"):
             return 0
         return int(getattr(config, self.field))
@@ -41,8 +41,8 @@ class StagePlan:
         """Whether an epoch is scored.
 
         Args:
-            epoch: of the stage, counted from 0.
-            of: epochs of the stage.
+            epoch: epoch of the stage, counted from 0.
+            of: number of epochs of the stage.
             every: `score_every` of the configuration; 0 for the last epoch only.
         """
         if self.scored == "at intervals":

@@ -214,7 +214,7 @@ def test_simulate_into_a_folder_goes_on_where_it_was_stopped(run: Run, tmp_path:
     ]
     (tmp_path / "p" / "showers-00001.h5").unlink()
     result = run(*arguments)
-    assert "12 showers of 20 are there already" in result.err
+    assert "12 of 20 showers already exist" in result.err
     assert {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()} == whole
     assert run(*arguments, "--seed", 2).code == 2
 

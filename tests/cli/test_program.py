@@ -216,4 +216,4 @@ def test_a_production_that_is_stopped_keeps_its_shards_whole(start: Start, tmp_p
     again = start(*command, program=CALOGAN)
     _, err = again.communicate(timeout=200)
     assert again.returncode == 0, err
-    assert f"{100 * (len(shards) - 1)} showers of 1000 are there already" in err
+    assert f"{100 * (len(shards) - 1)} of 1000 showers already exist" in err

@@ -122,7 +122,7 @@ def test_a_model_is_found_by_its_folder_or_not_at_all(tiny_model: Path, tmp_path
 
 def test_a_model_that_came_with_the_package_cannot_be_written_to(copied: Path) -> None:
     for name in ("lean", data_file("models", "lean")):
-        with pytest.raises(ModelError, match=r"lean is a packaged model, which stays as it is; .* --out FOLDER"):
+        with pytest.raises(ModelError, match=r"lean is a packaged model, which cannot be modified; .* --out FOLDER"):
             model_folder.find_writable(name)
     assert model_folder.find_writable(copied) == copied
 
@@ -170,7 +170,7 @@ def test_the_name_of_a_file_cannot_lead_out_of_the_folder(name: str, copied: Pat
 def test_a_link_out_of_the_folder_is_refused(copied: Path, tmp_path: Path) -> None:
     (copied / "prepare.pb").rename(tmp_path / "elsewhere.pb")
     (copied / "prepare.pb").symlink_to(tmp_path / "elsewhere.pb")
-    with pytest.raises(ModelError, match=r"prepare\.pb: is a link to a file outside of the model"):
+    with pytest.raises(ModelError, match=r"prepare\.pb: is a link to a file outside the model"):
         model_folder.check_files(copied, model_folder.read(copied), "int8")
     (tmp_path / "link").symlink_to(copied)  # a folder may be reached by a link
     (copied / "prepare.pb").unlink()

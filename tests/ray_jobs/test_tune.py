@@ -141,5 +141,5 @@ def test_a_packaged_model_is_refused_before_any_work(model: str, monkeypatch: py
     before = {path: path.stat().st_mtime_ns for path in data_file("models", "lean").rglob("*")}
     result = CliRunner().invoke(main, ["--config", "tiny", "--model", model])
     assert isinstance(result.exception, ModelError)
-    assert "lean is a packaged model, which stays as it is; make one of your own with" in str(result.exception)
+    assert "lean is a packaged model, which cannot be modified; make your own with" in str(result.exception)
     assert {path: path.stat().st_mtime_ns for path in data_file("models", "lean").rglob("*")} == before
