@@ -1,4 +1,4 @@
-"""Where a thing that was written came from: code, versions, machine, seed, inputs."""
+"""Provenance of results: code, versions, machine, seed, inputs."""
 
 import functools
 import hashlib
@@ -15,7 +15,7 @@ from calogan import __version__
 
 COMMIT_VARIABLE = "CALOGAN_GIT_COMMIT"
 _PACKAGES = ("numpy", "tensorflow", "keras", "neural-compressor-tf", "ray", "mlflow")
-# The flags that decide how fast int8 arithmetic runs, as Linux names them, best first.
+# CPU flags, in Linux's spelling, that determine the speed of int8 arithmetic, best first.
 _ISA_FLAGS = {
     "amx_int8": "AMX_INT8",
     "avx512_vnni": "AVX512_VNNI",
@@ -42,7 +42,7 @@ def digest(text: str) -> str:
 def git_commit() -> str:
     """Return the commit of the checkout this package runs from, or 'unknown' outside one.
 
-    Where there is no checkout, such as in a container or a Ray job, the environment tells it.
+    Without a checkout, such as in a container or a Ray job, an environment variable provides it.
     """
     commit = os.environ.get(COMMIT_VARIABLE)
     if commit:
@@ -62,7 +62,7 @@ def git_commit() -> str:
 
 @functools.cache
 def cpu() -> dict[str, str]:
-    """Return the model of this machine's CPU and those of its features that matter here."""
+    """Return the model of this machine's CPU and its relevant features."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -77,12 +77,12 @@ def cpu() -> dict[str, str]:
 
 
 def input_hashes(paths: Iterable[Path]) -> dict[str, str]:
-    """Return the SHA-256 of each file by its name, in the order given.
+    """Return the SHA-256 of each file by its name, in the given order.
 
-    Files of one name are distinguished by their folders, as few as that takes: `a/showers-00000.h5` and
-    `b/showers-00000.h5`. So nothing depends on where these folders are.
+    Files with the same name are distinguished by as few parent folders as necessary: `a/showers-00000.h5` and
+    `b/showers-00000.h5`. So the result does not depend on the location of these folders.
     """
-    files = {path.absolute().parts[1:]: path for path in paths}  # without the root, which all have
+    files = {path.absolute().parts[1:]: path for path in paths}  # without the root, which is common to all
     ends = Counter(parts[-length:] for parts in files for length in range(1, len(parts) + 1))
 
     def name(parts: tuple[str, ...]) -> str:
@@ -95,7 +95,7 @@ def input_hashes(paths: Iterable[Path]) -> dict[str, str]:
 def has_integer_instructions(isa: str) -> bool:
     """Whether a processor adds products of 8-bit numbers in 32 bits; `isa` as in `cpu`.
 
-    Others are slower, and add two products in 16 bits, where the sum of two large ones saturates.
+    Other processors are slower and add pairs of products in 16 bits, where the sum of two large ones saturates.
     """
     return not _INTEGER_INSTRUCTIONS.isdisjoint(isa.split())
 
@@ -103,11 +103,11 @@ def has_integer_instructions(isa: str) -> bool:
 def header(*, seed: int | None = None, inputs: Iterable[Path] = ()) -> dict[str, str]:
     """Describe the origin of a result; the same code, machine, seed and inputs give the same header.
 
-    It holds no time and no absolute path, so that a file which carries it is reproducible byte for byte.
+    It contains no time and no absolute path, so that files with a header are reproducible byte for byte.
 
     Args:
-        seed: the seed the result was made with, if it has one.
-        inputs: files the result was made from; `input_hashes` of them is recorded.
+        seed: the seed of the result, if it has one.
+        inputs: the input files of the result, recorded by their `input_hashes`.
     """
     versions = {name: _version(name) for name in _PACKAGES}
     fields = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def load_tensorflow() -> None:
-    """Import TensorFlow with standard error closed meanwhile; what Python raises is raised all the same."""
+    """Import TensorFlow with standard error closed; Python exceptions still propagate."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("LOGLEVEL", "ERROR")  # Intel Neural Compressor
     original, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -17,7 +17,7 @@ def load_tensorflow() -> None:
         import keras  # noqa: F401, PLC0415
         import tensorflow as tf  # noqa: PLC0415
 
-        tf.get_logger().setLevel("ERROR")  # the compressor calls what TensorFlow calls deprecated
+        tf.get_logger().setLevel("ERROR")  # the compressor calls deprecated functions
     finally:
         os.dup2(original, 2)
         os.close(original)
@@ -26,7 +26,7 @@ def load_tensorflow() -> None:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Close standard output and error to native code and to Python meanwhile; exceptions are raised all the same."""
+    """Close standard output and error to native code and to Python; exceptions still propagate."""
     sys.stdout.flush()
     sys.stderr.flush()
     original, nowhere = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""One call of Intel Neural Compressor: a float32 network and a configuration -> a graph that is as configured."""
+"""One call of Intel Neural Compressor: float32 network and configuration -> quantized graph, checked against both."""
 
 import contextlib
 import sys
@@ -22,15 +22,15 @@ from calogan.quantization.operations import ARITHMETIC
 
 _BATCH = 16
 _KINDS = ((layers.Dense, "dense"), (layers.Conv2D | layers.Conv2DTranspose | layers.Conv3D, "convolution"))
-# What the compressor calls a precision, and the type of TensorFlow that the operation then has.
+# The compressor's name of a precision, and the TensorFlow type of an operation in it.
 _FLOAT_TYPES = {"float32": ("fp32", tf.float32), "bfloat16": ("bf16", tf.bfloat16)}
 
 
 def name_operations(network: keras.Model) -> dict[str, keras.Layer]:
     """The operations of a lowered network that can be quantized, by name.
 
-    A name is the kind of the layer and its number among that kind in the order of the layers, such as `dense 1` or
-    `convolution 4`: the same for every training of a family, unlike the names Keras gives.
+    A name is the kind of the layer and its number among the layers of this kind, such as `dense 1` or `convolution 4`.
+    Unlike the names that Keras assigns, it is the same for every training of a family.
     """
     operations: dict[str, keras.Layer] = {}
     for kinds, name in _KINDS:
@@ -40,19 +40,19 @@ def name_operations(network: keras.Model) -> dict[str, keras.Layer]:
 
 
 def compress(network: keras.Model, features: NDArray[np.float32], config: Quantization) -> tf.compat.v1.GraphDef:
-    """Quantize a lowered network to int8; on a processor without integer instructions with weights of 7 bits.
+    """Quantize a lowered network to int8; on a processor without integer instructions, weights have 7 bits.
 
     Args:
-        network: from `rewrites.lower`; its layers are renamed.
-        features: what it is calibrated with, shape (n, k).
+        network: network from `rewrites.lower`; its layers are renamed.
+        features: inputs for the calibration, shape (n, k).
         config: the configuration to try.
 
     Raises:
-        QuantizationError: the configuration names an operation that is not there, the compressor failed or gave
-            nothing back, or what it gave back is not what was asked for.
+        QuantizationError: the configuration names an unknown operation, the compressor failed or returned nothing, or
+            its result does not match the configuration.
     """
-    # The compressor calibrates by reading back what TensorFlow prints to file descriptor 2. It takes that
-    # descriptor from sys.stderr when it is imported, where a notebook or a test has put something else.
+    # The compressor calibrates by reading back what TensorFlow prints to file descriptor 2. It takes that descriptor
+    # from sys.stderr on import, which a notebook or a test may have replaced.
     with contextlib.redirect_stderr(sys.__stderr__), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # imported by version 3.10
         from neural_compressor import tensorflow as compressor  # noqa: PLC0415 - takes seconds
@@ -62,7 +62,7 @@ def compress(network: keras.Model, features: NDArray[np.float32], config: Quanti
     narrow = not provenance.has_integer_instructions(provenance.cpu()["isa"])
     reduced = _weights_of_7_bits() if narrow else contextlib.nullcontext()
     with tempfile.TemporaryDirectory(prefix="calogan-") as scratch, _no_warnings_of_deprecation(), reduced:
-        # It makes this folder, by default in the working directory, which may be read-only.
+        # The compressor creates this folder, by default in the working directory, which may be read-only.
         compressor.utils.TFConfig.global_config["workspace_path"] = str(Path(scratch) / "workspace")
         path = str(Path(scratch) / "float32")
         network.export(path, verbose=False)
@@ -73,12 +73,12 @@ def compress(network: keras.Model, features: NDArray[np.float32], config: Quanti
         except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, tf.errors.OpError) as error:
             raise QuantizationError(f"Intel Neural Compressor failed on this network: {error}") from error
         if compressed is None:
-            raise QuantizationError("Intel Neural Compressor gave no model back for this configuration")
+            raise QuantizationError("Intel Neural Compressor returned no model for this configuration")
         _check(compressed.graph_def, config, nodes)
         if narrow and has_wide_weights(compressed.graph_def):
             raise QuantizationError(
-                "Intel Neural Compressor gave 8-bit weights, whose sums saturate on a processor without AVX512_VNNI or "
-                "AVX_VNNI; quantize on one that has it"
+                "Intel Neural Compressor returned 8-bit weights, whose sums saturate on a processor without AVX512_VNNI "
+                "or AVX_VNNI; quantize on a processor that has one of them"
             )
         definition = hand_on_integers(compressed.graph_def)
         return _with_names(definition, compressed.input_tensor_names[0], compressed.output_tensor_names[0])
@@ -86,10 +86,10 @@ def compress(network: keras.Model, features: NDArray[np.float32], config: Quanti
 
 @contextlib.contextmanager
 def _weights_of_7_bits() -> Iterator[None]:
-    """Let the compressor spread weights over 7 bits with their sign instead of 8.
+    """Make the compressor use 7-bit signed weights instead of 8-bit ones.
 
-    Without AVX512_VNNI or AVX_VNNI, oneDNN adds the products of two activations and weights in 16 bits, which saturate
-    unless weights are at most 64. The compressor has the number of bits as an argument, but no setting for it.
+    Without AVX512_VNNI or AVX_VNNI, oneDNN adds two products of activation and weight in 16 bits, which saturate unless
+    weights are at most 64. The compressor has an internal argument for the number of bits, but no setting.
     """
     from neural_compressor.tensorflow.quantization.utils.quantize_graph_common import (  # noqa: PLC0415 - takes seconds
         QuantizeGraphHelper as Helper,
@@ -98,7 +98,7 @@ def _weights_of_7_bits() -> Iterator[None]:
     original = Helper.generate_quantized_weight_node
 
     def reduced(operation: str, weights: Any, per_channel: bool, _: float, *others: Any) -> Any:
-        return original(operation, weights, per_channel, 6.0, *others)  # bits beside the sign
+        return original(operation, weights, per_channel, 6.0, *others)  # bits without the sign
 
     Helper.generate_quantized_weight_node = staticmethod(reduced)
     try:
@@ -109,7 +109,7 @@ def _weights_of_7_bits() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_warnings_of_deprecation() -> Iterator[None]:
-    """Let TensorFlow not say that what the compressor calls is deprecated."""
+    """Suppress TensorFlow's warnings about deprecated functions that the compressor calls."""
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("ERROR")
@@ -120,7 +120,7 @@ def _no_warnings_of_deprecation() -> Iterator[None]:
 
 
 def _name_scopes(network: keras.Model, config: Quantization) -> dict[str, str]:
-    """Rename the layers of operations, so that their nodes can be identified; names of operations -> names of layers."""
+    """Rename the layers of operations, so that their nodes can be identified; returns layer names by operation."""
     operations = name_operations(network)
     unknown = sorted({*config.keep_float32, *config.keep_bfloat16} - set(operations))
     if unknown:
@@ -133,7 +133,7 @@ def _name_scopes(network: keras.Model, config: Quantization) -> dict[str, str]:
 
 
 def _find_nodes(definition: tf.compat.v1.GraphDef, scopes: Mapping[str, str]) -> dict[str, str]:
-    """Find the node of each operation: the one in the scope of its layer, to whose name Keras may add a number."""
+    """Find the node of each operation in the scope of its layer; Keras may append a number to the scope's name."""
     arithmetic = [node.name for node in definition.node if node.op in ARITHMETIC]
     nodes: dict[str, str] = {}
     for name, scope in scopes.items():
@@ -141,7 +141,7 @@ def _find_nodes(definition: tf.compat.v1.GraphDef, scopes: Mapping[str, str]) ->
         if node is None:
             raise QuantizationError(
                 f"{name} is not among the operations of the exported network ({', '.join(arithmetic) or 'it has none'}); "
-                "this version of TensorFlow or Keras names them in another way than calogan expects"
+                "this version of TensorFlow or Keras names them differently than calogan expects"
             )
         nodes[name] = node
     return nodes
@@ -158,7 +158,7 @@ def _settings(compressor: Any, config: Quantization, nodes: Mapping[str, str]) -
 
 
 def _check(definition: tf.compat.v1.GraphDef, config: Quantization, nodes: Mapping[str, str]) -> None:
-    """Make sure that what was to be kept was kept, and smoothed what was to be smoothed."""
+    """Check that the compressor kept the precisions and did the smoothing of the configuration."""
     by_name = {node.name: node for node in definition.node}
     for precision, (_, dtype) in _FLOAT_TYPES.items():
         for name in getattr(config, f"keep_{precision}"):
@@ -166,17 +166,17 @@ def _check(definition: tf.compat.v1.GraphDef, config: Quantization, nodes: Mappi
             if node is None or node.attr["T"].type != dtype.as_datatype_enum:
                 actual = "int8" if node is None else tf.as_dtype(node.attr["T"].type).name
                 raise QuantizationError(
-                    f"{name} was to be kept in {precision}, but Intel Neural Compressor made it {actual}; "
-                    "it computes bfloat16 only on processors that do (AVX512_BF16)"
+                    f"{name} should stay in {precision}, but Intel Neural Compressor made it {actual}; "
+                    "it uses bfloat16 only on processors that support it (AVX512_BF16)"
                 )
     if config.smooth is not None and not any("scale_mul" in name for name in by_name):
-        raise QuantizationError("SmoothQuant was asked for, but Intel Neural Compressor scaled no activation")
+        raise QuantizationError("SmoothQuant was requested, but Intel Neural Compressor scaled no activation")
 
 
 def hand_on_integers(definition: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
-    """Reshape 8-bit numbers as they stand, where the compressor turns them into float32 and back for it.
+    """Reshape 8-bit numbers directly, where the compressor converts them to float32 and back.
 
-    It does not know then that they came out of a ReLU, and makes 7 bits of them. What is left over stays in the graph.
+    After the conversion it no longer knows that a ReLU came before, and uses only 7 bits. Unused nodes stay in the graph.
     """
     result = tf.compat.v1.GraphDef.FromString(definition.SerializeToString())
     nodes = {node.name: node for node in result.node}
@@ -188,7 +188,7 @@ def hand_on_integers(definition: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef
             continue
         source, low, high = dequantize.input
         for node in result.node:
-            if node.op == "Shape" and _bare(node.input[0]) == dequantize.name:  # from which the new shape is made
+            if node.op == "Shape" and _bare(node.input[0]) == dequantize.name:  # the source of the new shape
                 node.input[0] = source
                 node.attr["T"].CopyFrom(dequantize.attr["T"])
         whole = result.node.add(op="Reshape", name=f"{quantize.name}/whole", input=[source, reshape.input[1]])
@@ -202,12 +202,12 @@ def hand_on_integers(definition: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef
 
 
 def _bare(name: str) -> str:
-    """Name of the node that an input, "name", "name:output" or "^name", comes from."""
+    """Name of the node behind an input: "name", "name:output" or "^name"."""
     return name.lstrip("^").partition(":")[0]
 
 
 class _CalibrationLoader:
-    """Batches as the compressor takes them: (input, label), with a batch size."""
+    """Batches in the form the compressor expects: (input, label), with a batch size."""
 
     def __init__(self, features: NDArray[np.float32]) -> None:
         self._features = features
@@ -222,9 +222,9 @@ class _CalibrationLoader:
 
 
 def _with_names(definition: tf.compat.v1.GraphDef, features: str, outputs: str) -> tf.compat.v1.GraphDef:
-    """Give input and output of a compressed graph the names of every network of this package, and the rest short ones.
+    """Rename input and output of a compressed graph to this package's standard names, and all other nodes to short ones.
 
-    The names it comes with are a tenth of the file.
+    The original names take a tenth of the file.
     """
     source, sink = (f"{name.partition(':')[0]}:0" for name in (features, outputs))
     with tf.Graph().as_default() as graph:

@@ -1,4 +1,4 @@
-"""Count the operations of a frozen network by their arithmetic, and say whether this processor computes int8 fast."""
+"""Count the operations of a frozen network by their arithmetic, and check whether this processor computes int8 fast."""
 
 import collections
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from calogan.provenance import has_integer_instructions
 ARITHMETIC = ("Conv2D", "Conv2DBackpropInput", "Conv3D", "MatMul")
 
 
-# What stock TensorFlow computes in int8, and the float32 operations that would stand there otherwise.
+# The int8 operations of stock TensorFlow, and the float32 operations they replace.
 _INTEGER_CONVOLUTIONS = ("QuantizedConv2D", "_FusedQuantizedConv2D", "_QuantizedConv2D")
 
 
@@ -23,13 +23,13 @@ _FLOAT_ARITHMETIC = (*ARITHMETIC, "_FusedConv2D", "_FusedMatMul")
 
 @dataclass(frozen=True)
 class OperationCount:
-    """How many operations of a frozen network compute in which arithmetic.
+    """Numbers of operations of a frozen network by arithmetic.
 
     Attributes:
         integer_convolutions: convolutions in int8 fused with bias, activation and requantization.
         integer_products: matrix products in int8.
-        float_arithmetic: convolutions and matrix products left in floating point.
-        bfloat16_arithmetic: those of them that compute in bfloat16.
+        float_arithmetic: convolutions and matrix products in floating point.
+        bfloat16_arithmetic: those among them that compute in bfloat16.
     """
 
     integer_convolutions: int
@@ -51,17 +51,17 @@ def count_operations(definition: tf.compat.v1.GraphDef) -> OperationCount:
 
 
 def slow_integer_note(isa: str, ratio: float) -> str:
-    """Say that int8 gains less on this processor; empty where it has the instructions.
+    """Note that int8 gains less on this processor; empty if it has the integer instructions.
 
     Args:
         isa: as in `provenance.cpu`.
-        ratio: measured speed of the int8 network in units of float32's.
+        ratio: measured speed of the int8 network relative to float32.
     """
     if has_integer_instructions(isa):
         return ""
     return (
-        f"this processor has no AVX512_VNNI or AVX_VNNI (it has {isa}): int8 is made with weights of 7 bits, whose "
-        f"sums cannot saturate, and runs slower than it can; measured ratio to float32 {ratio:.2f}"
+        f"this processor has no AVX512_VNNI or AVX_VNNI (it has {isa}): int8 weights have 7 bits, so that sums cannot "
+        f"saturate, and int8 runs below its full speed; measured ratio to float32 {ratio:.2f}"
     )
 
 

@@ -21,17 +21,17 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
     """Quantize the network of a model to int8, after training.
 
     Args:
-        folder: the model; it must hold its weights.
-        calibration: showers of the calibration split; the ranges of activations come from their energies;
-            no shower of another split is used.
+        folder: folder of the model, including its weights.
+        calibration: showers of the calibration split, whose energies determine the ranges of the activations; no other
+            split is used.
         config: the configuration to try.
-        target: where the model with its int8 network is written; may be the same folder, whose readers have the old
-            network or the new one.
+        target: output folder of the model with its int8 network; may be the same folder, whose readers see either the
+            old network or the new one.
 
     Raises:
         ModelError: a file of the model is missing or altered.
-        QuantizationError: the compressor gave nothing back, or a network without int8 convolutions, or not the one
-            that the configuration describes.
+        QuantizationError: the compressor returned nothing, a network without int8 convolutions, or one that does not
+            match the configuration.
     """
     source = model_folder.read(folder)
     model = freezing.load_generator_network(folder, source)
@@ -40,7 +40,7 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
     counted = count_operations(definition)
     if counted.integer_convolutions == 0:
         raise QuantizationError(
-            f"the network came back without a single int8 convolution ({counted.float_arithmetic} float32 operations): "
+            f"the quantized network has no int8 convolution ({counted.float_arithmetic} float32 operations): "
             "this machine's TensorFlow cannot run it in int8; check that oneDNN is on (TF_ENABLE_ONEDNN_OPTS=1)"
         )
     if target.resolve() != folder.resolve():

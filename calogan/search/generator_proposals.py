@@ -1,7 +1,7 @@
 """The search for a generator: from the history to the next candidate to train, and the Pareto front.
 
 There are two objectives: the AUC of boosted trees that separate a candidate's int8 showers from Geant4's, and the time
-of one shower. Gates test means, which are right for every trained `lean`; trees detect how candidates differ. The next
+of one shower. Gates test means, which are right for every trained `lean`; trees detect finer differences. The next
 choices come from Optuna's multi-objective tree-structured Parzen estimator (Ozaki et al. 2022, J. Artif. Intell. Res.
 73, 1209). Nothing here trains a network, so the search can be read, tested and repeated on its own.
 """

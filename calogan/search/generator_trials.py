@@ -1,7 +1,7 @@
-"""Generators of a search: one trained, quantized and measured, its record on disk, and its judgement in the end.
+"""Candidates of the generator search: training, quantization, measurement, records on disk, and the final validation.
 
-Weights see the training split, candidates are compared on the validation split, which also chooses the epoch of each,
-and those that are as good and as fast as any are judged on the test split.
+Candidates are trained on the training split and compared on the validation split, which also chooses their best epochs.
+Those on the Pareto front are validated on the test split.
 """
 
 import json
@@ -33,16 +33,16 @@ _RECORDS, _CHOICES = "candidates", "choices.json"
 def attempt(
     config: Config, choices: Choices, folder: Path, *, on_epoch: Callable[[Epoch], None] | None = None
 ) -> Attempt:
-    """Train and measure a candidate on a core of its own; a training that was stopped goes on.
+    """Train and measure a candidate on its own core; an interrupted training resumes.
 
     Args:
-        config: what the search started from.
-        choices: how the candidate differs from it.
-        folder: of the search.
+        config: base configuration of the search.
+        choices: the candidate's changes to it.
+        folder: folder of the search.
         on_epoch: called after every epoch.
 
     Returns:
-        the candidate, or why there is none: a training that collapses is a result too.
+        The candidate, or the failure: a collapsed training is a result too.
     """
     variant, model = generator_proposals.configure(config, choices), model_folder(folder, choices)
     model.mkdir(parents=True, exist_ok=True)
@@ -64,22 +64,22 @@ def attempt(
 
 
 def judge(config: Config, candidate: Candidate, folder: Path) -> ValidationReport:
-    """Judge the int8 showers of a candidate on the test split."""
+    """Validate the int8 showers of a candidate on the test split."""
     return steps.validate_model(
         generator_proposals.configure(config, candidate.choices), model_folder(folder, candidate.choices), "int8"
     )
 
 
 def model_folder(folder: Path, choices: Choices) -> Path:
-    """Where the model of a candidate is, and its training goes on."""
+    """Folder of the model of a candidate, including its training."""
     return records(folder).path(label(choices)).with_suffix("")
 
 
 def unfinished(folder: Path) -> list[Choices]:
-    """Choices of the candidates that were begun and have no record.
+    """Choices of the candidates that were started and have no record yet.
 
     Raises:
-        ModelError: what a candidate was begun with cannot be read.
+        ModelError: the stored choices of a candidate cannot be read.
     """
     unfinished_choices: list[Choices] = []
     for path in sorted(folder.glob(f"{_RECORDS}/*/{_CHOICES}")):
@@ -93,7 +93,7 @@ def unfinished(folder: Path) -> list[Choices]:
 
 
 def search_folder(config: Config, out: Path) -> Path:
-    """Folder for a search; another one whenever a candidate would come out differently. More trials go on in the same."""
+    """Folder of a search: a hash of all that affects a candidate, but not of the number of trials."""
     what = config.model_dump(mode="json", exclude={"name", "tuning", "validation"})
     del what["search"]["trials"]
     header = {
@@ -115,7 +115,7 @@ def label(choices: Choices) -> str:
 
 
 def _measure(config: Config, model: Path) -> list[Scored]:
-    """What is measured of each repeat, on the validation split."""
+    """Metrics and score of each repeat, on the validation split."""
     reference = steps.read_split(config, "validation")
     energy = np.repeat(reference.energy, config.search.draws)
     sampler = generator.load(model, precision="int8")

@@ -1,7 +1,7 @@
 """The guided search for a quantization: from the history to the next configurations, and the ranking of trials.
 
 First come the base configuration, the base with a single setting changed, and the base with a single operation kept in
-float32: what does each gain in physics, what does it cost in speed? Then come combinations of the changes that helped.
+float32, to measure what each gains in physics and costs in speed. Then come combinations of the changes that helped.
 Nothing here draws a shower or quantizes a network, so the search can be read, tested and repeated on its own.
 """
 

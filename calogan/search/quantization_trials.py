@@ -1,7 +1,7 @@
-"""Quantizations tried and judged: one trial, its record on disk, and the trial that enters the model.
+"""Trials of quantizations: one trial, its record on disk, and the adoption of the best one into the model.
 
-The parts of the showers never meet: ranges of activations come from the calibration split, trials are compared
-on the validation split, and what enters the model is judged on the test split.
+The splits are never mixed: ranges of activations come from the calibration split, trials are compared on the validation
+split, and the adopted trial is validated on the test split.
 """
 
 import functools
@@ -30,15 +30,15 @@ _SHOWERS = 2_000  # of the validation split are used: far fewer distinguish a pa
 
 
 def attempt(config: Config, model: Path, quantization: Quantization) -> Attempt:
-    """Quantize a model, score its showers on the validation split and time it, on a core of its own.
+    """Quantize a model, score its showers on the validation split and time it, on its own core.
 
     Args:
-        config: splits, repeats and rounds; its own quantization is not looked at.
+        config: splits, repeats and rounds; its quantization is ignored.
         model: folder of a trained model.
-        quantization: what to try.
+        quantization: the configuration to try.
 
     Returns:
-        the trial, or why there is none: a configuration that cannot be made is a result too.
+        The trial, or the failure: an impossible configuration is a result too.
     """
     with cores.own_core(), tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
         started = time.perf_counter()
@@ -56,13 +56,13 @@ def attempt(config: Config, model: Path, quantization: Quantization) -> Attempt:
 
 
 def adopt(config: Config, model: Path, ranked: Sequence[Trial]) -> tuple[Trial, ValidationReport]:
-    """Judge trials on the test split, in their order, until one passes its gates, and put that one into the model.
+    """Validate trials on the test split, in order, until one passes its gates, and adopt that one into the model.
 
     Returns:
-        the trial whose int8 network the model now has, and its report.
+        The adopted trial and its report.
 
     Raises:
-        GateError: none of the first `tuning.attempts` passed; the model is as it was.
+        GateError: none of the first `tuning.attempts` trials passed; the model is unchanged.
     """
     failures = []
     for trial in ranked[: config.tuning.attempts]:
@@ -70,24 +70,24 @@ def adopt(config: Config, model: Path, ranked: Sequence[Trial]) -> tuple[Trial, 
         with tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
             steps.quantize_model(variant, model, Path(scratch))
             report = steps.validate_model(variant, Path(scratch), "int8")
-            physics_score(report)  # refuses a report without a single gate that was measured
+            physics_score(report)  # raises if no gate was measured
             if not report.failed:
                 _put_into(model, Path(scratch))
                 return trial, report
         failures.append(f"{describe(trial.quantization)} fails {', '.join(report.failed)}")
-    raise GateError(f"no trial passes its gates on the test split: {'; '.join(failures)}; the model is left as it was")
+    raise GateError(f"no trial passes its gates on the test split: {'; '.join(failures)}; the model is unchanged")
 
 
 def records_folder(config: Config, model: Path) -> Path:
-    """Folder in a model for the records of its trials; another one whenever a trial would come out differently."""
+    """Folder in a model for the records of its trials; its name is a hash of all that affects a trial."""
     description = model_folder.read(model)
-    int8 = description.network_files.get("int8")  # what a search changes is not what it depends on
+    int8 = description.network_files.get("int8")  # the search replaces this file, so the records must not depend on it
     header = provenance.header(inputs=steps.data_paths(config))
     what = {
         "model": {name: hash_ for name, hash_ in description.sha256.items() if name != int8},
         "config": config.model_dump(mode="json", include={"data", "benchmark"}),
         "tuning": config.tuning.model_dump(include={"draws", "repeats"}),
-        # The processor is left out: a job that moves to another node keeps its trials, and their speeds are ratios.
+        # The processor is left out: a job that moves to another node keeps its trials, because their speeds are ratios.
         "header": {name: value for name, value in header.items() if not name.startswith("cpu_")},
     }
     return model / "tuning" / provenance.digest(json.dumps(what, sort_keys=True))[:12]
@@ -107,11 +107,11 @@ def _put_into(model: Path, quantized: Path) -> None:
     """Replace the int8 network of a model by that of its quantized copy.
 
     Raises:
-        ModelError: the model is no longer the one that was quantized.
+        ModelError: the model has changed since it was quantized.
     """
     description, source = model_folder.read(model), model_folder.read(quantized)
     if source.version("float32") != description.version("float32"):
-        raise ModelError(f"{model}: was made again while its quantizations were judged; start the search again")
+        raise ModelError(f"{model}: was replaced while its quantizations were validated; start the search again")
     model_folder.check_files(quantized, source, "int8")
     network = (quantized / source.network_files["int8"]).read_bytes()
     model_folder.replace_network(model, description, network, source.quantization)
@@ -119,7 +119,7 @@ def _put_into(model: Path, quantized: Path) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _float32_scores(config: Config, model: Path, _version: str) -> tuple[float, ...]:
-    """What all trials of a process are compared with, computed once."""
+    """Scores of the float32 network, computed once per process."""
     return _scores(config, model, "float32")
 
 

@@ -1,4 +1,4 @@
-"""Records of what was tried, a file each, so that work that was stopped goes on from them."""
+"""Records of attempts, one file each, from which an interrupted search resumes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ What = TypeVar("What")
 
 @dataclass(frozen=True)
 class Failure(Generic[What]):
-    """Something that was tried and could not be made, and why."""
+    """A failed attempt and the reason."""
 
     what: What
     reason: str
@@ -27,8 +27,8 @@ class Records(Generic[Record]):
     """A folder of records.
 
     Attributes:
-        folder: made with the first record.
-        kind: what a record is.
+        folder: folder of the records; created with the first one.
+        kind: type of a record.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ class Records(Generic[Record]):
         return self.path(what)
 
     def read(self, what: str) -> Record | None:
-        """The record of something, if it was tried.
+        """The record with a key, if there is one.
 
         Raises:
             ModelError: the record is damaged.
@@ -66,5 +66,5 @@ class Records(Generic[Record]):
             return self.kind.validate_json(path.read_bytes())
         except (OSError, ValidationError, CaloganError) as error:
             raise ModelError(
-                f"{path}: is no record of a trial ({str(error).splitlines()[0]}); delete it to try that configuration again"
+                f"{path}: is not a record of a trial ({str(error).splitlines()[0]}); delete it to try that configuration again"
             ) from error

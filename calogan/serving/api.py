@@ -1,7 +1,7 @@
-"""The HTTP API: showers of given energies from generators that are loaded. Knows nothing of Ray.
+"""The HTTP API: showers of given energies from loaded generators. Independent of Ray.
 
-Every error has one form, `{"error": {"type", "message", "request_id"}}`; `_answer_error` is the one
-place where an exception becomes an HTTP status.
+Every error has the form `{"error": {"type", "message", "request_id"}}`; only `_answer_error` turns exceptions into an
+HTTP status.
 """
 
 import asyncio
@@ -58,13 +58,13 @@ class Sampler(Protocol):
 
 
 class UnauthorizedError(RequestError):
-    """The request carries no key, or a wrong one."""
+    """The request has no key, or a wrong one."""
 
     http_status = 401
 
 
 class TooLargeError(RequestError):
-    """The body of the request is longer than any request that can be met."""
+    """The body of the request is longer than that of any valid request."""
 
     http_status = 413
 
@@ -73,54 +73,52 @@ Energy = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ShowerRequest(BaseModel):
-    """What a client asks for: either `energies`, one shower each, or `n` showers of one `energy`."""
+    """The body of a request: either `energies`, one shower each, or `n` showers of one `energy`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     energies: Annotated[list[Energy], Field(min_length=1)] | None = Field(
-        None, description="Energy of each primary particle, GeV; one shower is made for each."
+        None, description="Energy of each primary particle, GeV; one shower is generated for each."
     )
     energy: Energy | None = Field(None, description="The energy of all primary particles, GeV.")
-    n: int | None = Field(None, ge=1, description="How many showers of `energy` to make; 1 when left out.")
+    n: int | None = Field(None, ge=1, description="Number of showers of `energy`; 1 by default.")
     seed: int | None = Field(
         None,
         ge=0,
         lt=SEED_MAX,
-        description="Equal seeds give equal showers; drawn and returned in X-Seed if left out.",
+        description="Equal seeds give equal showers; if missing, it is drawn and returned in X-Seed.",
     )
-    precision: str | None = Field(None, description="One of the precisions of GET /v1/models; its default if left out.")
+    precision: str | None = Field(None, description="One of the precisions of GET /v1/models; its default if missing.")
 
     @model_validator(mode="after")
     def _one_of_two_forms(self) -> "ShowerRequest":
         if (self.energies is None) == (self.energy is None):
             raise PydanticCustomError("form", "give either energies, or energy and n")
         if self.energies is not None and self.n is not None:
-            raise PydanticCustomError(
-                "form", "n goes with energy; the number of energies says how many showers to make"
-            )
+            raise PydanticCustomError("form", "n goes with energy; with energies, there is one shower for each")
         return self
 
     @property
     def count(self) -> int:
-        """Number of showers asked for."""
+        """Number of requested showers."""
         return len(self.energies) if self.energies is not None else self.n or 1
 
 
 class ModelInfo(BaseModel):
-    """A generator that is served, its energies in GeV."""
+    """A served generator; energies in GeV."""
 
     name: str
     precision: str
     version: str
     energy_range: EnergyRange
-    default: bool = Field(description="Whether requests that name no precision get this one.")
+    default: bool = Field(description="Whether this is the precision of requests that name none.")
 
 
 class ModelList(BaseModel):
-    """All that is served."""
+    """All served generators."""
 
     models: list[ModelInfo]
-    max_showers: int = Field(description="The most showers one request can ask for.")
+    max_showers: int = Field(description="Largest number of showers in one request.")
 
 
 class ErrorInfo(BaseModel):
@@ -132,7 +130,7 @@ class ErrorInfo(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every answer that is not a success."""
+    """The body of every error response."""
 
     error: ErrorInfo
 
@@ -150,7 +148,7 @@ _REQUEST_BODY = {
     },
 }
 _SHOWERS = {
-    "description": "The showers; X-Seed, with the same request, gives them again.",
+    "description": "The showers; the same request with the seed from X-Seed gives them again.",
     "content": {
         name: {"schema": {"type": "object"} if encoding is JSON else {"type": "string", "format": "binary"}}
         for name, encoding in ENCODINGS.items()
@@ -173,11 +171,11 @@ def build_api(
     """Build the API.
 
     Args:
-        samplers: the generators to serve, by precision; the default one is int8, else the first.
-        api_key: what a client must send to use the routes under /v1.
-        max_showers: the most showers one request can ask for.
-        worker: where showers are made, so that other routes answer meanwhile; one thread when left out.
-        name_requests: whether to send X-Request-Id; False behind a proxy that adds it to each answer itself.
+        samplers: the generators to serve, by precision; the default is int8 if served, else the first one.
+        api_key: key that clients must send to use the routes under /v1.
+        max_showers: largest number of showers in one request.
+        worker: executor that generates showers while other routes stay responsive; one thread by default.
+        name_requests: whether to send X-Request-Id; False behind a proxy that adds it to each response.
     """
     if not samplers or not api_key:
         raise ValueError("build_api needs at least one sampler and a key")
@@ -188,7 +186,7 @@ def build_api(
 
     @api.get("/health", tags=["operation"])
     async def health() -> dict[str, str]:
-        """Answer that the process is there; needs no key."""
+        """Report that the process is alive; needs no key."""
         return {"status": "ok"}
 
     errors: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in _ERROR_TYPES}
@@ -205,7 +203,7 @@ def _add_routes(router: APIRouter, samplers: Mapping[str, Sampler], max_showers:
 
     @router.get("/models")
     async def models() -> ModelList:
-        """List the models and precisions that are served."""
+        """List the served models and precisions."""
         infos = [
             ModelInfo(
                 name=sampler.name,
@@ -226,7 +224,7 @@ def _add_routes(router: APIRouter, samplers: Mapping[str, Sampler], max_showers:
         encoding: Annotated[Encoding, Depends(_accepted_encoding)],
         order: Annotated[ShowerRequest, Depends(read_body)],
     ) -> Response:
-        """Make showers, as HDF5 in the CLIC layout (default), npz, or JSON, whichever the Accept header prefers."""
+        """Generate showers, as HDF5 in the CLIC layout (default), npz or JSON, according to the Accept header."""
         sampler = _choose(samplers, order.precision or default)
         energy = _energies(order, sampler, encoding, max_showers)
         seed = order.seed if order.seed is not None else secrets.randbelow(SEED_MAX)
@@ -254,15 +252,15 @@ def _choose(samplers: Mapping[str, Sampler], precision: str) -> Sampler:
 
 
 def _energies(order: ShowerRequest, sampler: Sampler, encoding: Encoding, max_showers: int) -> NDArray[np.float32]:
-    """Return the energies asked for, shape (n,), GeV, or say why there will be no showers of them."""
+    """Check the requested energies; returns them, shape (n,), GeV."""
     if order.count > max_showers:
         raise RequestError(
-            f"{order.count} showers are more than the {max_showers} one request can ask for; "
-            "send several requests, each with a seed of its own"
+            f"{order.count} showers are more than the {max_showers} allowed in one request; "
+            "send several requests with different seeds"
         )
     if encoding.max_showers is not None and order.count > encoding.max_showers:
         raise RequestError(
-            f"{order.count} showers are more than the {encoding.max_showers} that are sent as {encoding.media_type}; "
+            f"{order.count} showers are more than the {encoding.max_showers} allowed as {encoding.media_type}; "
             f"accept {HDF5.media_type} for more"
         )
     energies = np.asarray(order.energies if order.energies is not None else [order.energy] * order.count)
@@ -280,12 +278,12 @@ def _key_check(api_key: str) -> Callable[..., Coroutine[Any, Any, None]]:
         bearer: Annotated[HTTPAuthorizationCredentials | None, Security(HTTPBearer(auto_error=False))],
         header: Annotated[str | None, Security(APIKeyHeader(name="X-API-Key", auto_error=False))],
     ) -> None:
-        # Headers arrive decoded as latin-1; this gives back the bytes that were sent.
+        # Headers arrive decoded as latin-1; this restores the original bytes.
         keys = [key.encode("latin-1") for key in (header, bearer and bearer.credentials) if key]
         if not keys:
             raise UnauthorizedError("a key is needed: send the header Authorization: Bearer KEY, or X-API-Key: KEY")
         if not any(hmac.compare_digest(key, expected) for key in keys):
-            raise UnauthorizedError("the key is not the one of this endpoint; ask whoever runs it")
+            raise UnauthorizedError("the key is wrong for this endpoint; ask its operator")
 
     return check_key
 
@@ -295,7 +293,7 @@ async def _accepted_encoding(request: Request) -> Encoding:
 
 
 def _body_reader(limit: int) -> Callable[[Request], Coroutine[Any, Any, ShowerRequest]]:
-    """Make a dependency that reads the body itself: after the key was checked, and no further than a limit."""
+    """Make a dependency that reads the body only after the key was checked, and only up to a limit."""
 
     async def read_body(request: Request) -> ShowerRequest:
         body = bytearray()
@@ -312,7 +310,7 @@ def _body_reader(limit: int) -> Callable[[Request], Coroutine[Any, Any, ShowerRe
 
 
 def _flat_message(error: ValidationError) -> str:
-    """Say in one line what is wrong with a body, naming at most three places."""
+    """Describe the errors of a body in one line, naming at most three places."""
     problems = []
     for detail in error.errors(include_url=False):
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
@@ -336,8 +334,8 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
             headers |= error.headers or {}
         case _:
             _log.error("request %s failed", request_id, exc_info=error)
-            status, message = 500, "the server failed; tell whoever runs it the request_id"
-            # Starlette raises the exception again for the server's log, and uvicorn then closes the connection.
+            status, message = 500, "the server failed; report the request_id to its operator"
+            # Starlette re-raises the exception for the server's log, and uvicorn then closes the connection.
             headers["Connection"] = "close"
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -346,7 +344,7 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _request_id(request: Request) -> str:
-    """Return the client's id of this request if it is fit for a log, else an own one, always the same."""
+    """Return the ID of this request: the client's if it is safe to log, else a new one, the same on every call."""
     if not hasattr(request.state, "request_id"):
         client_id = request.headers.get("x-request-id", "")
         fit = 0 < len(client_id) <= _MAX_ID_LENGTH and client_id.isascii() and client_id.isprintable()

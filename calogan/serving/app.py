@@ -18,18 +18,18 @@ from calogan.tracking.location import locate
 
 
 class AppArguments(BaseModel):
-    """What `args` of the Serve config can set."""
+    """The settings under `args` in the Serve config."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field("lean", description="Packaged model, folder, or models:/NAME of the MLflow registry.")
     precisions: Annotated[list[Precision], Field(min_length=1)] = ["int8", "float32"]
     threads: int = Field(1, ge=1, description="CPU cores of a replica, and threads of its generators.")
-    max_showers: int = Field(10_000, ge=1, description="The most showers one request can ask for.")
+    max_showers: int = Field(10_000, ge=1, description="Largest number of showers in one request.")
 
 
 class ShowerService:
-    """One replica: its generators, the thread they run on, and the API on top."""
+    """One replica: its generators, the thread they run on, and the API."""
 
     def __init__(self, args: AppArguments) -> None:
         self._api_key = read_api_key()
@@ -46,13 +46,13 @@ class ShowerService:
             api_key=self._api_key,
             max_showers=self._max_showers,
             worker=self._worker,
-            name_requests=False,  # Ray's proxy does
+            name_requests=False,  # Ray's proxy adds them
         )
 
     def check_health(self) -> None:
-        """Raise what went wrong when the generators were last tried, and try them again.
+        """Raise the error of the last test of the generators, if any, and start another test.
 
-        The trial waits its turn behind the requests, so that a replica which is busy is not taken for a dead one.
+        The test waits behind the requests, so that a busy replica is not mistaken for a dead one.
         """
         if self._trial.done():
             finished, self._trial = self._trial, self._worker.submit(self._try_generators)
@@ -63,7 +63,7 @@ class ShowerService:
             events = generator.sample(np.array([generator.energy_range.high], dtype=np.float32), seed=0)
             if not np.isfinite(events.showers).all():
                 raise ServiceError(
-                    f"the {precision} generator {generator.name} makes cells that are not finite numbers"
+                    f"the {precision} generator {generator.name} generates cells that are not finite numbers"
                 )
 
 
@@ -71,11 +71,11 @@ def build(args: AppArguments) -> Application:
     """Build the application; Ray Serve calls this with `args` of the Serve config, checked."""
     deployment = serve.deployment(
         ray_actor_options={"num_cpus": args.threads},
-        # A replica makes showers for one request at a time; the others are answers on their way and requests that wait.
+        # A replica generates showers for one request at a time; the others are being sent or wait.
         max_ongoing_requests=8,
         max_queued_requests=32,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=5),
-        # The largest request takes longer than Ray's 20 s, and is finished before its replica goes.
+        # The largest request takes longer than Ray's default of 20 s, and must finish before its replica stops.
         graceful_shutdown_timeout_s=120,
     )
     application: Application = deployment(serve.ingress()(ShowerService)).bind(args)
@@ -91,15 +91,15 @@ def read_api_key() -> str:
     key = read_key()
     if not key:
         raise ServiceError(
-            f"{KEY_VARIABLE} is not set; give the processes of Ray a key for the endpoint, "
+            f"{KEY_VARIABLE} is not set; set it to the key of the endpoint in the environment of Ray, "
             f"for example export {KEY_VARIABLE}=$(openssl rand -hex 32) before ray start or serve run"
         )
     return key
 
 
 def load_generators(args: AppArguments) -> dict[str, Sampler]:
-    """Load the model in every precision asked for, from the registry if it is named by a registry URI."""
-    # TensorFlow and MLflow are for the replicas, not for the process that deploys them.
+    """Load the model in every requested precision, from the registry if its name is a registry URI."""
+    # Imported here: only the replicas need TensorFlow and MLflow, not the process that deploys them.
     from calogan.generation.generator import load  # noqa: PLC0415
 
     return {

@@ -28,13 +28,13 @@ def fetch_showers(
         url: address of the endpoint, for example http://127.0.0.1:8000.
         energies: energy of each primary particle, shape (n,), GeV.
         seed: equal seeds give equal showers; None lets the endpoint draw one.
-        precision: the precision to generate with; None for the endpoint's default.
+        precision: the precision of the model; None for the endpoint's default.
         api_key: key of the endpoint.
-        timeout: seconds to wait for a connection, and for the next byte of the answer.
+        timeout: seconds to wait for a connection, and for the next byte of the response.
 
     Raises:
-        RequestError: the endpoint cannot meet the request, for example an energy out of its range.
-        ServiceError: the endpoint is not there, refuses the key, is busy, or answers something else.
+        RequestError: the endpoint rejects the request, for example because an energy is out of range.
+        ServiceError: the endpoint cannot be reached, refuses the key, is busy, or sends something else than showers.
     """
     values = np.asarray(energies, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
@@ -52,9 +52,9 @@ def fetch_showers(
     try:
         events = decode(response.content, media_type)
     except EventsError as error:
-        raise ServiceError(f"{url} answered something that is not showers: {error}") from error
+        raise ServiceError(f"{url} sent something else than showers: {error}") from error
     if not np.array_equal(events.energy, values.astype(np.float32)):
-        raise ServiceError(f"{url} answered {len(events)} showers of other energies than the {len(values)} asked for")
+        raise ServiceError(f"{url} answered {len(events)} showers of other energies than the {len(values)} requested")
     return events
 
 
@@ -70,7 +70,7 @@ def _post(url: str, body: dict[str, object], *, api_key: str, timeout: float) ->
         raise ServiceError(f"{url!r} is not an address ({error}); expected one like http://127.0.0.1:8000") from error
     except httpx.HTTPError as error:
         raise ServiceError(
-            f"{url} cannot be reached ({error}); check the address and that the endpoint runs"
+            f"{url} cannot be reached ({error}); check the address, and whether the endpoint is running"
         ) from error
 
 
@@ -87,7 +87,7 @@ def _refusal(url: str, response: httpx.Response) -> RequestError | ServiceError:
 
 
 def _message(response: httpx.Response) -> str | None:
-    """Return the message of an error in the endpoint's own form, or None if it is in another."""
+    """Return the message of an error in the endpoint's format, or None if it has another format."""
     try:
         return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):

@@ -1,6 +1,6 @@
-"""Showers as bytes for an HTTP body, in every media type that is offered, and back.
+"""Encode showers as the body of an HTTP response, in every supported media type, and decode them.
 
-Equal showers and header give equal bytes, so a client can compare answers by their checksum.
+Equal showers and headers give equal bytes, so clients can compare responses by their checksums.
 """
 
 import io
@@ -21,7 +21,7 @@ _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")  # RFC 9110, section 12.4.2
 
 
 class NotAcceptableError(RequestError):
-    """The client accepts none of the media types that are offered."""
+    """The client accepts none of the supported media types."""
 
     http_status = 406
 
@@ -32,10 +32,10 @@ class Encoding:
 
     Attributes:
         media_type: its name in the headers Accept and Content-Type.
-        suffix: what a file with these bytes is called, with its dot.
-        encode: makes the bytes of showers and of a header that says where they come from.
-        decode: makes the showers of the bytes; its errors are not translated, see `decode`.
-        max_showers: the most showers that are sensible in this encoding; None for no limit of its own.
+        suffix: suffix of a file with these bytes, with its dot.
+        encode: function that encodes showers and a header with their provenance.
+        decode: function that decodes showers; its errors are not translated, see `decode`.
+        max_showers: largest sensible number of showers in this encoding; None for no extra limit.
     """
 
     media_type: str
@@ -46,25 +46,25 @@ class Encoding:
 
 
 def choose(accept: str | None) -> Encoding:
-    """Choose the encoding a client likes best; of equals, the one that is offered first.
+    """Choose the encoding a client prefers; among equals, the first one in `ENCODINGS`.
 
     Args:
-        accept: the Accept header of the request (RFC 9110, section 12.5.1); None when there is none.
+        accept: the Accept header of the request (RFC 9110, section 12.5.1); None if there is none.
 
     Raises:
-        NotAcceptableError: none of the media types named is offered.
+        NotAcceptableError: none of the named media types is supported.
     """
     if accept is None or not accept.strip():
         return HDF5
     qualities = _qualities(accept)
     best = max(ENCODINGS.values(), key=lambda encoding: _quality(encoding.media_type, qualities))
     if _quality(best.media_type, qualities) == 0:
-        raise NotAcceptableError(f"Accept: {accept} names nothing that is offered; choose from {', '.join(ENCODINGS)}")
+        raise NotAcceptableError(f"Accept: {accept} names no supported type; choose from {', '.join(ENCODINGS)}")
     return best
 
 
 def decode(content: bytes, media_type: str) -> Events:
-    """Read showers from the body of an answer.
+    """Decode showers from the body of a response.
 
     Args:
         content: the bytes.
@@ -79,7 +79,7 @@ def decode(content: bytes, media_type: str) -> Events:
     try:
         return ENCODINGS[name].decode(content)
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise EventsError(f"{len(content)} bytes of {name} are damaged or hold no showers ({error})") from error
+        raise EventsError(f"{len(content)} bytes of {name} are damaged or contain no showers ({error})") from error
 
 
 def _qualities(accept: str) -> dict[str, float]:
@@ -136,7 +136,7 @@ def _from_json(content: bytes) -> Events:
 
 HDF5 = Encoding("application/x-hdf5", ".h5", _to_hdf5, _from_hdf5)
 NPZ = Encoding("application/x-npz", ".npz", _to_npz, _from_npz)
-# One shower is about 100 kB of JSON, and both ends need ten times that to hold it while it is parsed.
+# One shower takes about 100 kB of JSON, and both ends need ten times as much memory to parse it.
 JSON = Encoding("application/json", ".json", _to_json, _from_json, max_showers=100)
 
 ENCODINGS = {encoding.media_type: encoding for encoding in (HDF5, NPZ, JSON)}

@@ -1,4 +1,4 @@
-"""The key of the endpoint, which its processes and its clients read from one variable of their environments."""
+"""The key of the endpoint, which servers and clients read from the same environment variable."""
 
 import os
 
@@ -6,5 +6,5 @@ KEY_VARIABLE = "CALOGAN_API_KEY"
 
 
 def read_key() -> str:
-    """Return the key, without the line end that a file of secrets may have put there; empty if there is none."""
+    """Return the key without a trailing newline, which secret files often add; empty if it is not set."""
     return os.environ.get(KEY_VARIABLE, "").strip()

@@ -112,7 +112,7 @@ def test_bfloat16_is_mixed_in_where_the_processor_has_it(network: keras.Model, f
 
 @pytest.mark.skipif(HAS_BFLOAT16, reason="this processor computes in bfloat16")
 def test_bfloat16_is_refused_where_the_processor_lacks_it(network: keras.Model, features: NDArray[np.float32]) -> None:
-    with pytest.raises(QuantizationError, match=r"convolution 4 was to be kept in bfloat16, but .* \(AVX512_BF16\)"):
+    with pytest.raises(QuantizationError, match=r"convolution 4 should stay in bfloat16, but .* \(AVX512_BF16\)"):
         compress(network, features, MIXED)
 
 
@@ -184,8 +184,8 @@ def test_an_operation_that_was_exported_under_another_name_is_told_of(
 @pytest.mark.parametrize(
     ("quantization", "message"),
     [
-        (Quantization(keep_bfloat16=("dense 2",)), "dense 2 was to be kept in bfloat16, but .* made it float32"),
-        (Quantization(smooth=0.5), "SmoothQuant was asked for, but"),
+        (Quantization(keep_bfloat16=("dense 2",)), "dense 2 should stay in bfloat16, but .* made it float32"),
+        (Quantization(smooth=0.5), "SmoothQuant was requested, but"),
     ],
 )
 def test_a_result_that_is_not_what_was_asked_for_is_refused(
@@ -210,7 +210,7 @@ def test_an_operation_that_became_int8_all_the_same_is_refused(
 ) -> None:
     empty = SimpleNamespace(graph_def=tf.compat.v1.GraphDef())
     monkeypatch.setattr("neural_compressor.tensorflow.quantize_model", lambda *_, **__: empty)
-    with pytest.raises(QuantizationError, match=r"dense 2 was to be kept in float32, but .* made it int8"):
+    with pytest.raises(QuantizationError, match=r"dense 2 should stay in float32, but .* made it int8"):
         compress(network, features, Quantization(keep_float32=("dense 2",)))
 
 

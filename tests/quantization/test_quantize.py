@@ -68,7 +68,7 @@ def test_only_the_showers_asked_for_calibrate(
         assert calib_iteration == len(batches) == len(loader)
 
     monkeypatch.setattr(COMPRESS, record)
-    with pytest.raises(QuantizationError, match="gave no model back"):
+    with pytest.raises(QuantizationError, match="returned no model"):
         quantize(tiny_model, geant4, Quantization(calibration_showers=32), tmp_path / "int8")
     condition = np.concatenate(batches)[:, 0]
     np.testing.assert_allclose(np.exp(1.5 * condition) * 100, geant4.energy[:32], rtol=1e-5)
@@ -84,7 +84,7 @@ def test_a_result_without_int8_is_refused(
         output_tensor_names=["out_outputs:0"],
     )
     monkeypatch.setattr(COMPRESS, lambda *_, **__: unchanged)
-    with pytest.raises(QuantizationError, match=r"without a single int8 convolution \(5 float32"):
+    with pytest.raises(QuantizationError, match=r"has no int8 convolution \(5 float32"):
         quantize(tiny_model, geant4, Quantization(), tmp_path / "int8")
     assert not (tmp_path / "int8").exists()
 

@@ -118,7 +118,7 @@ def test_a_record_is_read_as_it_was_written(trial: Trial, tmp_path: Path) -> Non
 def test_a_record_with_a_score_that_is_none_is_told_of(trial: Trial, tmp_path: Path) -> None:
     path = quantization_trials.records(tmp_path).write("a", trial)
     path.write_text(path.read_text().replace(str(trial.scores[0]), "-0.5"))
-    with pytest.raises(ModelError, match=r"is no record of a trial .*expected numbers above 0"):
+    with pytest.raises(ModelError, match=r"is not a record of a trial .*expected numbers above 0"):
         quantization_trials.records(tmp_path).read("a")
 
 
@@ -169,7 +169,7 @@ def test_a_model_that_was_made_again_meanwhile_is_left_alone(
 
     monkeypatch.setattr(steps, "validate_model", validate_model)
     networks = {path.name for path in model.glob("*.pb")}
-    with pytest.raises(ModelError, match="was made again while its quantizations were judged; start the search again"):
+    with pytest.raises(ModelError, match="was replaced while its quantizations were validated; start the search again"):
         quantization_trials.adopt(judged_by(WIDE, config, tmp_path), model, [trial])
     assert {path.name for path in model.glob("*.pb")} == networks
 
@@ -196,7 +196,7 @@ def test_when_none_passes_the_model_is_left_as_it_was(
     strict = judged_by(NARROW, config, tmp_path).model_copy(update={"tuning": Tuning(attempts=1)})
     with pytest.raises(
         GateError,
-        match=r"per_tensor .* convolution 3 in float32 fails physics/auc_high_level; the model is left as it was",
+        match=r"per_tensor .* convolution 3 in float32 fails physics/auc_high_level; the model is unchanged",
     ):
         quantization_trials.adopt(strict, model, [trial, trial])
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before

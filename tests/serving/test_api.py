@@ -109,7 +109,7 @@ def test_limits_belong_to_what_is_allowed(http: httpx.Client) -> None:
         ('{"energy": 50, "n": 0}', "n: Input should be greater than or equal to 1"),
         ('{"energy": 50, "n": -3}', "n: Input should be greater than or equal to 1"),
         ('{"energy": 50, "n": 1.5}', "n: Input should be a valid integer"),
-        ('{"energy": 50, "n": 201}', "201 showers are more than the 200 one request can ask for"),
+        ('{"energy": 50, "n": 201}', "201 showers are more than the 200 allowed in one request"),
         ('{"energy": 50, "n": 1' + "0" * 40 + "}", "more than the 200"),
         ('{"energies": [' + ", ".join(["50"] * 201) + "]}", "201 showers are more than the 200"),
         ('{"energy": 50, "seed": -1}', "seed: Input should be greater than or equal to 0"),
@@ -233,7 +233,7 @@ def test_a_failure_of_the_generator_is_logged_and_not_told(
     assert answer.status_code == 500
     assert error_of(answer) == {
         "type": "internal",
-        "message": "the server failed; tell whoever runs it the request_id",
+        "message": "the server failed; report the request_id to its operator",
         "request_id": "job-42",
     }
     ours = [record for record in caplog.records if record.name == "calogan.serving.api"]

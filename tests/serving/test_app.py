@@ -158,7 +158,7 @@ def test_a_generator_that_makes_no_numbers_does_not_start(
     monkeypatch.setenv("CALOGAN_API_KEY", KEY)
     monkeypatch.setattr(samplers["int8"], "sample", sample)
     monkeypatch.setattr(app, "load_generators", lambda _: samplers)
-    with pytest.raises(ServiceError, match="int8 generator noise makes cells that are not finite"):
+    with pytest.raises(ServiceError, match="int8 generator noise generates cells that are not finite"):
         ShowerService(AppArguments())
 
 

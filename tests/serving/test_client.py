@@ -39,7 +39,7 @@ def test_without_a_seed_each_call_gives_other_showers(url: str) -> None:
         ({"energies": [50.0] * 40_000}, RequestError, "the body is longer than"),
         ({"seed": -1}, RequestError, "seed: "),
         ({"precision": "int4"}, RequestError, "choose from float32, int8"),
-        ({"api_key": "wrong"}, ServiceError, "refused the key: the key is not the one of this endpoint"),
+        ({"api_key": "wrong"}, ServiceError, "refused the key: the key is wrong for this endpoint"),
         ({"api_key": "ключ"}, ServiceError, "refused the key"),
         ({"seed": 666}, ServiceError, "answered 500 Internal Server Error: the server failed"),
         ({"url": "http://127.0.0.1:1"}, ServiceError, "cannot be reached .*check the address"),
@@ -60,7 +60,7 @@ def test_what_goes_wrong_is_said(url: str, changed: dict[str, Any], error: type[
     [
         (HTMLResponse("<html>sign in first</html>"), ServiceError, "text/html.* instead of showers; is it the address"),
         (Response(), ServiceError, "no content type instead of showers"),
-        (Response(b"not HDF5", media_type=HDF5.media_type), ServiceError, "something that is not showers: 8 bytes"),
+        (Response(b"not HDF5", media_type=HDF5.media_type), ServiceError, "something else than showers: 8 bytes"),
         (HTMLResponse("<h1>Bad Gateway</h1>", 502), ServiceError, "answered 502 Bad Gateway: <h1>Bad Gateway</h1>"),
         (RedirectResponse("/login"), ServiceError, "answered 307"),
         (JSONResponse({"detail": "n"}, 422), ServiceError, "answered 422"),
@@ -84,7 +84,7 @@ def test_showers_of_other_energies_are_not_taken(start: Callable[[Any], str], sa
     answer = Response(HDF5.encode(events, {}), media_type=HDF5.media_type)
     stranger = FastAPI()
     stranger.add_api_route("/v1/showers", lambda: answer, methods=["POST"], response_model=None)
-    with pytest.raises(ServiceError, match="3 showers of other energies than the 1 asked for"):
+    with pytest.raises(ServiceError, match="3 showers of other energies than the 1 requested"):
         fetch_showers(start(stranger), energies=[50.0], api_key=KEY)
 
 

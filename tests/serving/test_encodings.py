@@ -104,7 +104,7 @@ def test_damaged_bytes_are_an_error_of_ours(encoding: Encoding, damage: str, eve
         "zeros": bytes(1000),
         "flipped": whole[:middle] + bytes(byte ^ 255 for byte in whole[middle : middle + 64]) + whole[middle + 64 :],
     }[damage]
-    with pytest.raises(EventsError, match="damaged or hold no showers"):
+    with pytest.raises(EventsError, match="damaged or contain no showers"):
         decode(content, encoding.media_type)
 
 
