@@ -1,4 +1,4 @@
-"""The steps of the pipeline with the files they read and write: what the command line and the Ray jobs call."""
+"""The steps of the pipeline with the files they read and write, called by the command line and the Ray jobs."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,22 +23,22 @@ from calogan.validation.gates import CLASSIFIER_GATE, load_gates
 from calogan.validation.report import ValidationReport, physics_score
 from calogan.validation.validate import validate
 
-PART_SHOWERS = 10_000  # of a part are used where it has to be in memory: more decide nothing
+PART_SHOWERS = 10_000  # limit for parts that must fit into memory; more would not change any decision
 _VALIDATION_SEED = 20_000  # no other step draws showers with it
 
 
 def data_paths(config: Config) -> tuple[Path, ...]:
-    """Files of Geant4 showers a configuration is about."""
+    """Files of the Geant4 showers of a configuration."""
     return tuple(find_files(config.data.path)) if config.data.path else (packaged_sample(),)
 
 
 def open_splits(config: Config) -> dict[str, Selection]:
-    """Divide the showers of a configuration into train, validation, calibration and test; they stay on disk."""
+    """Split the showers of a configuration into train, validation, calibration and test, without loading them."""
     return split_source(open_events(data_paths(config), format=config.data.format or None), config.data.fractions)
 
 
 def read_split(config: Config, name: str) -> Events:
-    """Read one part of the showers into memory, the first `PART_SHOWERS` of it: validation, calibration or test."""
+    """Load the first `PART_SHOWERS` showers of one part: validation, calibration or test."""
     return open_splits(config)[name][:PART_SHOWERS]
 
 
@@ -50,14 +50,14 @@ def train_model(
     on_showers: Callable[[Epoch, Events, Events], None] | None = None,
     workers: Workers = ALONE,
 ) -> TrainingResult:
-    """Train a generator and freeze it into `folder`; a run that was stopped goes on from `folder/training`.
+    """Train a generator and freeze it into `folder`; an interrupted run resumes from `folder/training`.
 
     Args:
         config: the whole configuration.
-        folder: where the model is written.
+        folder: folder of the model.
         on_epoch: called after every epoch.
-        on_showers: called after every epoch that was scored, with the validation and the generated showers.
-        workers: the processes that share the training; several leave the freezing to a later call of one.
+        on_showers: called after every scored epoch, with the validation and the generated showers.
+        workers: the processes that share the training; if there are several, a later call by one of them freezes it.
     """
     parts = open_splits(config)
     validation = parts["validation"][:PART_SHOWERS]
@@ -78,10 +78,10 @@ def train_model(
 
 
 def _is_frozen(weights: Path, config: Config, folder: Path) -> bool:
-    """Whether a folder has the model of these weights, frozen by this code.
+    """Whether a folder contains the model of these weights, frozen by this code.
 
-    Frozen again it would have another version, as names in its graphs depend on what the process did before, and what
-    depends on it, such as trials of quantizations, would belong to another model.
+    Freezing it again would change its version, because node names depend on what the process did before. Everything
+    that refers to the version, such as records of trials, would then belong to another model.
     """
     try:
         model = model_folder.read(folder)
@@ -98,27 +98,27 @@ def _is_frozen(weights: Path, config: Config, folder: Path) -> bool:
 
 
 def measure_showers(reference: Events, candidate: Events) -> Scored:
-    """Measure what the gates look at, without floor: the physics score that chooses the best epoch, and the metrics."""
+    """Compute the gates' metrics, without floor, and the physics score that selects the best epoch."""
     report = validate(reference, candidate, floor=False)
     values = {name: result.estimate.value for name, result in report.gates.items() if result.estimate}
     return Scored(physics_score(report), {name: value for name, value in values.items() if np.isfinite(value)})
 
 
 def score_without_classifier(reference: Events, candidate: Events) -> float:
-    """The number quantizations are compared by: like the physics score, of all gates of the package but the classifier's.
+    """The score for comparing quantizations: the physics score of all packaged gates except the classifier's.
 
     In MLflow it is `physics/score_without_classifier`, and never `physics/score`.
 
-    It looks at the mean shower, its centre and widths, its tails, the sampling fraction and the resolution in bins of
-    Ep, the layers, the hits and the spectrum of the cells. A classifier is trained on each sample anew, and what that
-    alone changes is more than what quantization does.
+    It covers the mean shower, its centre and widths, its tails, the sampling fraction and the resolution in bins of Ep,
+    the layers, the hits and the spectrum of the cells. A classifier would be retrained for each sample, which alone
+    changes its AUC more than quantization does.
     """
     gates = {name: gate for name, gate in load_gates().items() if name != CLASSIFIER_GATE}
     return physics_score(validate(reference, candidate, floor=False, gates=gates))
 
 
 def training_pictures(reference: Events, candidate: Events) -> dict[str, Figure]:
-    """Draw showers of a generator in training beside Geant4's: mean profiles, and a typical shower of each."""
+    """Draw a generator in training next to Geant4: mean profiles, and a typical shower of each."""
     shapes = plots.shower_shapes({"generated": validate(reference, candidate, floor=False)}, reference_name="Geant4")
     typical = html.typical_showers({"Geant4": reference, "generated": candidate})
     (title, shower), (generated_title, generated) = typical.items()
@@ -130,14 +130,14 @@ def quantize_model(config: Config, model: Path, target: Path | None = None) -> M
     """Quantize a model to int8 on the calibration split, in place or into another folder.
 
     Raises:
-        ModelError: there is no such model, or it is a packaged one and no other folder is given.
+        ModelError: there is no such model, or it is a packaged one and `target` is missing.
     """
     source = model_folder.find(model) if target else model_folder.find_writable(model)
     return quantize(source, read_split(config, "calibration"), config.quantization, target or source)
 
 
 def validate_model(config: Config, model: Path, precision: str, *, threads: int = 1) -> ValidationReport:
-    """Judge one precision of a model on the test split, with float32 of the same latent beside it."""
+    """Validate one precision of a model on the test split, also against float32 with the same latent numbers."""
     reference = read_split(config, "test")
     energy = np.repeat(reference.energy, config.validation.draws)
     float32 = generator.load(model, precision="float32", threads=threads).sample(energy, seed=_VALIDATION_SEED)
@@ -148,7 +148,7 @@ def validate_model(config: Config, model: Path, precision: str, *, threads: int 
 
 
 def validate_parametric(config: Config) -> ValidationReport:
-    """Judge the parametrised simulation on the test split: what a model has to beat."""
+    """Validate the parametrised simulation on the test split, the baseline for models."""
     reference = read_split(config, "test")
     candidate = parametric.simulate(np.repeat(reference.energy, config.validation.draws), seed=_VALIDATION_SEED)
     return _judge(config, reference, candidate, None)
@@ -174,14 +174,14 @@ def write_comparison(
     *,
     speed: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Path:
-    """Write the page that shows the candidates of a pipeline beside each other, with a shower of each.
+    """Write the report that compares the candidates of a pipeline, with a shower of each.
 
     Args:
         path: HTML file to write.
         config: the whole configuration.
         model: folder of the model.
-        reports: by candidate: precisions of the model, and others that are shown without a picture.
-        speed: by candidate, see `html.render`.
+        reports: reports by candidate: precisions of the model, and others, which get no picture.
+        speed: timing results by candidate, see `html.render`.
     """
     reference = read_split(config, "test")
     middle = np.argsort(reference.energy)[len(reference) // 2]

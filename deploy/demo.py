@@ -1,7 +1,7 @@
-"""The whole of calogan on this machine: start Ray and MLflow, run the pipeline, serve int8 showers, ask for some.
+"""All of calogan on this machine: start Ray and MLflow, run the pipeline, serve int8 showers, request some.
 
-Everything this starts carries a mark in its environment, so that it can be found and stopped: at the end, after
-Ctrl-C, after a failure, or by `--stop` where `--keep` left it running.
+Every process that this script starts has a mark in its environment, by which it is found and stopped: at the end, after
+Ctrl-C, after a failure, or by `--stop` after `--keep`.
 """
 
 import contextlib
@@ -42,9 +42,9 @@ from calogan.tracking.runs import comparison_url
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".demo"
 MARK = "CALOGAN_DEMO"
-GRACE_S, KILL_S = 8.0, 30.0  # that processes have to end after SIGTERM, and after SIGKILL
+GRACE_S, KILL_S = 8.0, 30.0  # time for processes to end after SIGTERM, and after SIGKILL
 PICTURE_GEV = 200.0
-# What Ray's client says of the submission, and TensorFlow's native code of itself; the log has it.
+# Messages of Ray's client and of TensorFlow's native code, which are shown only in the log.
 _NOISE = re.compile(
     r"\d{4}-\d\d-\d\d [\d:,]+\s+(INFO|SUCC|WARNING working_dir)|Running entrypoint for job|.*(absl::InitializeLog| I0000 00:00:|[\t ]INFO |color_warning\(|/data_validation\.py:)"
 )
@@ -79,7 +79,7 @@ def main(keep: bool, only_stop: bool, config: str) -> None:
 
 
 def finish(started: float) -> None:
-    """Stop everything, whatever signal comes meanwhile and whether or not there still is a screen."""
+    """Stop everything, ignoring further signals, even if the terminal has been closed."""
     ignore_stop_signals()
     try:
         _screen.print(f"\nstopping what was started ({(time.monotonic() - started) / 60:.1f} minutes)")
@@ -91,7 +91,7 @@ def demonstrate(config_name: str) -> None:
     """Everything, in order."""
     config = load_config(config_name)
     if not shutil.which("curl"):
-        raise ServiceError("curl is not installed, and the demo ends with it; install it (apt-get install curl)")
+        raise ServiceError("curl is not installed, but the demo needs it; install it (apt-get install curl)")
     FOLDER.mkdir(exist_ok=True)
     storage = FOLDER / "storage"
     shutil.rmtree(storage, ignore_errors=True)
@@ -102,7 +102,7 @@ def demonstrate(config_name: str) -> None:
     summary = json.loads((storage / config.name / "summary.json").read_text(encoding="utf-8"))
     say("deploy", "serve deploy deploy/serve.yaml")
     endpoint = deploy(dashboard, environment)
-    quiet.load_tensorflow()  # before what imports it: the screen is for the demo's progress
+    quiet.load_tensorflow()  # before other imports of it, which would print to the screen
     from calogan import steps  # noqa: PLC0415
 
     reference = steps.read_split(config, "test")
@@ -173,7 +173,7 @@ def start_servers() -> tuple[str, str, dict[str, str]]:
         str(ports["dashboard"]),
         "--dashboard-agent-listen-port",
         str(ports["agent"]),
-        # Not the folder of other clusters, for there Ray looks up which one a job belongs to; short, for its sockets.
+        # Not the default folder, where Ray may find the address of another cluster; short, because of its sockets.
         "--temp-dir",
         str(scratch_folder()),
     ]
@@ -181,14 +181,14 @@ def start_servers() -> tuple[str, str, dict[str, str]]:
     token = {"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"}
     wait_for("MLflow", lambda: httpx.get(f"{mlflow_uri}/health").is_success)
     wait_for("Ray", lambda: httpx.get(f"{dashboard}/api/jobs/", headers=token).is_success)
-    # The agent starts jobs, and is there only after the dashboard.
+    # The agent, which starts jobs, is ready later than the dashboard.
     agent = f"http://127.0.0.1:{ports['agent']}/api/local_raylet_healthz"
     wait_for("Ray", lambda: httpx.get(agent, headers=token).is_success)
     return mlflow_uri, dashboard, environment
 
 
 def scratch_folder() -> Path:
-    """Make a folder for Ray's logs and sockets, linked from the demo's, in place of that of the last demo."""
+    """Create a folder for Ray's logs and sockets, linked from the demo's folder; replaces that of the last demo."""
     link = FOLDER / "ray"
     if link.is_symlink():
         shutil.rmtree(link.resolve(), ignore_errors=True)
@@ -198,7 +198,7 @@ def scratch_folder() -> Path:
 
 
 def deploy(dashboard: str, environment: dict[str, str]) -> str:
-    """Deploy deploy/serve.yaml, on another port where its own is taken; returns the endpoint when it answers."""
+    """Deploy deploy/serve.yaml, on another port if its own is taken; returns the endpoint once it answers."""
     path = ROOT / "deploy" / "serve.yaml"
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     port = free_port(content["http_options"]["port"])
@@ -224,7 +224,7 @@ def deploy(dashboard: str, environment: dict[str, str]) -> str:
 
 
 def curl_line(endpoint: str, key: str, energy: float) -> str:
-    """The command that asks for showers."""
+    """The command that requests showers."""
     body = json.dumps({"energy": round(energy, 3), "n": 100, "seed": 7, "precision": "int8"})
     words = [
         "curl",
@@ -241,7 +241,7 @@ def curl_line(endpoint: str, key: str, energy: float) -> str:
 
 
 def ask(curl: str, environment: dict[str, str]) -> None:
-    """Ask twice with the printed command: equal seeds must give equal bytes."""
+    """Run the printed command twice: equal seeds must give equal bytes."""
     answers = []
     for _ in range(2):
         started = time.monotonic()
@@ -266,10 +266,10 @@ def start(name: str, command: list[str], environment: dict[str, str]) -> None:
 
 
 def run(command: list[str], environment: dict[str, str], *, quiet: bool = False) -> None:
-    """Run a command to its end; its output is shown, or only when it fails.
+    """Run a command to its end; its output is always shown, or only if the command fails.
 
     Raises:
-        ServiceError: it failed, or is not installed.
+        ServiceError: the command failed or is not installed.
     """
     try:
         process = subprocess.run(command, env=environment, cwd=ROOT, check=False, text=True, capture_output=quiet)
@@ -281,10 +281,10 @@ def run(command: list[str], environment: dict[str, str], *, quiet: bool = False)
 
 
 def follow(command: list[str], environment: dict[str, str]) -> None:
-    """Run a job and show what it prints; what Ray's client logs about the submission goes to a file.
+    """Run a job and show its output; the messages of Ray's client go to the log only.
 
     Raises:
-        ServiceError: it failed.
+        ServiceError: the job failed.
     """
     log_path = FOLDER / "job.log"
     with (
@@ -299,7 +299,7 @@ def follow(command: list[str], environment: dict[str, str]) -> None:
                 _screen.print(_RAY_TASK.sub("", line.rstrip()), markup=False)
     if job.returncode:
         raise ServiceError(
-            f"the job failed with exit code {job.returncode}; everything it said is in {log_path.relative_to(ROOT)}"
+            f"the job failed with exit code {job.returncode}; its whole output is in {log_path.relative_to(ROOT)}"
         )
 
 
@@ -307,7 +307,7 @@ def wait_for(name: str, answers: Callable[[], bool], *, seconds: float = 90) -> 
     """Wait until a server answers.
 
     Raises:
-        ServiceError: it does not in time.
+        ServiceError: it does not answer in time.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -321,7 +321,7 @@ def wait_for(name: str, answers: Callable[[], bool], *, seconds: float = 90) -> 
 
 
 def free_port(preferred: int) -> int:
-    """Return the port if nobody listens on it, else any free one."""
+    """Return the port if it is free, else any free one."""
     for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -334,9 +334,9 @@ def free_port(preferred: int) -> int:
 
 
 def marked() -> set[psutil.Process]:
-    """The processes a demo in this folder has started, and what they have started.
+    """The processes that a demo in this folder has started, with their children.
 
-    Those of Ray that set a title lose their environment with it, and with that the mark.
+    The children are needed because Ray processes that set a title lose their environment, and so the mark.
     """
     processes: set[psutil.Process] = set()
     for process in psutil.process_iter():
@@ -347,10 +347,10 @@ def marked() -> set[psutil.Process]:
 
 
 def stop() -> int:
-    """Stop them, and those they start meanwhile, until none is left; returns how many there were.
+    """Stop these processes, and those they start meanwhile, until none is left; returns their number.
 
     Raises:
-        ServiceError: some do not end.
+        ServiceError: some of them do not end.
     """
     processes: set[psutil.Process] = set()
     alive, started = marked(), time.monotonic()
@@ -366,7 +366,7 @@ def stop() -> int:
                     process.terminate()
         processes |= alive
         _, survivors = psutil.wait_procs(alive, timeout=0.5)
-        alive = {*survivors, *marked()}  # a process whose parent has ended is no longer found by it
+        alive = {*survivors, *marked()}  # children of a process that has ended are no longer found through it
     return len(processes)
 
 

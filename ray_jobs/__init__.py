@@ -2,5 +2,5 @@
 
 from calogan.quiet import load_tensorflow
 
-# Here, because this is the first import of a driver and of each of its workers: the screen is for their progress.
+# Here, because this is the first import of every driver and worker, whose screens should show only their progress.
 load_tensorflow()

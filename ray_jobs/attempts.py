@@ -1,6 +1,6 @@
-"""What drivers that search share: attempts on one core each, wherever the cluster has cores, run by Ray Tune.
+"""Common code of the search drivers: attempts on one core each, anywhere on the cluster, run by Ray Tune.
 
-Each attempt leaves a record. The records are what a search goes on from, not Ray Tune's snapshots, which may be older than
+Each attempt writes a record. A search resumes from the records, not from Ray Tune's snapshots, which may be older than
 the last attempt.
 """
 
@@ -13,7 +13,7 @@ from ray import tune
 
 from calogan.errors import CaloganError
 
-WORKER_DEATHS = 3  # of one attempt; an attempt that ends with an error of its own is not made again
+WORKER_DEATHS = 3  # of one attempt; an attempt that ends with its own error is not repeated
 
 
 def run_all(
@@ -29,26 +29,26 @@ def run_all(
     """Make attempts until there is nothing left to try.
 
     Args:
-        attempt: (what Ray Tune chose, **arguments) -> numbers for Ray Tune.
-        folder: of the records, seen by all nodes.
-        parallel: attempts at a time; as many as there are cores if None.
-        error: what is raised.
-        arguments: passed to every attempt.
-        space: what Ray Tune chooses from, if no algorithm does.
+        attempt: (choices of Ray Tune, **arguments) -> numbers for Ray Tune.
+        folder: folder of the records, shared by all nodes.
+        parallel: largest number of attempts at a time; the number of cores if None.
+        error: class of the error to raise.
+        arguments: arguments of every attempt.
+        space: search space of Ray Tune, if there is no search algorithm.
         settings: further fields of `tune.TuneConfig`.
 
     Returns:
-        the numbers of all attempts.
+        The numbers of all attempts.
 
     Raises:
-        CaloganError: of the kind asked for: an attempt ended without a record.
+        CaloganError: an attempt ended without a record; the class is `error`.
     """
-    # A job that is stopped stops, and what Tune would print is said in a line for each attempt.
+    # Signals stop the job at once, and each attempt prints its own line instead of Tune's tables.
     os.environ |= {"TUNE_DISABLE_SIGNAL_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(attempt, **arguments), {"cpu": 1}),
         param_space=space,
-        # A worker of its own for each: Tune would use one again that died between two attempts.
+        # A new worker for each attempt, because Tune would reuse one that died between two attempts.
         tune_config=tune.TuneConfig(max_concurrent_trials=parallel, reuse_actors=False, **settings),
         run_config=tune.RunConfig(
             storage_path=str(folder / "ray"),
@@ -59,7 +59,7 @@ def run_all(
     results = tuner.fit()
     if results.errors:
         raise error(
-            f"{len(results.errors)} of {len(results)} attempts ended without a result; submit the job again to go on, the "
-            f"others are kept. The first error: {str(results.errors[0]).strip().splitlines()[-1]}"
+            f"{len(results.errors)} of {len(results)} attempts ended without a result; submit the job again to repeat "
+            f"only these. The first error: {str(results.errors[0]).strip().splitlines()[-1]}"
         )
     return [dict(result.metrics) for result in results]

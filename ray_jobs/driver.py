@@ -1,4 +1,4 @@
-"""What every driver does first: join the cluster, with the libraries of its workers kept quiet."""
+"""Common code of the drivers: join the cluster with quiet libraries, wait for tasks, print progress."""
 
 import contextlib
 import os
@@ -31,32 +31,32 @@ def join() -> None:
     """
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     commit = {provenance.COMMIT_VARIABLE: provenance.git_commit()}
-    # Ray Train's own helpers look for the cluster anew; of several on a machine they would find another.
+    # Ray Train's helpers look up the cluster again; with several on a machine they could find the wrong one.
     variables = {name: os.environ[name] for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS") if name in os.environ}
     try:
         ray.init(runtime_env={"env_vars": _QUIET | commit | variables}, log_to_driver=True, logging_level="WARNING")
     except ConnectionError as error:
         raise ServiceError(f"no Ray cluster at {os.environ.get('RAY_ADDRESS', 'auto')} ({error})") from error
-    catch_stop_signals()  # Ray has put handlers of its own in their place, which abort this process
+    catch_stop_signals()  # Ray has replaced them with its own handlers, which abort this process
 
 
 @contextlib.contextmanager
 def cancelled_with_driver(tasks: Sequence[Any]) -> Iterator[None]:
-    """Cancel these tasks if the driver is stopped meanwhile, and let their workers clean up.
+    """Cancel these tasks if the driver is stopped, and let their workers clean up.
 
-    Ray would kill them as soon as the driver is gone, in the middle of what they write.
+    Otherwise Ray would kill the workers as soon as the driver ends, even while they write a file.
     """
     try:
         yield
     except KeyboardInterrupt:
-        for task in reversed(tasks):  # those that wait before those that run, whose workers would begin them
+        for task in reversed(tasks):  # waiting tasks first, so that workers do not start them
             ray.cancel(task)
         ray.wait(list(tasks), num_returns=len(tasks), timeout=_CLEANING_S, fetch_local=False)
         raise
 
 
 def get(task: Any) -> Any:
-    """Wait for the result of a task that writes something."""
+    """Wait for the result of a task that writes files."""
     with cancelled_with_driver([task]):
         return ray.get(task)
 
@@ -67,24 +67,24 @@ def node_cores() -> list[int]:
 
 
 def cores_each(nodes: list[int], tasks: int) -> int:
-    """The most cores with which tasks fit onto nodes of so many cores, a task on one node; 1 if they do not fit."""
+    """Largest number of cores per task with which all tasks fit onto these nodes at once; 1 if they do not fit."""
     fitting = (n for n in range(1, max(nodes, default=0) + 1) if sum(node // n for node in nodes) >= tasks)
     return max(fitting, default=1)
 
 
 def workers_for(nodes: list[int]) -> int:
-    """The fewest workers of equal size, at most one for each node, that together use most of the cores."""
+    """Number of equal workers, at most one per node, that use the most cores; the smallest such number."""
     counts = [node for node in nodes if node]
     return max(range(1, len(counts) + 1), key=lambda workers: workers * cores_each(counts, workers), default=1)
 
 
 def threads(number: int) -> dict[str, str]:
-    """Environment of a process in which TensorFlow is to use so many cores."""
+    """Environment variables that make TensorFlow use this number of cores."""
     return {"TF_NUM_INTRAOP_THREADS": str(number), "TF_NUM_INTEROP_THREADS": str(number)}
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """Values of a configuration by `section.name`, as MLflow takes parameters."""
+    """Values of a configuration by `section.name`, for MLflow's parameters."""
     sections = {name: value for name, value in config.model_dump().items() if isinstance(value, dict)}
     return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
 

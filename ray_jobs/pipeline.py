@@ -1,4 +1,4 @@
-"""The whole way in one job: train, quantize, validate, benchmark, register; a job that was stopped resumes.
+"""The whole pipeline in one job: train, quantize, validate, benchmark, register; an interrupted job resumes.
 
 ray job submit --working-dir . -- python -m ray_jobs.pipeline --config tiny --storage /shared/calogan
 """
@@ -36,25 +36,25 @@ def quantize(config: Config, folder: Path) -> None:
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def validate(config: Config, folder: Path, precision: str) -> ValidationReport:
-    """Judge one precision on the test split."""
+    """Validate one precision on the test split."""
     return steps.validate_model(config, folder, precision)
 
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def validate_parametric(config: Config) -> ValidationReport:
-    """Judge the parametrised simulation beside them."""
+    """Validate the parametrised simulation for comparison."""
     return steps.validate_parametric(config)
 
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def measure(config: Config, folder: Path) -> BenchmarkReport:
-    """Time the precisions, while nothing else of this job runs."""
+    """Time the precisions while no other task of this job runs."""
     return benchmark(folder, COMPARED, config.benchmark)
 
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def profile(folder: Path) -> dict[str, dict[str, float]]:
-    """Find where the time of the networks goes."""
+    """Profile the networks by operation."""
     return network_profiles(folder)
 
 
@@ -104,7 +104,7 @@ def main(config_name: str, storage: Path, workers: int) -> None:
 
 
 def _speed(timed: BenchmarkReport) -> dict[str, dict[str, float]]:
-    """Rows of speed for the page."""
+    """Timing results for the report."""
     return {
         name: {
             "core-ms per shower": timing.ms_per_shower,

@@ -1,4 +1,4 @@
-"""Search for a generator that is good and fast: train many in parallel; a job that was stopped goes on.
+"""Search for a good and fast generator: train many in parallel; an interrupted job resumes.
 
 ray job submit --working-dir . -- python -m ray_jobs.search --config tiny --out /shared/calogan/search
 """
@@ -26,7 +26,7 @@ from ray_jobs.driver import flat, join, say
 
 
 class Proposals(Searcher):  # type: ignore[misc]  # Ray has no types
-    """Hands Ray Tune what `generator_proposals.propose` says, after what an earlier job has begun and not ended."""
+    """Gives Ray Tune the unfinished candidates of an earlier job, then the proposals of `generator_proposals`."""
 
     def __init__(self, config: Config, folder: Path) -> None:
         super().__init__(metric="auc", mode="min")
@@ -35,7 +35,7 @@ class Proposals(Searcher):  # type: ignore[misc]  # Ray has no types
         self._running: dict[str, Choices] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """What to try next."""
+        """Return the choices of the next candidate."""
         history = generator_trials.records(self._folder).read_all()
         proposed = (
             self._unfinished.pop()
@@ -48,18 +48,18 @@ class Proposals(Searcher):  # type: ignore[misc]  # Ray has no types
         return {"choices": proposed}
 
     def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None:  # noqa: ARG002
-        """Note that a candidate has its record."""
+        """Remove a finished candidate from those in progress."""
         self._running.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
-        """Do nothing: the records are what a search goes on from."""
+        """Do nothing, because a search resumes from its records."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Do nothing, for the same reason."""
 
 
 def trial(space: dict[str, Choices], *, config: Config, folder: Path, run_id: str) -> dict[str, float]:
-    """Try one candidate, unless its record is there: a worker may die between writing it and telling so."""
+    """Try one candidate unless it has a record: a worker may die between writing the record and reporting it."""
     choices, records = space["choices"], generator_trials.records(folder)
     result = records.read(generator_trials.label(choices))
     if result is None:
@@ -79,7 +79,7 @@ def _metrics(result: Attempt) -> dict[str, float]:
 
 
 def fit(config: Config, folder: Path, parallel: int | None, run_id: str) -> None:
-    """Train candidates wherever the cluster has cores; each leaves a record.
+    """Train candidates on all cores of the cluster; each gets a record.
 
     Raises:
         TrainingError: a candidate ended without a record.
@@ -101,7 +101,7 @@ def fit(config: Config, folder: Path, parallel: int | None, run_id: str) -> None
 
 @ray.remote(num_cpus=1, max_retries=3)  # type: ignore[untyped-decorator]
 def judge(config: Config, candidate: Candidate, folder: Path) -> ValidationReport:
-    """Judge a candidate where the worker is."""
+    """Validate a candidate on a worker."""
     return generator_trials.judge(config, candidate, folder)
 
 
@@ -110,10 +110,10 @@ def judge(config: Config, candidate: Candidate, folder: Path) -> ValidationRepor
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Folder of the search, shared by all nodes."
 )
-@click.option("--trials", type=click.IntRange(1), help="Candidates in all; as in [search] if not given.")
-@click.option("--parallel", type=click.IntRange(1), help="Candidates at a time; one for each core if not given.")
+@click.option("--trials", type=click.IntRange(1), help="Number of candidates; default from [search].")
+@click.option("--parallel", type=click.IntRange(1), help="Candidates at a time; by default one for each core.")
 def main(config_name: str, out: Path, trials: int | None, parallel: int | None) -> None:
-    """Train candidates and show which of them no other beats in physics and in speed."""
+    """Train candidates and show the Pareto front of physics and speed."""
     config = load_config(config_name)
     if trials:
         config = config.model_copy(update={"search": config.search.model_copy(update={"trials": trials})})
@@ -124,7 +124,7 @@ def main(config_name: str, out: Path, trials: int | None, parallel: int | None) 
         fit(config, folder, parallel, run_id)
         candidates = [result for result in generator_trials.records(folder).read_all() if isinstance(result, Candidate)]
         if not candidates:
-            raise TrainingError(f"not one of {config.search.trials} candidates could be trained; see {folder}")
+            raise TrainingError(f"none of {config.search.trials} candidates could be trained; see {folder}")
         best = generator_proposals.front(candidates)
         reports = ray.get([judge.remote(config, candidate, folder) for candidate in best])
         picture = folder / "pareto.png"

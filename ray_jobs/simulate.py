@@ -1,4 +1,4 @@
-"""Simulate showers on all cores of a cluster, as shards in a shared folder; a job that was stopped goes on.
+"""Simulate showers on all cores of a cluster, as shards in a shared folder; an interrupted job resumes.
 
 ray job submit --working-dir . -- python -m ray_jobs.simulate --engine geant4 --n 100000 --out /shared/geant4
 """
@@ -19,7 +19,7 @@ from ray_jobs.driver import cancelled_with_driver, join, say
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def make_shard(folder: Path, plan: Production, shard: Shard, engine: Engine) -> Shard:
-    """Make one shard on one core; a worker that dies leaves nothing, and its shard is made again."""
+    """Make one shard on one core; if the worker dies, it leaves no file, and the shard is made again."""
     engines.make_shard(folder, plan, shard, engine)
     return shard
 
@@ -47,7 +47,7 @@ def main(
     shard_size: int | None,
     out: Path,
 ) -> None:
-    """Simulate showers on a Ray cluster; submit again what was stopped, finished shards are kept."""
+    """Simulate showers on a Ray cluster; submit an interrupted job again, finished shards are kept."""
     simulation = engines.load_engine(engine, tuning=tuning, detector=detector, field_tesla=field, cut_mm=cut)
     plan = engines.plan(
         simulation, parse_energy(energy), showers=n, seed=seed, shard_showers=shard_size, format=file_format

@@ -32,7 +32,7 @@ from calogan.training.loop import Epoch, TrainingResult
 from calogan.training.workers import meet
 from ray_jobs.driver import cores_each, flat, get, join, node_cores, say, say_epoch, threads, workers_for
 
-FAILURES = 3  # deaths of a worker that a job survives
+FAILURES = 3  # deaths of workers that a job survives
 
 workers_option = click.option(
     "--workers",
@@ -46,18 +46,18 @@ workers_option = click.option(
 def train(
     config: Config, folder: Path, *, workers: int = 1, cpus_per_worker: int = 0, run_id: str = ""
 ) -> TrainingResult:
-    """Train on the cluster and freeze the model; a training that was stopped goes on after its last whole epoch.
+    """Train on the cluster and freeze the model; an interrupted training resumes after its last complete epoch.
 
     Args:
         config: the whole configuration.
-        folder: where the model is written, seen by all nodes.
-        workers: how many share every batch; 0 for as many as `driver.workers_for` says.
-        cpus_per_worker: cores of each; 0 for as many as the nodes have for all of them at once.
-        run_id: run of MLflow that epochs are logged to; empty for none.
+        folder: folder of the model, shared by all nodes.
+        workers: number of workers that share every batch; 0 for the number from `driver.workers_for`.
+        cpus_per_worker: cores of each worker; 0 for as many as fit on the nodes at once.
+        run_id: MLflow run of the epochs; empty for none.
 
     Raises:
-        CaloganError: one that a worker raised.
-        TrainingError: workers died more often than `FAILURES` times.
+        CaloganError: a worker raised it.
+        TrainingError: workers died more than `FAILURES` times.
     """
     workers = workers or workers_for(node_cores())
     cpus = cpus_per_worker or cores_each(node_cores(), workers)
@@ -79,7 +79,7 @@ def train(
 
 @ray.remote(max_retries=FAILURES)  # type: ignore[untyped-decorator]
 def _finish(config: Config, folder: Path, run_id: str) -> TrainingResult:
-    """Train, or find that it is done, and freeze; a worker that died goes on from its last checkpoint."""
+    """Train unless the training is finished, and freeze; a restarted worker resumes from the last checkpoint."""
     return steps.train_model(config, folder, **_reports(run_id))
 
 
@@ -95,7 +95,7 @@ def _train_together(config: Config, folder: Path, *, workers: int, cpus: int, ru
             storage_path=str(folder / "training"),
             failure_config=FailureConfig(max_failures=FAILURES),
             callbacks=[_Verdicts()],
-            # Without the second, every line is printed twice.
+            # Without the second variable, every line would be printed twice.
             worker_runtime_env={"env_vars": threads(cpus) | {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}},
             logging_config=LoggingConfig("CRITICAL"),
         ),
@@ -107,15 +107,15 @@ def _train_together(config: Config, folder: Path, *, workers: int, cpus: int, ru
 
 
 def cause_of(error: TrainingFailedError) -> CaloganError:
-    """The error of this package that ended a training, or one that tells of the last death of a worker."""
+    """The error of this package that ended a training, or one that describes the last death of a worker."""
     inner = [error.controller_failure] if isinstance(error, ControllerError) else error.worker_failures.values()
     for cause in inner:
         if isinstance(cause, CaloganError):
             return cause
     last = "; ".join(f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}" for cause in inner)
     return TrainingError(
-        f"workers died more than {FAILURES} times, at last of {last}; submit the job again to go on after the last whole "
-        "epoch"
+        f"workers died more than {FAILURES} times, most recently of {last}; submit the job again to resume after the "
+        "last complete epoch"
     )
 
 
@@ -144,7 +144,7 @@ def _draw(run_id: str, epoch: Epoch, reference: Events, generated: Events) -> No
 
 
 def _open_run(name: str, config: Config, folder: Path) -> contextlib.AbstractContextManager[str]:
-    """The run of MLflow of the training in this folder, its old one if it goes on; none if no server is named."""
+    """Open the MLflow run of the training in this folder, the old one if it resumes; none without a server."""
     if "MLFLOW_TRACKING_URI" not in os.environ:
         return contextlib.nullcontext("")
     parameters = flat(config) | {"model": str(folder)}
@@ -154,10 +154,12 @@ def _open_run(name: str, config: Config, folder: Path) -> contextlib.AbstractCon
 @click.command()
 @click.option("--config", "config_name", default="tiny", show_default=True, help="Packaged configuration or TOML file.")
 @workers_option
-@click.option("--cpus-per-worker", type=click.IntRange(1), help="Cores of each; what the nodes have, if not given.")
+@click.option(
+    "--cpus-per-worker", type=click.IntRange(1), help="Cores of each worker; by default as many as the nodes have."
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the model, shared by all nodes.")
 def main(config_name: str, workers: int, cpus_per_worker: int | None, out: Path) -> None:
-    """Train a generator on a Ray cluster; a job that was stopped goes on when it is submitted again."""
+    """Train a generator on a Ray cluster; submit an interrupted job again to resume it."""
     config, folder = load_config(config_name), out.resolve()
     join()
     with _open_run(f"train {config_name}", config, folder) as run_id:

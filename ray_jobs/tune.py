@@ -1,4 +1,4 @@
-"""Search for the fastest quantization that keeps the physics, with trials in parallel; a job that was stopped goes on.
+"""Search for the fastest quantization that keeps the physics, with parallel trials; an interrupted job resumes.
 
 ray job submit --working-dir . -- python -m ray_jobs.tune --config tiny --model /shared/calogan/calogan-lean
 """
@@ -33,7 +33,7 @@ from ray_jobs.driver import join, say
 def trial(
     space: dict[str, int], *, proposed: Sequence[Quantization], config: Config, model: Path, folder: Path, run_id: str
 ) -> dict[str, float]:
-    """Try one configuration, unless its record is there: a worker may die between writing it and telling so."""
+    """Try one configuration unless it has a record: a worker may die between writing the record and reporting it."""
     quantization, records = proposed[space["number"]], quantization_trials.records(folder)
     say("trial", quantization_proposals.describe(quantization))
     attempt = records.read(quantization_trials.label(quantization))
@@ -55,7 +55,7 @@ def trial(
 
 
 def fit(proposed: Sequence[Quantization], parallel: int | None, **common: Any) -> None:
-    """Run trials wherever the cluster has cores; each leaves a record.
+    """Run trials on all cores of the cluster; each gets a record.
 
     Raises:
         QuantizationError: a trial ended without a record.
@@ -72,26 +72,26 @@ def fit(proposed: Sequence[Quantization], parallel: int | None, **common: Any) -
 
 @ray.remote(num_cpus=1, max_retries=3)  # type: ignore[untyped-decorator]
 def adopt(config: Config, model: Path, ranked: Sequence[Trial]) -> tuple[Trial, ValidationReport]:
-    """Judge the best trials where the worker is."""
+    """Validate the best trials on a worker."""
     say("judge", f"up to {config.tuning.attempts} of {len(ranked)} trials on the test split")
     return quantization_trials.adopt(config, model, ranked)
 
 
 def search(config: Config, model: Path, *, parallel: int | None, run_id: str) -> Path:
-    """Search for the fastest quantization that keeps the physics, log its trials, and put it into the model.
+    """Search for the fastest quantization that keeps the physics, log its trials, and adopt it into the model.
 
     Args:
         config: the whole configuration.
-        model: folder of a trained model, seen by all nodes.
-        parallel: trials at a time; as many as there are cores if None.
-        run_id: the active run of MLflow, whose children the trials are.
+        model: folder of a trained model, shared by all nodes.
+        parallel: largest number of trials at a time; the number of cores if None.
+        run_id: the active MLflow run, the parent of the trials.
 
     Returns:
-        the configuration file that repeats the quantization which entered the model.
+        The configuration file that repeats the adopted quantization.
 
     Raises:
-        QuantizationError: nothing could be quantized, or a trial ended without a record.
-        GateError: nothing keeps the physics; the model is as it was.
+        QuantizationError: no quantization succeeded, or a trial ended without a record.
+        GateError: no quantization keeps the physics; the model is unchanged.
     """
     operations = quantize.operation_names(model)
     showers = len(steps.read_split(config, "calibration"))
@@ -117,9 +117,9 @@ def search(config: Config, model: Path, *, parallel: int | None, run_id: str) ->
 @click.command()
 @click.option("--config", "config_name", default="tiny", show_default=True, help="Packaged configuration or TOML file.")
 @click.option(
-    "--model", type=click.Path(path_type=Path), required=True, help="Folder of a trained model, shared by all."
+    "--model", type=click.Path(path_type=Path), required=True, help="Folder of a trained model, shared by all nodes."
 )
-@click.option("--parallel", type=click.IntRange(1), help="Trials at a time; as many as there are cores if not given.")
+@click.option("--parallel", type=click.IntRange(1), help="Trials at a time; by default one for each core.")
 def main(config_name: str, model: Path, parallel: int | None) -> None:
     """Tune the quantization of a model; its int8 network is replaced by the fastest that passes the gates."""
     config = load_config(config_name)

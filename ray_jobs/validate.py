@@ -1,4 +1,4 @@
-"""Compare samples of any size as a job: parts of both are observed wherever the cluster has cores.
+"""Compare samples of any size as a job: parts of both are observed on all cores of the cluster.
 
 ray job submit --working-dir . -- python -m ray_jobs.validate --reference g4/ --candidate 'showers-*.h5' --json v.json
 """
@@ -27,7 +27,7 @@ BLOCKS = 8  # of 1,024 showers in a task: seconds of work, and 50 MB of results
 
 @ray.remote(num_cpus=1, max_retries=3)  # type: ignore[untyped-decorator]
 def observe(part: Part, source: Paths, float32: Paths) -> PartSummary:
-    """Measure a part where the worker is."""
+    """Observe a part on a worker."""
     return observe_part(open_events(source), part, open_events(float32) if float32 else None)
 
 
@@ -44,19 +44,19 @@ def validate(
     blocks: int = BLOCKS,
     task: Any = observe,
 ) -> ValidationReport:
-    """Compare samples on the cluster; the report is the one of `validate.validate`, bit for bit.
+    """Compare samples on the cluster; the report equals that of `validate.validate`, bit for bit.
 
     Args:
         reference: files, folders or patterns of Geant4 showers, which every worker can read.
-        candidate: of any generator.
-        float32: of the float32 model with the latent of the candidate; none for no pixel-wise metrics.
+        candidate: files of showers of any generator.
+        float32: files of the float32 model with the latent numbers of the candidate; empty to skip pixel-wise metrics.
         gates: limits by name of the metric.
         floor: also compare the reference with itself.
         thorough: see `validate.validate`.
-        cell_trainings: the same.
+        cell_trainings: see `validate.validate`.
         seed: see `validate.validate`.
         blocks: blocks of showers in a task.
-        task: the remote function that does a part.
+        task: the remote function that observes a part.
 
     Raises:
         EventsError: files cannot be read, or the samples cannot be compared.
@@ -66,7 +66,7 @@ def validate(
     beside = open_events(float32) if float32 else None
     inputs = [path for source in (*sources, *([beside] if beside else [])) for path in source.paths]
     plan = prepare(sources[0], sources[1], float32=beside, floor=floor, seed=seed)
-    # All parts of both samples are started before the first is waited for.
+    # All parts of both samples are started before waiting for the first.
     started = [
         deque((part, task.remote(part, paths, float32 if of else ())) for part in divide(plan, of, blocks=blocks))
         for of, paths in enumerate(named)
@@ -78,7 +78,7 @@ def validate(
 
 
 def _finished(tasks: deque[tuple[Part, Any]], plan: Plan) -> Iterator[PartSummary]:
-    """Results in the order of the showers; each is forgotten when the next is asked for."""
+    """Results in the order of the showers; each is released before the next is fetched."""
     while tasks:
         part, reference = tasks.popleft()
         summary: PartSummary = ray.get(reference)
@@ -92,7 +92,7 @@ def _finished(tasks: deque[tuple[Part, Any]], plan: Plan) -> Iterator[PartSummar
     "--blocks", type=click.IntRange(1), default=BLOCKS, show_default=True, help="1,024 showers each, per task."
 )
 def main(blocks: int, **options: Any) -> None:
-    """Validate on a Ray cluster; exit code 3 when a gate failed. Every worker must see the files."""
+    """Validate on a Ray cluster; exit code 3 if a gate fails. Every worker must have access to the files."""
     comparison = comparisons.parse(**options)
     join()
 

@@ -1,1 +1,1 @@
-"""How fast and how large models are: precisions, operations, other runtimes, one core at a time."""
+"""Speed and size of models: precisions, operations and other runtimes, on one core."""

@@ -1,7 +1,7 @@
 """Random numbers of showers: a function of the seed and the index of a shower only.
 
-They come from a counter-based generator, AES in counter mode (Salmon et al. 2011, section 3.1): the key is the seed, and
-the index fixes the start of the counter.
+They come from a counter-based generator, AES in counter mode (Salmon et al. 2011, section 3.1): the key is the seed,
+and the index fixes the start of the counter.
 """
 
 import functools

@@ -77,8 +77,8 @@ def compress(network: keras.Model, features: NDArray[np.float32], config: Quanti
         _check(compressed.graph_def, config, nodes)
         if narrow and has_wide_weights(compressed.graph_def):
             raise QuantizationError(
-                "Intel Neural Compressor returned 8-bit weights, whose sums saturate on a processor without AVX512_VNNI "
-                "or AVX_VNNI; quantize on a processor that has one of them"
+                "Intel Neural Compressor returned 8-bit weights, whose sums saturate on a processor without "
+                "AVX512_VNNI or AVX_VNNI; quantize on a processor that has one of them"
             )
         definition = hand_on_integers(compressed.graph_def)
         return _with_names(definition, compressed.input_tensor_names[0], compressed.output_tensor_names[0])
@@ -176,7 +176,7 @@ def _check(definition: tf.compat.v1.GraphDef, config: Quantization, nodes: Mappi
 def hand_on_integers(definition: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
     """Reshape 8-bit numbers directly, where the compressor converts them to float32 and back.
 
-    After the conversion it no longer knows that a ReLU came before, and uses only 7 bits. Unused nodes stay in the graph.
+    After the conversion it no longer knows that a ReLU came before, and uses only 7 bits. Unused nodes remain.
     """
     result = tf.compat.v1.GraphDef.FromString(definition.SerializeToString())
     nodes = {node.name: node for node in result.node}
@@ -222,7 +222,7 @@ class _CalibrationLoader:
 
 
 def _with_names(definition: tf.compat.v1.GraphDef, features: str, outputs: str) -> tf.compat.v1.GraphDef:
-    """Rename input and output of a compressed graph to this package's standard names, and all other nodes to short ones.
+    """Give input and output of a compressed graph this package's standard names, and all other nodes short ones.
 
     The original names take a tenth of the file.
     """

@@ -1,1 +1,1 @@
-"""Which quantization or generator to try next, trying it, and the records."""
+"""Searches for a quantization or a generator: proposals, trials and their records."""

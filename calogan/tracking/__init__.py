@@ -1,1 +1,1 @@
-"""MLflow: runs, the registry of models, and the model as MLflow serves it."""
+"""MLflow: runs, the registry of models, and models in MLflow's interface."""

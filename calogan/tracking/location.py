@@ -1,4 +1,4 @@
-"""Where a model is, whatever it is named by: the package, a folder or the registry."""
+"""Locate a model by its packaged name, folder or registry URI."""
 
 import os
 from pathlib import Path
@@ -7,11 +7,11 @@ from calogan.generation import model_folder
 
 
 def locate(model: str | os.PathLike[str], precision: str) -> Path:
-    """Return the folder of a model, fetched from the registry if its name says so.
+    """Return the folder of a model; a registry URI is downloaded first.
 
     Args:
         model: packaged name, folder, or `models:/NAME`, see `registry.fetch`.
-        precision: the one that is meant where the registry has several.
+        precision: the precision to fetch if the registry has several.
 
     Raises:
         ModelError: there is no such model.
@@ -20,6 +20,6 @@ def locate(model: str | os.PathLike[str], precision: str) -> Path:
     text = os.fspath(model)
     if not text.startswith(model_folder.REGISTRY):
         return model_folder.find(text)
-    from calogan.tracking.registry import fetch  # noqa: PLC0415 - MLflow takes seconds, which most models do without
+    from calogan.tracking.registry import fetch  # noqa: PLC0415 - takes seconds, and most models do not need it
 
     return fetch(text, precision=precision)

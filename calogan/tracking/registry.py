@@ -1,4 +1,4 @@
-"""MLflow: log the results of a pipeline, register its models, promote those that passed their gates, fetch them."""
+"""MLflow: log the results of a pipeline; register, promote and fetch models."""
 
 import logging
 import tempfile
@@ -20,7 +20,7 @@ from calogan.generation import model_folder
 from calogan.tracking.runs import EXPERIMENT, reachable
 from calogan.validation.report import ValidationReport, physics_score, require_proof, write_report
 
-_MODEL = "model"  # name of the artifact that holds the folder of a model
+_MODEL = "model"  # name of the artifact with the folder of a model
 _log = logging.getLogger(__name__)
 
 
@@ -30,7 +30,7 @@ class Registered:
 
     Attributes:
         uri: `models:/NAME/VERSION`.
-        run_id: the run that holds its metrics and figures.
+        run_id: run with its metrics and figures.
         champion: whether it passed its gates and is now the champion of its precision.
     """
 
@@ -48,7 +48,7 @@ def log_precision(
     performance: Mapping[str, float],
     figures: Sequence[Path],
 ) -> Registered:
-    """Log one precision of a model as a child run, register it, and promote it if its report passed.
+    """Log one precision of a model as a child run, register it, and promote it if it passed all gates.
 
     The names of metrics and figures are the same for every precision, so that MLflow compares them; the
     precision is a parameter and a tag.
@@ -56,13 +56,13 @@ def log_precision(
     Args:
         parent: id of the parent run.
         folder: the model.
-        precision: which of its precisions.
+        precision: the precision to log.
         report: its validation against Geant4.
         performance: metrics of the benchmark.
         figures: pictures, logged under their file names.
 
     Raises:
-        GateError: no gate of the report was measured, so that it has no score.
+        GateError: no gate of the report was measured, so there is no score.
         ServiceError: MLflow does not answer.
     """
     description = model_folder.read(folder)
@@ -90,12 +90,12 @@ def log_precision(
 
 
 def promote(name: str, version: str, precision: str, report: ValidationReport) -> None:
-    """Make a version the champion of its precision, the one that is served.
+    """Make a version the champion of its precision, which is served by default.
 
-    A champion is proved, not merely not refuted: gates that are undecided or were not measured count like failed ones.
+    A champion must have passed every gate: undecided and unmeasured gates count as failed.
 
     Raises:
-        GateError: it did not pass every gate of its report; the champion stays what it was.
+        GateError: the version did not pass every gate of its report; the champion does not change.
     """
     try:
         require_proof(report)
@@ -106,14 +106,14 @@ def promote(name: str, version: str, precision: str, report: ValidationReport) -
 
 
 def fetch(uri: str, *, precision: str) -> Path:
-    """Download a model of the registry; nothing of it is executed.
+    """Download a model from the registry without executing any of it.
 
     Args:
         uri: `models:/NAME` for the champion of the precision, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
-        precision: which precision to fetch.
+        precision: the precision to fetch.
 
     Returns:
-        the folder of the model.
+        The folder of the model.
 
     Raises:
         ModelError: there is no such model, alias or version.
@@ -175,7 +175,7 @@ def _log_model(name: str, folder: Path) -> Any:
         params=ParamSchema([ParamSpec("seed", "long", 0)]),
     )
     with warnings.catch_warnings():
-        # It asks for type hints or an example to guess the signature from, which is given; its own do not please it.
+        # MLflow warns that it cannot infer a signature from type hints or an example, but the signature is given here.
         warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
         return mlflow.pyfunc.log_model(
             name=name,

@@ -22,7 +22,7 @@ from calogan.errors import ServiceError
 EXPERIMENT = "calogan"
 
 
-_KEY = "calogan.key"  # tag of a run that can be gone on with
+_KEY = "calogan.key"  # tag of a run that can be resumed
 
 
 _LONGEST_TAG = 5000
@@ -36,9 +36,9 @@ def pipeline_run(
 
     Args:
         name: name of the run.
-        parameters: logged with it.
-        header: provenance, as tags.
-        key: what the run is about; the latest run with the same key is gone on with, if there is one.
+        parameters: parameters of the run.
+        header: provenance, logged as tags.
+        key: identity of the run; the latest run with the same key is resumed, if there is one.
 
     Raises:
         ServiceError: MLflow does not answer.
@@ -54,10 +54,10 @@ def pipeline_run(
 
 
 def training_key(folder: Path) -> str:
-    """Return the key of the run that a training is logged to, kept with its checkpoints: it resumes with them.
+    """Return the key of a training's run, stored with its checkpoints, so that both resume together.
 
     Args:
-        folder: of the training, made if it is missing.
+        folder: folder of the training; created if missing.
     """
     path = folder / "mlflow_key"
     if not path.exists():
@@ -74,7 +74,7 @@ def log_epoch(
     *,
     metrics: Mapping[str, float] | None = None,
 ) -> None:
-    """Add one epoch of training to the parent run: `train/<loss>`, and of a scored one `validation/<metric>`."""
+    """Log one epoch of training to the parent run: `train/<loss>`, and for a scored epoch `validation/<metric>`."""
     values = {f"train/{name}": value for name, value in losses.items()}
     values |= {f"validation/{name.removeprefix('physics/')}": value for name, value in (metrics or {}).items()}
     if score is not None:
@@ -86,7 +86,7 @@ def log_epoch(
 
 
 def log_pictures(run_id: str, pictures: Mapping[str, Figure], step: int) -> None:
-    """Add pictures of one epoch to a run; MLflow shows those of one name along the steps.
+    """Log pictures of one epoch to a run; MLflow shows pictures of the same name as a series of steps.
 
     Raises:
         ServiceError: MLflow does not answer.
@@ -101,7 +101,7 @@ def log_pictures(run_id: str, pictures: Mapping[str, Figure], step: int) -> None
 
 
 def set_tag(run_id: str, name: str, value: str) -> None:
-    """Say something about a run that is no number.
+    """Set a tag of a run.
 
     Raises:
         ServiceError: MLflow does not answer.
@@ -113,14 +113,14 @@ def set_tag(run_id: str, name: str, value: str) -> None:
 def log_trial(
     run_id: str, name: str, parameters: Mapping[str, Any], metrics: Mapping[str, float], *, failure: str = ""
 ) -> None:
-    """Add a trial as a child of the run; called on a worker, which has no active run.
+    """Log a trial as a child of the run; called on a worker, which has no active run.
 
     Args:
-        run_id: the parent.
-        name: what was tried, in a line.
-        parameters: the same field by field.
-        metrics: what was measured, under the names that `log_precision` uses where they are the same.
-        failure: why it could not be made; its run is then marked as failed.
+        run_id: the parent run.
+        name: the trial in one line.
+        parameters: the trial field by field.
+        metrics: its results; those that `log_precision` logs too have the same names.
+        failure: reason of the failure; the run is then marked as failed.
     """
     with reachable():
         mlflow.set_experiment(EXPERIMENT)
@@ -135,7 +135,7 @@ def log_trial(
 
 
 def log_file(run_id: str, path: Path) -> None:
-    """Add a file, such as the page of a comparison, to a run.
+    """Log a file, such as a report, to a run.
 
     Raises:
         ServiceError: MLflow does not answer.
@@ -145,10 +145,10 @@ def log_file(run_id: str, path: Path) -> None:
 
 
 def comparison_url(run_ids: list[str], *, tracking_uri: str) -> str:
-    """Address of the page of MLflow that lays runs side by side.
+    """URL of MLflow's comparison of runs.
 
     Raises:
-        ServiceError: MLflow does not answer, or does not have the runs.
+        ServiceError: MLflow does not answer, or a run does not exist.
     """
     with reachable():
         experiment = mlflow.MlflowClient(tracking_uri).get_run(run_ids[0]).info.experiment_id
@@ -167,14 +167,14 @@ def _run_of(key: str) -> str | None:
 
 @contextlib.contextmanager
 def reachable() -> Iterator[None]:
-    """Turn what MLflow raises into a `ServiceError`; inside, a server that is down is noticed within seconds."""
-    # A server that is not there shall be noticed within seconds, not after MLflow's default of minutes.
+    """Translate MLflow's exceptions into `ServiceError`."""
+    # Give up on an unreachable server within seconds instead of MLflow's default of minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     try:
         yield
     except MlflowException as error:
         raise ServiceError(
-            f"MLflow at {mlflow.get_tracking_uri()} does not do what was asked ({error.message}); "
+            f"MLflow at {mlflow.get_tracking_uri()} failed ({error.message}); "
             "is it running, and is MLFLOW_TRACKING_URI its address?"
         ) from error

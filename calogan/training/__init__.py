@@ -1,1 +1,1 @@
-"""Training: likelihood, energy score and adversary; which epoch is kept; several workers."""
+"""Training: likelihood, energy score and adversary; choice of the best epoch; several workers."""

@@ -27,17 +27,17 @@ from calogan.training.workers import Gradients
 WEIGHT_REAL, WEIGHT_ENERGY, WEIGHT_ECAL = 6.0, 0.2, 0.1
 LABEL_REAL, LABEL_FAKE, FLIPPED = 0.9, 0.0, 0.05
 FAKE_EP_EARLY, FAKE_EP = (1.0, 4.0), (0.02, 5.0)  # Ep / 100 GeV, flat; the first holds for two epochs
-EARLY_EPOCHS = 2  # also those in which the output of `rehm2021` has no ReLU
+EARLY_EPOCHS = 2  # in these epochs the output of `rehm2021` has no ReLU
 # ECAL in GeV of a fake, e (a4 e^4 + ... + a0) with e = Ep / 100 GeV: `GetEcalFit`, mod=1.
 PUBLISHED_ECAL = (0.0018, -0.023, 0.11, -0.28, 2.21)
-# An epoch went through 20 files. Rates were set, and the optimizers made anew, for every file.
+# An epoch consisted of 20 files. For every file the rates were set and the optimizers created anew.
 FILES_PER_EPOCH = 20
 DECAY_START, DECAY_RATE = 81, 0.012  # the last file, counted from 0, at the full rate; decay per file from then on
 _EPSILON = 2e-7
 
 
 def mape(truth: Tensor, estimate: Tensor) -> Tensor:
-    """Mean absolute percentage error as the published code has it, of two tensors of the same shape."""
+    """Mean absolute percentage error as in the published code, of two tensors of the same shape."""
     return 100.0 * ops.mean(ops.abs((truth - estimate) / (truth + _EPSILON)))
 
 
@@ -51,7 +51,7 @@ def published_loss(label: Tensor, energy: Tensor, ecal: Tensor, answer: tuple[Te
     """Loss of discriminator and generator.
 
     Args:
-        label: what the discriminator should say, shape (n,).
+        label: target of the discriminator, shape (n,).
         energy: primary energies, shape (n,), GeV.
         ecal: expected sum over cells, shape (n,), GeV.
         answer: outputs of the discriminator, each of shape (n, 1).
@@ -64,20 +64,20 @@ def published_loss(label: Tensor, energy: Tensor, ecal: Tensor, answer: tuple[Te
 def fit_ecal(survey: Survey) -> NDArray[np.float64]:
     """Fit ECAL = e (a4 e^4 + ... + a0), e = Ep / 100 GeV, the form of the published polynomial.
 
-    `PUBLISHED_ECAL` belongs to the published showers; another detector description has other numbers.
+    `PUBLISHED_ECAL` describes the published showers; other detectors have other coefficients.
 
     Returns:
-        (a4, ..., a0), as `numpy.polyval` takes them.
+        (a4, ..., a0), in the order of `numpy.polyval`.
     """
     e = survey.energy.astype(np.float64) / 100
     return np.polyfit(e, survey.ecal / e, len(PUBLISHED_ECAL) - 1)
 
 
 def published_rate(initial: float, file: int) -> float:
-    """Learning rate for a file of the published training, counted from 0 through all epochs: `l_dec` as it is called.
+    """Learning rate for a file of the published training, counted from 0 over all epochs; `l_dec` in the authors' code.
 
     Args:
-        initial: rate to start with.
+        initial: initial rate.
         file: number of the file, 0 to 599 in the published training.
     """
     return initial * math.exp(-DECAY_RATE * max(0, file - DECAY_START))
@@ -86,7 +86,7 @@ def published_rate(initial: float, file: int) -> float:
 class AdversarialStage:
     """One pass over the real showers per epoch: discriminator on real, discriminator on fake, then generator.
 
-    `warmup` takes the first two of them only; both stages train the same discriminator.
+    The stage `warmup` takes only the first two steps; both stages train the same discriminator.
     """
 
     def __init__(self, plan: StagePlan, run: TrainingRun[GeneratorNetwork]) -> None:
@@ -144,7 +144,7 @@ class AdversarialStage:
         return (batch[self._workers.rows(len(batch))] for batch in whole)
 
     def _set_rates(self, epoch: int, step: int) -> None:
-        """Begin a file of the published training, if this step does: new rates, and optimizers without memory."""
+        """At the first step of a file of the published training, set new rates and reset the optimizers."""
         file, before = ((epoch * self._steps + number) * FILES_PER_EPOCH // self._steps for number in (step, step - 1))
         if self._config.schedule == "constant" or file == before:
             return
@@ -162,7 +162,7 @@ class AdversarialStage:
     def _draw_fakes(
         self, n: int, early: bool, rng: np.random.Generator
     ) -> tuple[tuple[tf.Tensor, ...], NDArray[np.float32], NDArray[np.float32]]:
-        """Draw the generator's input, the energies in it, shape (n,), GeV, and the ECAL expected of them, (n,), GeV."""
+        """Draw inputs of the generator, their energies, shape (n,), GeV, and the expected ECAL, shape (n,), GeV."""
         e = rng.uniform(*(FAKE_EP_EARLY if early else FAKE_EP), n)
         energy = (100 * e).astype(np.float32)
         cells = (n, *CLIC.shape) if self._model.cell_noise else (n, 1)

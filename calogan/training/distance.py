@@ -1,8 +1,8 @@
-"""Pre-training of the published networks: generated and real showers are brought together without an adversary.
+"""Pre-training of the published networks without an adversary.
 
 The loss is the energy score (Gneiting and Raftery, "Strictly proper scoring rules, prediction, and estimation" (2007),
-eq. 22) of two showers generated at the energy of each real one. Its mean is least where both have the same distribution at
-every energy, so it teaches fluctuations as well as means, and nothing can collapse or oscillate.
+eq. 22) of two showers generated at the energy of each real one. Its mean is smallest if both have the same distribution
+at every energy, so it teaches fluctuations as well as means, and training cannot collapse or oscillate.
 """
 
 import keras
@@ -17,16 +17,16 @@ from calogan.networks.stages import StagePlan
 from calogan.training.run import TrainingRun
 from calogan.training.workers import Gradients
 
-_SURVEYED = 1024  # showers that say how much each number fluctuates
+_SURVEYED = 1024  # showers used to measure the fluctuation of each number
 _CLIP_NORM = 1.0
 _TINY = 1e-12  # keeps the gradient of a distance finite at 0
 _SOFT_GEV = 1e-4  # cells are compared by the logarithm of their energy above, linearly below
 
 
 class DistanceStage:
-    """Fits a generator by the energy score of its showers, each seen in several ways.
+    """Fits a generator by the energy score of its showers in several views.
 
-    It is for families whose network gives showers in GeV.
+    For families whose network outputs showers in GeV.
     """
 
     def __init__(self, plan: StagePlan, run: TrainingRun[GeneratorNetwork]) -> None:
@@ -48,7 +48,7 @@ class DistanceStage:
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:
         """Take one step per batch, half of them mirrored in x, an exact symmetry; returns the mean loss."""
         losses = []
-        if epoch:  # a new network gives numbers of order 1 already
+        if epoch:  # the output of a new network is of order 1 already
             self._scale_output(1 / self._unit)
         for batch in batches(self._showers, self._batch_size, rng):
             mirrored = rng.random() < 0.5
@@ -62,7 +62,8 @@ class DistanceStage:
     def _scale_output(self, factor: float) -> None:
         """Change the unit of the network's output, between GeV and the mean cell.
 
-        Adam moves a weight by its rate, however small the weight is; a last layer that gives GeV is small all over.
+        Adam changes a weight by the learning rate, however small the weight is, and the weights of a last layer that
+        outputs GeV are all small.
         """
         kernel = next(variable for variable in reversed(self._variables) if variable.path.endswith("kernel"))
         kernel.assign(kernel * factor)
@@ -71,7 +72,7 @@ class DistanceStage:
         self, showers: tf.Tensor, energy: tf.Tensor, first: tf.Tensor, second: tf.Tensor
     ) -> tuple[tf.Tensor, Gradients]:
         with tf.GradientTape() as tape:
-            # Together, so that batch normalisation sees them as one batch.
+            # In one call, so that batch normalisation sees them as one batch.
             features, _ = self._model.prepare(tf.tile(energy, [2]), tf.concat([first, second], 0))
             generated = tf.split(self._model.network(features, training=True) * self._unit, 2)
             features = [views(each, energy) for each in (showers, *generated)]
@@ -84,30 +85,30 @@ class DistanceStage:
 
 
 def energy_score(real: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Mean energy score of pairs of predictions: lower is better, on average least for the distribution of `real`.
+    """Mean energy score of pairs of predictions: lower is better, and the distribution of `real` minimises its mean.
 
     Args:
-        real: what was observed, shape (n, k).
-        first: a prediction of each, shape (n, k).
-        second: another one, drawn independently.
+        real: observations, shape (n, k).
+        first: a prediction for each, shape (n, k).
+        second: an independent second prediction, shape (n, k).
 
     Returns:
-        mean over the n, in units of a distance over sqrt(k).
+        Mean over the n observations, in units of a distance over sqrt(k).
     """
     return ops.mean(0.5 * (_distance(first, real) + _distance(second, real) - _distance(first, second)))
 
 
 def views(showers: Tensor, energy: Tensor) -> list[Tensor]:
-    """What of showers is compared: the sum of their cells, profiles, planes and cells, as shares of Ep; logarithms of cells.
+    """The views of showers to compare: sum of the cells, profiles, planes and cells over Ep; logarithms of cells.
 
-    Each view has a score of its own, for among 15,625 cells the few numbers that physics looks at first would not be seen.
+    Each view has its own score, because among 15,625 cells the few most important physics quantities would not count.
 
     Args:
         showers: energy in each cell, shape (n, 25, 25, 25), GeV.
         energy: primary energies, shape (n,), GeV.
 
     Returns:
-        tensors of shape (n, k), k from 1 to 15,625.
+        Tensors of shape (n, k), with k from 1 to 15,625.
     """
     share = showers / energy[:, None, None, None]
     planes = [ops.sum(share, axis=axis) for axis in (1, 2, 3)]
@@ -121,7 +122,7 @@ def _distance(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _spread(view: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Standard deviation of each number of a view, shape (k,); of those that hardly fluctuate, a tenth of the typical one."""
+    """Standard deviation of each number of a view, shape (k,), but at least a tenth of the typical one."""
     spread: NDArray[np.float32] = view.std(axis=0)
     typical = np.sqrt(np.mean(np.square(spread)))
     return np.asarray(np.maximum(spread, 0.1 * typical), np.float32)

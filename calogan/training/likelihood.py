@@ -1,4 +1,4 @@
-"""Likelihood pre-training of `lean`: all of its parts have a density, so none needs an adversary to start."""
+"""Likelihood pre-training of `lean`: all of its parts have a density, so none needs an adversary at first."""
 
 import functools
 from collections.abc import Callable
@@ -27,10 +27,10 @@ _CHUNK = 512  # showers encoded at a time
 
 
 def pretraining_stage(plan: StagePlan, run: TrainingRun[lean.Lean]) -> "FlowStage":
-    """The stage that fits the flow to parametrised showers, of which there are any number.
+    """The stage that fits the flow to parametrised showers, which are available in any number.
 
-    The parametrisation is wrong in means and spreads, which are therefore taken off each sample by itself; how the layers
-    of a shower go together it knows well enough that some thousand showers of Geant4 can put right what is left.
+    The parametrisation has wrong means and spreads, so each sample is normalised by its own. It describes the
+    correlations between layers well enough that a few thousand Geant4 showers can correct the rest.
     """
     config = run.config
 
@@ -62,10 +62,10 @@ class FlowStage:
     """Fits the flow of the layers' energies to a sample by maximum likelihood.
 
     Args:
-        plan: which stage it is.
+        plan: description of the stage.
         run: the training it is part of.
-        sample: () -> normalised sticks, shape (n, 25), and their conditions, shape (n, 1); asked for when it begins.
-        n: showers of the sample.
+        sample: () -> normalised sticks, shape (n, 25), and conditions, shape (n, 1); called when the stage begins.
+        n: number of showers of the sample.
     """
 
     def __init__(self, plan: StagePlan, run: TrainingRun[lean.Lean], sample: Callable[[], Sample], n: int) -> None:
@@ -101,9 +101,9 @@ class FlowStage:
 
 
 class Encoder:
-    """The encoder of the autoencoder: says which latent numbers a shower may have come from.
+    """The encoder of the autoencoder: distribution of the latent numbers of a given shower.
 
-    The stages of a training have one together.
+    The stages of a training share one encoder.
 
     Attributes:
         network: moments, condition and scaled sticks, shape (n, 176) -> means and spreads, shape (n, 32).
@@ -125,8 +125,8 @@ class ShapeStage:
     """Fits the network of the cells' shares as the decoder of a variational autoencoder.
 
     Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 3, with the compound Poisson law of
-    the cells as likelihood. The encoder, which is dropped afterwards, sees moments of every layer. The
-    weight of the divergence rises from 0, else the latent numbers are given up before they are of use.
+    the cells as likelihood. The encoder, which is discarded afterwards, sees moments of every layer. The
+    weight of the divergence rises from 0; otherwise the latent numbers would collapse before they become useful.
     """
 
     def __init__(self, plan: StagePlan, run: TrainingRun[lean.Lean]) -> None:
@@ -190,10 +190,10 @@ class ShapeStage:
 
 
 class PriorStage:
-    """Fits the flow of the latent numbers to what the encoder finds in the training showers.
+    """Fits the flow of the latent numbers to the encoder's output for the training showers.
 
-    The decoder has met those only, and they are not quite standard normal numbers: Dai and Wipf, "Diagnosing and
-    enhancing VAE models" (2019), section 3. A shower and its mirror image are both seen.
+    The decoder was trained only on these, and they are not quite standard normal: Dai and Wipf, "Diagnosing and
+    enhancing VAE models" (2019), section 3. Each shower is used together with its mirror image.
     """
 
     def __init__(self, plan: StagePlan, run: TrainingRun[lean.Lean]) -> None:
@@ -215,7 +215,7 @@ class PriorStage:
 
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:  # noqa: ARG002 - one interface
         """Take one step per batch, with latent numbers drawn anew; returns the mean loss."""
-        # The encoder moves until this stage begins, so it is asked then.
+        # The encoder changes until this stage begins, so it is evaluated then.
         self._found = self._found or self._encoded()
         mean, spread, condition = self._found
         order = rng.permutation(len(mean))

@@ -1,4 +1,4 @@
-"""The training run: stages one after the other, a checkpoint after every epoch, the best epoch kept."""
+"""The training run: stages in order, a checkpoint after every epoch, and the weights of the best epoch."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ Score: TypeAlias = Callable[[Events, Events], Scored]
 OnEpoch: TypeAlias = Callable[[Epoch], None]
 OnShowers: TypeAlias = Callable[[Epoch, Events, Events], None]
 
-# How each stage that a family can name is done.
+# The implementation of each stage.
 STAGES: Mapping[str, Callable[[StagePlan, TrainingRun[Any]], Stage]] = {
     "pretraining": pretraining_stage,
     "flow": flow_stage,
@@ -54,7 +54,7 @@ class TrainingResult:
         weights: file of the generator's weights at the best epoch.
         best: the epoch with the highest score.
         history: all epochs.
-        stop_reason: why training ended before its last epoch; empty if it did not.
+        stop_reason: reason why training ended before its last epoch; empty if it did not.
     """
 
     weights: Path
@@ -75,24 +75,24 @@ def train(
     on_showers: OnShowers | None = None,
     workers: Workers = ALONE,
 ) -> TrainingResult:
-    """Train a generator; a run that was stopped goes on after its last finished epoch.
+    """Train a generator; an interrupted run resumes after its last finished epoch.
 
-    `selection` says when the score is taken, which epoch is kept and when training ends.
+    `selection` decides which epochs are scored, which one is the best and when training ends.
 
     Args:
-        showers: the training split; what does not fit into a buffer is streamed, see `events.batches`.
-        validation: the validation split; it only chooses the epoch.
+        showers: the training split; a sample larger than the buffer is streamed, see `events.batches`.
+        validation: the validation split, used only to choose the best epoch.
         config: networks and numbers of epochs.
-        folder: where checkpoints and the result are written.
-        score: (reference, candidate) -> what chooses the epoch.
-        inputs: files the showers come from; a training does not resume with others.
+        folder: folder of the checkpoints and the result.
+        score: (reference, candidate) -> score and metrics of an epoch.
+        inputs: the files of the showers; a training does not resume with different ones.
         on_epoch: called after every epoch.
-        on_showers: called after every epoch that was scored, with the validation and the generated showers.
-        workers: the processes that share the training; the chief alone scores, writes and calls back.
+        on_showers: called after every scored epoch, with the validation and the generated showers.
+        workers: the processes that share the training; only the chief scores, writes and calls back.
 
     Raises:
         ConfigError: there is no such generator family.
-        TrainingError: something is not finite, the generator has collapsed, or the folder holds a run of another kind.
+        TrainingError: a number is not finite, the generator has collapsed, or the folder contains a different training.
     """
     model, plans = _model(config)
     basis = progress.basis(config, inputs)
@@ -126,7 +126,7 @@ def train(
 
 
 def _parts(run: TrainingRun[Any], stages: Sequence[Stage]) -> dict[str, keras.Model | keras.Optimizer]:
-    """What a checkpoint holds, by name."""
+    """Contents of a checkpoint, by name."""
     own = {name: part for stage in stages for name, part in stage.state.items()}
     return {"generator": run.model} | own | run.networks
 
@@ -134,15 +134,15 @@ def _parts(run: TrainingRun[Any], stages: Sequence[Stage]) -> dict[str, keras.Mo
 def _checkpoints(
     folder: Path, parts: Mapping[str, keras.Model | keras.Optimizer], *, epochs: int
 ) -> tf.train.CheckpointManager:
-    """Open the checkpoints of a folder, and restore the one of so many finished epochs."""
+    """Open the checkpoints of a folder, and restore the one after the given number of epochs."""
     folder.mkdir(parents=True, exist_ok=True)
-    # TensorFlow does not find what Keras draws the random numbers of dropout from.
+    # TensorFlow does not track the seed generators of Keras's dropout layers.
     random = random_states(variable for part in parts.values() for variable in part.variables)
     manager = tf.train.CheckpointManager(
         tf.train.Checkpoint(**parts, random=random), str(folder / "checkpoints"), max_to_keep=2
     )
     if epochs:
-        # Not the latest: a run may have been stopped between its checkpoint and its entry in the history.
+        # Not the latest one: the run may have stopped between writing the checkpoint and the history.
         checkpoint = f"{manager.directory}/ckpt-{epochs}"
         try:
             manager.checkpoint.restore(checkpoint).expect_partial()
@@ -163,7 +163,7 @@ def _result(folder: Path, config: Config, history: list[Epoch], *, planned: int)
 
 
 def _model(config: Config) -> tuple[GeneratorNetwork, list[StagePlan]]:
-    """The untrained generator, and those stages of its family that have epochs."""
+    """The untrained generator, and the stages of its family that have epochs."""
     keras.utils.set_random_seed(config.training.seed)
     model = build_generator(config.network)
     plans = [plan for plan in model.stages if plan.epochs(config.training)]
@@ -182,7 +182,7 @@ def _stop_reason(history: list[Epoch], config: Config) -> str:
 
 
 def _judge(model: GeneratorNetwork, validation: Events, score: Score, place: str) -> tuple[Events, Scored]:
-    """Generate showers at the energies of the validation split and judge them."""
+    """Generate showers at the energies of the validation split and score them."""
     generated = _draw(model, validation)
     health = selection.check_showers(validation, generated, place)
     result = score(validation, generated)
@@ -216,6 +216,6 @@ def _draw(model: GeneratorNetwork, validation: Events) -> Events:
 
 
 def _save_weights(model: GeneratorNetwork, folder: Path) -> None:
-    """Replace the best weights at once: a run that dies meanwhile keeps the old ones."""
+    """Replace the best weights atomically: if the run dies meanwhile, the old ones remain."""
     with atomic_write(folder / WEIGHTS) as temporary:
         model.save_weights(temporary)

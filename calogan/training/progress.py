@@ -1,7 +1,7 @@
 """The history of a training on disk, and whether a training may resume from it.
 
-A history belongs to its data, network and training sections of the configuration and to the contents of the files of
-showers; what other sections say does not matter to it.
+A history belongs to the sections data, network and training of the configuration and to the contents of the shower
+files; other sections do not matter.
 """
 
 import json
@@ -21,16 +21,16 @@ _SECTIONS = ("data", "network", "training")
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch did.
+    """Result of one epoch.
 
     Attributes:
         stage: name of its stage, such as `shape` or `adversarial`; see `networks.stages`.
         number: epoch of the run, counted from 0.
-        of: epochs of the whole run.
+        of: number of epochs of the whole run.
         losses: mean of each loss.
-        score: physics score on the validation split, higher is better; None where it was not taken.
+        score: physics score on the validation split, higher is better; None if the epoch was not scored.
         seconds: wall time.
-        metrics: what was measured on the validation split together with the score.
+        metrics: metrics on the validation split, measured with the score.
     """
 
     stage: str
@@ -44,10 +44,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Basis:
-    """What a history belongs to.
+    """The configuration and files that a history belongs to.
 
     Attributes:
-        sections: those of the configuration, by name.
+        sections: sections of the configuration, by name.
         inputs: name and SHA-256 of each file of showers, in their order; None if they are not recorded, as before 0.2.
     """
 
@@ -56,7 +56,7 @@ class Basis:
 
 
 def basis(config: Config, inputs: Sequence[Path]) -> Basis:
-    """What a training with this configuration and these files of showers belongs to; reads the files."""
+    """The basis of a training with this configuration and these shower files; reads the files."""
     return Basis(_sections(config), tuple((path.name, provenance.sha256(path)) for path in inputs))
 
 
@@ -70,11 +70,11 @@ def write(folder: Path, of: Basis, history: Sequence[Epoch]) -> None:
 def read(folder: Path, expected: Basis) -> list[Epoch]:
     """Read the history in a folder; empty if there is none.
 
-    A history of an older version resumes if its missing fields have defaults. One without hashes, of 0.1, is taken to be
-    of the files that are there; the next epoch records their hashes.
+    Histories of older versions resume if their missing fields have defaults. Those of 0.1 contain no hashes: they are
+    assumed to belong to the current files, whose hashes the next epoch records.
 
     Raises:
-        TrainingError: it cannot be read, or belongs to another configuration or to other showers.
+        TrainingError: the history cannot be read, or belongs to another configuration or to other showers.
     """
     path = folder / _FILE
     if not path.exists():
@@ -98,7 +98,7 @@ def read(folder: Path, expected: Basis) -> list[Epoch]:
 
 
 def differences(before: Basis, now: Basis) -> list[str]:
-    """Say what a training has changed since its history began; nothing if it may resume."""
+    """Describe what has changed since the history began; empty if the training may resume."""
     changes = [
         f"{section}.{name} was {before.sections[section][name]!r} and is {value!r}"
         for section, values in now.sections.items()

@@ -1,4 +1,4 @@
-"""What the stages of one training share, and what they have in common."""
+"""The data shared by the stages of a training, and the interface of a stage."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,15 +20,15 @@ Model_co = TypeVar("Model_co", bound=GeneratorNetwork, covariant=True)
 
 @dataclass(frozen=True, eq=False)
 class TrainingRun(Generic[Model_co]):
-    """What every stage of a training is made from.
+    """The data that the stages of a training share.
 
     Attributes:
         model: the generator.
         showers: the training split.
-        survey: of the training split.
+        survey: statistics of the training split.
         config: rates, batch size and numbers of epochs.
         workers: the processes that share the batches.
-        networks: by name, those beside the generator that more than one stage uses; see `share`.
+        networks: networks that several stages use in addition to the generator, by name; see `share`.
     """
 
     model: Model_co
@@ -39,9 +39,9 @@ class TrainingRun(Generic[Model_co]):
     networks: dict[str, keras.Model] = field(default_factory=dict)
 
     def share(self, name: str, make: Callable[[], keras.Model]) -> keras.Model:
-        """Return a network that stages have in common; the first one that asks for it makes it.
+        """Return a network that stages share; the first call creates it.
 
-        Checkpoints hold it under its name.
+        Checkpoints contain it under its name.
         """
         if name not in self.networks:
             self.networks[name] = make()
@@ -52,8 +52,8 @@ class Stage(Protocol):
     """A part of the training with its own loss and optimizers.
 
     Attributes:
-        plan: what the family says about it.
-        epochs: how many.
+        plan: its description by the family.
+        epochs: number of its epochs.
     """
 
     plan: StagePlan
@@ -61,7 +61,7 @@ class Stage(Protocol):
 
     @property
     def state(self) -> Mapping[str, keras.Model | keras.Optimizer]:
-        """What a checkpoint has to hold beside the generator and the shared networks, by name."""
+        """Contents of a checkpoint in addition to the generator and the shared networks, by name."""
         ...
 
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> Mapping[str, float]:
@@ -70,7 +70,7 @@ class Stage(Protocol):
 
 
 def start_run(model: Model, showers: EventSource, config: Training, workers: Workers = ALONE) -> TrainingRun[Model]:
-    """Look at the training showers once, and let the model take over what they tell before its first stage."""
+    """Survey the training showers in one pass, and adapt the model to them before its first stage."""
     showers = load_if_small(showers)
     surveyed = survey(showers)
     model.adapt(

@@ -1,15 +1,15 @@
-"""Which epoch is kept, when training ends before its last epoch, and when it cannot go on.
+"""Choice of the best epoch, early stopping, and errors that end a training.
 
 After every adversarial epoch, after every `score_every`-th epoch of the shape stage and after its last, showers are
-generated at the energies of the validation split, four for each Geant4 shower, and judged:
+generated at the energies of the validation split, four for each Geant4 shower, and scored:
 
-1. Losses, weights and generated showers have to be finite, and the showers must not have collapsed (`check_*` below);
-   else training ends with an error. That epoch is not recorded, so the checkpoint and the best weights before it stay.
-2. Their physics score is taken, see `report.physics_score`. The first epoch with the highest score is the best; its
-   weights are the result, whatever comes after it.
-3. Training ends when `patience` scored epochs in a row did not beat the best.
+1. Losses, weights and generated showers must be finite, and the showers must not have collapsed (`check_*` below);
+   otherwise training ends with an error. That epoch is not recorded: the previous checkpoint and best weights remain.
+2. The showers get a physics score, see `report.physics_score`. The first epoch with the highest score is the best, and
+   its weights are the result.
+3. Training ends after `patience` scored epochs in a row without a new best.
 
-All of it depends on the recorded epochs only, so a run that was stopped and goes on decides as one that was not.
+All decisions depend only on the recorded epochs, so an interrupted run decides like an uninterrupted one.
 """
 
 import math
@@ -24,10 +24,10 @@ from calogan.errors import TrainingError
 from calogan.events import Events
 from calogan.validation.observables import AXES, moments, profile
 
-DRAWS = 4  # showers generated per validation shower: the score's noise is then Geant4's
+DRAWS = 4  # showers generated per validation shower: Geant4's showers then dominate the noise of the score
 _FEWEST_SHOWERS = 20  # with fewer, the spread of Geant4's showers is too uncertain to compare with
-# Of the spread of Geant4's showers. Trained generators have 0.9 to 1.1 of it, an untrained `rehm2021` 0.8, one whose
-# latent numbers move by 2 % only, so that all showers of an energy look the same, 0.02.
+# Fraction of the spread of Geant4's showers. Trained generators have 0.9 to 1.1, an untrained `rehm2021` 0.8, and one
+# whose latent numbers vary by only 2 %, so that all showers of an energy look the same, 0.02.
 _COLLAPSED = 0.05
 
 
@@ -37,7 +37,7 @@ class Scored:
 
     Attributes:
         score: physics score, higher is better.
-        metrics: what the score was made from, by name.
+        metrics: the metrics behind the score, by name.
     """
 
     score: float
@@ -45,16 +45,16 @@ class Scored:
 
 
 def is_best(score: float, earlier: Sequence[float | None]) -> bool:
-    """Whether a score is above all earlier ones; None stands for an epoch that was not scored."""
+    """Whether a score is above all earlier ones; None stands for an unscored epoch."""
     return all(score > other for other in earlier if other is not None)
 
 
 def stop_reason(scores: Sequence[float | None], patience: int) -> str:
-    """Say why training ends after epochs with these scores, or nothing if it goes on.
+    """Return the reason why training ends after epochs with these scores; empty if it continues.
 
     Args:
-        scores: of all epochs so far, None where it was not taken.
-        patience: scored epochs in a row that may fail to beat the best; 0 for any number.
+        scores: scores of all epochs so far, None for unscored ones.
+        patience: number of scored epochs in a row without a new best that ends training; 0 for no limit.
     """
     values = [score for score in scores if score is not None]
     if not patience or not values:
@@ -69,14 +69,14 @@ def stop_reason(scores: Sequence[float | None], patience: int) -> str:
 
 
 def check_finite(numbers: Mapping[str, float], place: str) -> None:
-    """Refuse losses or a score that are no numbers.
+    """Check that losses and score are finite.
 
     Args:
-        numbers: by name.
-        place: which epoch, for the message.
+        numbers: losses or score, by name.
+        place: the epoch, for the message.
 
     Raises:
-        TrainingError: one of them is NaN or infinite.
+        TrainingError: a number is NaN or infinite.
     """
     bad = [f"{name} ({value})" for name, value in numbers.items() if not math.isfinite(value)]
     if bad:
@@ -84,7 +84,7 @@ def check_finite(numbers: Mapping[str, float], place: str) -> None:
 
 
 def check_weights(models: Mapping[str, keras.Model], place: str) -> None:
-    """Refuse weights that are no numbers; a loss may still be finite when they first are not.
+    """Check that all weights are finite; the loss may still be finite when they are not.
 
     Raises:
         TrainingError: a variable has an element that is NaN or infinite.
@@ -100,18 +100,18 @@ def check_weights(models: Mapping[str, keras.Model], place: str) -> None:
 
 
 def check_showers(reference: Events, generated: Events, place: str) -> dict[str, float]:
-    """Refuse showers of a generator that is broken: not finite, empty, or collapsed.
+    """Check that generated showers are finite, mostly not empty, and not collapsed.
 
     Args:
         reference: validation showers.
         generated: showers at their energies, the same number for each, one energy after the other.
-        place: which epoch, for the message.
+        place: the epoch, for the message.
 
     Returns:
-        what was measured: `relative_spread`, or nothing if there are too few showers.
+        The metric `relative_spread`, or nothing if there are too few showers.
 
     Raises:
-        TrainingError: cells are not finite, most showers are empty, or those of an energy are practically equal.
+        TrainingError: cells are not finite, most showers are empty, or those of an energy are nearly equal.
     """
     total = generated.showers.sum(axis=(1, 2, 3), dtype=np.float64)
     bad = int(np.count_nonzero(~np.isfinite(total)))
@@ -142,7 +142,7 @@ def relative_spread(reference: Events, generated: Events) -> float:
     """Shower-to-shower spread of generated showers at fixed Ep, over that of the reference.
 
     Spread means the standard deviation of a shower's centre and width along x, y and z; the result is the median of
-    the six ratios. Geant4's showers, of which no two have one energy, are first freed of their dependence on Ep by a
+    the six ratios. As all Geant4 showers have different energies, their dependence on Ep is first removed by fitting a
     parabola in log Ep.
 
     Args:
@@ -150,7 +150,7 @@ def relative_spread(reference: Events, generated: Events) -> float:
         generated: k n showers, k for each of the reference, one energy after the other.
 
     Returns:
-        about 1 for samples of the same kind, 0 if all showers of an energy are equal.
+        About 1 for samples of the same kind, 0 if all showers of an energy are equal.
     """
     terms = np.vander(np.log(reference.energy.astype(np.float64)), 3)
     real = _centres_and_widths(reference.showers)
@@ -161,5 +161,5 @@ def relative_spread(reference: Events, generated: Events) -> float:
 
 
 def _centres_and_widths(showers: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Centre and width of each shower along x, y and z, shape (n, 6), cells; 0 of an empty one."""
+    """Centre and width of each shower along x, y and z, shape (n, 6), cells; 0 for an empty one."""
     return np.nan_to_num(np.column_stack([number for axis in AXES for number in moments(profile(showers, axis))]))

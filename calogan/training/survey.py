@@ -1,4 +1,4 @@
-"""What training needs of its showers before the first step: computed in one pass, small enough to keep."""
+"""Statistics of the training showers that stages need: computed in one pass, and small."""
 
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ class Survey:
 
 
 def survey(source: EventSource) -> Survey:
-    """Read a sample once, a stretch at a time."""
+    """Compute the statistics of a sample in one pass."""
     layer_energies, layer_moments = [], []
     mean_shower = np.zeros(CLIC.shape)
     counts = np.zeros((mean_shower.size, deposits.BINS), np.int32)

@@ -1,8 +1,8 @@
-"""The processes that share a training: each takes its rows of every batch, and their gradients are added up.
+"""The processes that share a training: each processes its rows of every batch, and their gradients are summed.
 
-All of them draw the same random numbers for the whole batch, so that any number of workers takes the steps that one
-worker would take, up to rounding. What is per worker: dropout, and batch normalisation, which sees the rows of its
-worker, and whose moving statistics are those of the first worker from each epoch to the next.
+All workers draw the same random numbers for the whole batch, so any number of them takes the same steps as a single
+one, up to rounding. Exceptions are dropout and batch normalisation: the latter sees only the rows of its worker, and
+every epoch starts with the moving statistics of the first worker.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,12 +19,12 @@ Gradients: TypeAlias = list[tf.Tensor]
 
 @dataclass(frozen=True)
 class Workers:
-    """One of the workers, as it sees itself.
+    """One of the workers.
 
     Attributes:
-        rank: its number, counted from 0; number 0, the chief, is the one that scores, writes and reports.
-        size: how many there are.
-        strategy: adds up what they have; None for a worker that is alone.
+        rank: its number, counted from 0; number 0, the chief, scores, writes and reports.
+        size: number of workers.
+        strategy: strategy that sums over the workers; None for a single worker.
     """
 
     rank: int = 0
@@ -37,7 +37,7 @@ class Workers:
         return self.rank == 0
 
     def rows(self, n: int) -> slice:
-        """Rows of a batch of n that are this worker's; together the workers have all of them, each about n / size.
+        """This worker's rows of a batch of n; each worker has about n / size, and together they have all.
 
         Raises:
             TrainingError: there are fewer rows than workers.
@@ -57,17 +57,17 @@ class Workers:
         clip_norm: float | None = None,
         compiled: bool = False,
     ) -> Callable[..., tf.Tensor]:
-        """Make a training step of its gradients.
+        """Make a training step from a function that computes gradients.
 
         Args:
             differentiate: arrays of this worker's rows -> losses and gradients, both means over the rows.
-            optimizer: moves the variables by the mean gradients over the rows of all workers.
-            variables: in the order of the gradients.
-            clip_norm: what the norm of all these gradients together is clipped to.
-            compiled: whether XLA compiles both halves, before and after the addition; as one if this worker is alone.
+            optimizer: updates the variables with the mean gradients over the rows of all workers.
+            variables: the variables, in the order of the gradients.
+            clip_norm: limit of the global norm of the gradients.
+            compiled: whether XLA compiles the steps before and after the sum; a single worker compiles them as one.
 
         Returns:
-            a function: arrays of this worker's rows, the first of shape (rows, ...) -> losses, means over all rows.
+            A function: arrays of this worker's rows, the first of shape (rows, ...) -> losses, means over all rows.
         """
 
         def update(gradients: Gradients) -> None:
@@ -89,7 +89,7 @@ class Workers:
         return joined
 
     def mirror(self, parts: Iterable[keras.Model | keras.Optimizer]) -> None:
-        """Give every worker the chief's variables; only the random numbers drawn inside networks, for dropout, differ."""
+        """Copy the chief's variables to every worker, except the random states of dropout."""
         variables = [variable for part in parts for variable in part.variables]
         if self.strategy is not None:
             for variable, value in zip(variables, self._of_chief([v.value for v in variables]), strict=True):
@@ -98,14 +98,14 @@ class Workers:
             state.assign_add([self.rank, 0])
 
     def share(self, number: float) -> float:
-        """Tell all workers the chief's number; what the others give does not count."""
+        """Return the chief's number on all workers; the numbers of the others are ignored."""
         return float(self._of_chief([tf.constant(number, tf.float64)])[0])
 
     def agree(self, number: int, what: str) -> None:
-        """Make sure that this worker finds as many of something as the chief.
+        """Check that this worker and the chief have the same number of something.
 
         Raises:
-            TrainingError: it does not.
+            TrainingError: they do not.
         """
         if (expected := self.share(number)) != number:
             raise TrainingError(
@@ -114,7 +114,7 @@ class Workers:
             )
 
     def _of_chief(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
-        """The chief's tensors, sent as one of each type: outside a graph every sum is a message of its own."""
+        """The chief's tensors, sent as one tensor per type, because outside a graph every sum is a separate message."""
         shared = list(values)
         for dtype in dict.fromkeys(value.dtype for value in values):
             places = [place for place, value in enumerate(values) if value.dtype == dtype]
@@ -134,7 +134,7 @@ class Workers:
             return values
 
         def add(values: list[tf.Tensor]) -> Any:
-            # The copies are on the device of this replica, which the strategy has to know.
+            # The strategy must know that the copies are on the device of this replica.
             values = [tf.identity(value) for value in values]
             return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
@@ -145,12 +145,12 @@ ALONE = Workers()
 
 
 def random_states(variables: Iterable[keras.Variable]) -> list[tf.Variable]:
-    """Those of variables that Keras draws random numbers from, shape (2,), a seed and a count."""
+    """The random states among Keras variables: shape (2,), a seed and a counter."""
     return [variable.value for variable in variables if variable.path.endswith("seed_generator_state")]
 
 
 def meet() -> Workers:
-    """Join the workers that the environment variable TF_CONFIG lists; before TensorFlow is used for anything else."""
+    """Connect to the workers listed in the environment variable TF_CONFIG; call this before any use of TensorFlow."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     resolver = strategy.cluster_resolver
     return Workers(resolver.task_id, resolver.cluster_spec().num_tasks(resolver.task_type), strategy)

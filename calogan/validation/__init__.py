@@ -1,1 +1,1 @@
-"""Are showers right? Observables, metrics with their errors, classifiers, gates, the report."""
+"""Validation of showers: observables, metrics with their errors, classifiers, gates, the report."""

@@ -1,4 +1,4 @@
-"""Gates: a metric with its limit, and what it says about a measured value."""
+"""Gates: a metric with its limit, and the verdict on a measured value."""
 
 import math
 import tomllib
@@ -37,7 +37,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class GateResult:
-    """What a gate says about a report.
+    """The verdict of a gate on a report.
 
     A gate must neither fail by statistics alone nor pass because the errors are large. With the distance d of the
     metric from its best value, the distance allowed D and the error s it is `failed` if d - 2 s > D; `undecided` if it
@@ -48,7 +48,7 @@ class GateResult:
         gate: the limit.
         estimate: the metric with its error, or None when not measured.
         verdict: passed, failed, undecided or not measured.
-        explanation: the same in a sentence, with what to do.
+        explanation: the verdict in words, with advice.
     """
 
     gate: Gate
@@ -74,7 +74,7 @@ def load_gates(name_or_path: str | Path = "default") -> dict[str, Gate]:
 
 
 def judge(gate: Gate, estimate: Estimate | None) -> GateResult:
-    """Hold a metric against its gate; `GateResult` has the rule."""
+    """Judge a metric by its gate; see `GateResult` for the rule."""
     if estimate is None:
         return GateResult(gate, None, "not measured", "the samples do not allow this metric")
     allowed = gate.limit - gate.best

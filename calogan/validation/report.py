@@ -24,9 +24,9 @@ class ValidationReport:
         showers: numbers of showers: `reference` and `candidate` as given, `..._used` those with a counterpart in
             energy, `..._empty` those without any energy (they stay in the comparison).
         metrics: every metric, named as in MLflow; the names are the same for every precision.
-        floor: the same metrics of the reference against itself, two disjoint halves, so at half its number of showers;
-            what no candidate can be expected to go below. Empty when not asked for.
-        gates: what each gate says.
+        floor: the same metrics between two disjoint halves of the reference, so with half the number of showers; no
+            candidate can be expected to be better. Empty if not requested.
+        gates: result of each gate.
         curves: `x`, `y`, `z`: mean profile over Ep against the cell; `cell_energy`: cells per shower against the
             energy of the cell in GeV; `sampling_fraction`, `resolution`: against Ep in GeV.
         provenance: see `provenance.header`.
@@ -51,7 +51,7 @@ class ValidationReport:
 
     @property
     def not_measured(self) -> dict[str, GateResult]:
-        """Gates on metrics that the samples do not allow, or that were not asked for."""
+        """Gates on metrics that the samples do not allow, or that were not requested."""
         return self._of("not measured")
 
     def _of(self, verdict: Verdict) -> dict[str, GateResult]:
@@ -59,10 +59,10 @@ class ValidationReport:
 
 
 def require_no_failure(reports: Mapping[str, ValidationReport]) -> None:
-    """Refuse candidates that have failed a gate; one that is undecided or was not measured has not failed.
+    """Raise an error if a candidate has failed a gate; undecided and unmeasured gates have not failed.
 
     Args:
-        reports: by candidate, which is named where there are several.
+        reports: reports by candidate; the message names the candidate if there are several.
 
     Raises:
         GateError: a gate failed.
@@ -79,7 +79,7 @@ def require_no_failure(reports: Mapping[str, ValidationReport]) -> None:
 
 
 def require_proof(report: ValidationReport) -> None:
-    """Refuse a candidate unless it has passed every gate of its report.
+    """Raise an error unless the candidate has passed every gate of its report.
 
     Raises:
         GateError: there is no gate, or one failed, is undecided or was not measured; the message says which and why.
@@ -89,16 +89,16 @@ def require_proof(report: ValidationReport) -> None:
     reasons += [f"{gate} was not measured" for gate in report.not_measured]
     if report.not_measured:
         reasons[-1] += (
-            "; a metric is measured if both samples have enough showers of its energies: give more of them, or gates without it"
+            "; a metric needs enough showers of its energies in both samples: give more of them, or gates without it"
         )
     if reasons or not report.gates:
         raise GateError("; ".join(reasons) or "the report has no gate; give gates on the metrics that matter")
 
 
 def physics_score(report: ValidationReport) -> float:
-    """One number in (0, 1], higher is better, made from all gates: 1 / (1 + mean excess of the measured metrics).
+    """One number in (0, 1], higher is better, from all gates: 1 / (1 + mean excess of the measured metrics).
 
-    In MLflow it is `physics/score`, of whatever was judged.
+    In MLflow it is `physics/score`.
 
     1 for a candidate equal to the reference, 0.5 for one that is on average at its limits. Where the classifier has a
     gate it counts as much as all others together: they look at means and spreads, which generators have right long
@@ -119,7 +119,7 @@ def physics_score(report: ValidationReport) -> float:
 
 
 def report_to_dict(report: ValidationReport) -> dict[str, Any]:
-    """Turn a report into what JSON can hold; numbers that are not finite become None."""
+    """Convert a report to JSON-compatible values; numbers that are not finite become None."""
     plain = dataclasses.asdict(report)
     return {"physics_score": physics_score(report) if report.gates else None, **_plain(plain)}
 

@@ -1,4 +1,4 @@
-"""Prove showers right: samples -> a report with metrics, gates, and the shapes that its figures show."""
+"""Validate showers: samples -> a report with metrics, gates, and the curves of its figures."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -41,14 +41,14 @@ def validate(
 
     Args:
         reference: Geant4 showers.
-        candidate: showers of any generator, best at the energies of the reference; other spectra are weighted.
+        candidate: showers of any generator, ideally at the energies of the reference; other spectra are weighted.
         float32: showers of the float32 model with the latent of the candidate, for the pixel-wise metrics.
         floor: also compare the reference with itself.
         thorough: also compare whole distributions, see `similarity`, which takes half a minute.
-        cell_trainings: trainings of a classifier on cells, a quarter of a minute each with 2,000 showers.
-        gates: limits by name of the metric; those of the package when not given.
-        seed: of the bootstrap replicas, the classifier's halves and the halves of the floor.
-        inputs: the files the samples came from, for the provenance.
+        cell_trainings: number of trainings of the cell classifier, 15 s each with 2,000 showers.
+        gates: limits by name of the metric; the packaged ones by default.
+        seed: seed of the bootstrap replicas, the classifier's halves and the halves of the floor.
+        inputs: the files of the samples, for the provenance.
         progress: called with a line before each step.
 
     Raises:
@@ -98,7 +98,7 @@ def compare_cells(
     """Compare the cells of some showers by a trained classifier, see `thorough.cell_similarity`.
 
     Returns:
-        Metrics of the candidate, and of the reference against itself if the plan has that; empty without trainings.
+        Metrics of the candidate, and the floor if the plan includes it; empty without trainings.
     """
     if not trainings:
         return {}, {}
@@ -125,13 +125,13 @@ def conclude(
     inputs: Iterable[Path] = (),
     progress: Progress | None = None,
 ) -> ValidationReport:
-    """Make the report of two samples that were measured in parts; arguments as for `validate`.
+    """Make the report of two samples that were observed in parts; arguments as for `validate`.
 
     Raises:
-        EventsError: hardly a shower holds any energy.
+        EventsError: hardly any shower contains energy.
     """
     say = progress if progress is not None else _silent
-    # Equal results need equal threads, on a worker as here.
+    # The number of threads is fixed, so that a worker gets the same results.
     with threadpool_limits(1):
         say("comparing them")
         r, c = match_energies(reference.observables, candidate.observables, seed=plan.seed)

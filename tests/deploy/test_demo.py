@@ -232,7 +232,7 @@ def test_a_job_is_shown_without_what_the_client_of_ray_says(demo: ModuleType, sc
 
 
 def test_a_job_that_fails_is_an_error_that_names_its_log(demo: ModuleType, screen: io.StringIO) -> None:
-    with pytest.raises(ServiceError, match=r"exit code 5; everything it said is in \.demo/job\.log"):
+    with pytest.raises(ServiceError, match=r"exit code 5; its whole output is in \.demo/job\.log"):
         demo.follow(["sh", "-c", "exit 5"], dict(os.environ))
 
 

@@ -54,7 +54,7 @@ def test_an_error_of_this_package_is_what_the_training_ends_with() -> None:
     assert cause_of(WorkerGroupError("", {0: death, 1: error})) is error
     cause = cause_of(WorkerGroupError("", {1: death}))
     assert isinstance(cause, TrainingError)
-    assert "died more than 3 times, at last of RuntimeError: the actor died; submit the job again" in str(cause)
+    assert "died more than 3 times, most recently of RuntimeError: the actor died; submit the job again" in str(cause)
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
