@@ -1,24 +1,24 @@
-# Two commands: `make demo` shows everything, `make test` tests it. Both make the virtual environment first.
+# Two commands: `make demo` shows everything, `make test` tests it. Both create the virtual environment first.
 VERSIONS := 3.11 3.12 3.13
 VENV := .venv
 BIN := $(VENV)/bin
 CRDS := ../shared/data/kuberay-crds
 
 IS_SUPPORTED := 'import sys; sys.exit("%d.%d" % sys.version_info[:2] not in "$(VERSIONS)".split())'
-# The first that runs: a name on the path may be that of a version manager, with nothing behind it.
+# The first interpreter that runs: a name on the path may be a version manager's stub for a missing version.
 PYTHON ?= $(shell for name in $(VERSIONS:%=python%) python3; do \
 	$$name -c $(IS_SUPPORTED) 2>/dev/null && echo $$name && break; done)
-# uv takes the same options and is faster; it is used where it is installed.
+# uv accepts the same options and is faster; it is used if it is installed.
 INSTALL = $(if $(shell uv --version 2>/dev/null),uv pip install --python $(BIN)/python,\
 	$(BIN)/python -m pip install --disable-pip-version-check) --quiet \
 	--constraint constraints/$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
 
 .PHONY: help install demo stop test lint docs wheel constraints clean
 
-help:  ## Show what can be made.
+help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-install: $(VENV)/installed  ## Make the virtual environment with the pinned dependencies.
+install: $(VENV)/installed  ## Create the virtual environment with the pinned dependencies.
 
 $(VENV)/installed: pyproject.toml $(wildcard constraints/*.txt)
 	@test -x $(BIN)/python || $(or $(PYTHON),false) -c $(IS_SUPPORTED) 2>/dev/null || \
@@ -45,19 +45,19 @@ lint: install  ## Style and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# A generated page needs no tools of the site, and hours of measurement must not end with a download.
-docs: $(VENV)/installed$(if $(PAGE),,-docs)  ## Build the site into site/; PAGE=results makes that page anew instead.
+# A generated page does not need the site's tools, and hours of measurement must not end with a download.
+docs: $(VENV)/installed$(if $(PAGE),,-docs)  ## Build the site into site/; PAGE=results regenerates that page instead.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python $(if $(PAGE),docs/scripts/make_page.py $(PAGE) $(if $(SHOWERS),--showers $(SHOWERS)),\
 		-m mkdocs build --strict --quiet)
 
-wheel: install  ## Build the wheel into dist/, then use one in a fresh environment and another folder.
+wheel: install  ## Build the wheel into dist/, then test it in a fresh environment and another folder.
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	$(BIN)/python -m pytest -m slow tests/test_wheel.py
 
-constraints: install  ## Resolve all dependencies and pin them, for each Python; FRESH=1 takes the newest of all.
+constraints: install  ## Resolve all dependencies and pin them, for each Python; FRESH=1 upgrades all.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	for version in $(VERSIONS); do $(BIN)/uv pip compile --quiet $(if $(FRESH),--upgrade) --python-version $$version \
 		--all-extras --no-header --no-annotate pyproject.toml --output-file constraints/$$version.txt || exit; done
 
-clean: stop  ## Remove what the demo and the site have written.
+clean: stop  ## Remove the files of the demo and the site.
 	rm -rf .demo site

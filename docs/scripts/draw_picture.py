@@ -1,4 +1,4 @@
-"""Draw docs/figures/pipeline.svg: the way of the data from Geant4 file to endpoint. Run by `make docs PAGE=picture`."""
+"""Draw docs/figures/pipeline.svg: the pipeline from Geant4 file to endpoint. Run by `make docs PAGE=picture`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,12 +32,12 @@ def main() -> None:
 
 
 def lines() -> Iterator[str]:
-    """Lines of the SVG; it has a white ground of its own, for viewers with a dark one."""
+    """Lines of the SVG, which has its own white background for dark viewers."""
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         'role="img" font-family="Helvetica, Arial, sans-serif" text-anchor="middle">'
     )
-    yield "<title>The way of the data, from a Geant4 file to showers over HTTP</title>"
+    yield "<title>The path of the data, from a Geant4 file to showers over HTTP</title>"
     yield '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
     yield '<path d="M0 0 L8 4 L0 8 z" fill="#5c6b80"/></marker></defs>'
     yield f'<rect width="{WIDTH}" height="{HEIGHT}" rx="8" fill="#ffffff"/>'
@@ -53,19 +53,19 @@ def lines() -> Iterator[str]:
     lane = (ROWS[0] + BOX[1] + ROWS[1]) / 2
     start, end = left(1) + BOX[0] / 2, left(4) + 0.32 * BOX[0]
     yield arrow(f"M{start} {ROWS[0] + BOX[1]} V{lane} H{end} V{ROWS[1] - 3}", dashed=True)
-    yield text((start + end) / 2, lane - 7, "Geant4 showers that no step before has seen", size=12.5)
-    yield text(WIDTH / 2, 28, "Every heavy step is a Ray job, every result a run of MLflow.", size=13)
+    yield text((start + end) / 2, lane - 7, "Geant4 showers not used in any earlier step", size=12.5)
+    yield text(WIDTH / 2, 28, "Every heavy step is a Ray job, and every result an MLflow run.", size=13)
     yield text(
         WIDTH / 2,
         HEIGHT - 22,
-        "The network alone is int8; energies of layers and single deposits stay float32.",
+        "Only the network is int8; energies of layers and single deposits stay float32.",
         size=13,
     )
     yield "</svg>"
 
 
 def box(x: float, y: float, name: str, note: str) -> Iterator[str]:
-    """A step: its name, and a few words below."""
+    """A step: its name, with a few words below."""
     kind = "end" if name in ENDS else "int8" if name == "quantization" else "plain"
     fill, stroke = COLORS[kind]
     yield (
@@ -82,7 +82,7 @@ def text(x: float, y: float, words: str, *, size: float, weight: str = "normal")
 
 
 def arrow(path: str, *, dashed: bool = False) -> str:
-    """A line that ends in a tip."""
+    """A line with an arrowhead."""
     dash = ' stroke-dasharray="5 4"' if dashed else ""
     return f'<path d="{path}" fill="none" stroke="#5c6b80" stroke-width="1.6"{dash} marker-end="url(#tip)"/>'
 

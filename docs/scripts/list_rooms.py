@@ -1,6 +1,6 @@
 """Write README's table of rooms from the docstrings of the rooms. Run by `make docs PAGE=rooms`.
 
-The order is that of imports, which tests/test_architecture.py holds.
+The order is that of imports in tests/test_architecture.py.
 """
 
 import ast
@@ -26,11 +26,11 @@ def main() -> None:
 
 
 def table() -> str:
-    """The rooms in the order of imports, with what each is for."""
+    """The table of the rooms and their purposes, in the order of imports."""
     rows = {}
     for room, modules in order().items():
         if not room:
-            rows["calogan/"] = f"What all others stand on: {', '.join(f'`{name}`' for name in modules)}."
+            rows["calogan/"] = f"The foundation of all other rooms: {', '.join(f'`{name}`' for name in modules)}."
         elif modules == [""]:
             rows[f"calogan/{room}.py"] = purpose(ROOT / "calogan" / f"{room}.py")
         else:
@@ -41,7 +41,7 @@ def table() -> str:
 
 
 def order() -> dict[str, list[str]]:
-    """The modules of each room, as the test of the architecture lists them."""
+    """The modules of each room, from the architecture test."""
     source = (ROOT / "tests" / "test_architecture.py").read_text(encoding="utf-8")
     for node in ast.parse(source).body:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "ROOMS" and node.value:

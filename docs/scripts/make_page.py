@@ -1,6 +1,6 @@
-"""Make a generated page of the documentation anew: `make docs PAGE=results`.
+"""Regenerate a page of the documentation: `make docs PAGE=results`.
 
-The figures come from measurements on this machine: minutes for most pages, hours for `families`.
+Its numbers are measured on this machine, which takes minutes for most pages and hours for `families`.
 """
 
 import runpy
@@ -20,7 +20,7 @@ SCRIPTS = {
 
 
 def main() -> None:
-    """Run the script of the page that the first argument names, with the other arguments."""
+    """Run the script of the page named by the first argument, with the other arguments."""
     if len(sys.argv) < 2 or sys.argv[1] not in SCRIPTS:
         sys.exit(f"which page? make docs PAGE=... with one of {', '.join(SCRIPTS)}")
     name, *arguments = sys.argv[1:]

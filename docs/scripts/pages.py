@@ -1,4 +1,4 @@
-"""What the generated pages have in common: tables of physics, and where the figures come from."""
+"""Common parts of the generated pages: tables of physics metrics, and provenance."""
 
 from collections.abc import Mapping
 
@@ -9,12 +9,12 @@ from calogan.validation.report import ValidationReport
 def physics_rows(
     reports: Mapping[str, ValidationReport], shown: Mapping[str, str], *, floor: str = "float32"
 ) -> list[str]:
-    """Rows of metrics and gates, a column for the floor and for each report.
+    """Rows of metrics and gates, with a column for the floor and for each report.
 
     Args:
-        reports: by candidate.
+        reports: reports by candidate.
         shown: titles by name of the metric.
-        floor: the report that holds Geant4 against Geant4.
+        floor: the report with the floor, Geant4 against Geant4.
     """
     columns = [reports[floor].floor, *(report.metrics for report in reports.values())]
     rows = [
@@ -35,7 +35,7 @@ def header_row(names: Mapping[str, object]) -> list[str]:
 
 
 def provenance_section(header: Mapping[str, str]) -> list[str]:
-    """The section that ends a page."""
+    """The last section of a page."""
     return ["## Provenance", "", *(f"- {name}: `{value}`" for name, value in header.items()), ""]
 
 

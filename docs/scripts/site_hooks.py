@@ -1,4 +1,4 @@
-"""Hook of mkdocs: fills in what pages take from the package, so that it cannot go stale."""
+"""Hook of mkdocs: fills pages with content from the package, so that it cannot become outdated."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ COLUMNS = 96  # of the help of a command
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Put each part where its comment stands, and keep a value and its error on one line."""
+    """Replace each comment by its content, and keep a value and its error on one line."""
     for comment, part in PARTS.items():
         if comment in markdown:
             markdown = markdown.replace(comment, part())
@@ -42,7 +42,7 @@ def _commands() -> Iterator[str]:
 
 
 def gates() -> str:
-    """The limits of the package."""
+    """The packaged limits."""
     rows = []
     for name, gate in load_gates("default").items():
         metric = glossary.metric(name)
