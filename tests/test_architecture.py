@@ -149,7 +149,7 @@ def test_few_modules_lie_outside_of_rooms() -> None:
     assert len(list(PACKAGE.glob("*.py"))) - 1 <= TOP_MODULES
 
 
-def test_every_room_says_in_a_line_what_it_is_for() -> None:
+def test_every_room_has_a_docstring_of_one_line() -> None:
     for path in PACKAGE.rglob("__init__.py"):
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
         assert len((text or "").splitlines()) == 1, f"{path}: expected a docstring of one line"

@@ -85,7 +85,7 @@ def test_a_write_that_fails_leaves_the_file_before_it_and_nothing_else(
     ],
     ids=["no folder", "a file for a folder", "a folder", "a name too long"],
 )
-def test_a_place_that_cannot_be_written_to_is_told(
+def test_a_path_without_write_access_is_reported(
     name: str, prepare: Callable[[Path], object], message: str, tmp_path: Path
 ) -> None:
     prepare(tmp_path / name)
@@ -109,7 +109,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_told_and_the_file_before_stays(small_disk: Path) -> None:
+def test_a_full_disk_is_reported_and_the_old_file_remains(small_disk: Path) -> None:
     path = small_disk / "a.txt"
     write_text(path, "old")
     with pytest.raises(OutputError, match=r"disk/a\.txt: cannot be written \(No space left on device\)"):
@@ -118,7 +118,7 @@ def test_a_full_disk_is_told_and_the_file_before_stays(small_disk: Path) -> None
     assert list(small_disk.iterdir()) == [path]
 
 
-def test_a_read_only_file_system_is_told(small_disk: Path) -> None:
+def test_a_read_only_file_system_is_reported(small_disk: Path) -> None:
     path = small_disk / "a.txt"
     write_text(path, "old")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
@@ -128,7 +128,7 @@ def test_a_read_only_file_system_is_told(small_disk: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_permission_is_reported(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match=r"a\.txt: cannot be written \(Permission denied\)"):
         write_text(tmp_path / "a.txt", "text")

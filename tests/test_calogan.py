@@ -1,4 +1,4 @@
-"""What the package itself gives out."""
+"""The names of the package itself."""
 
 from pathlib import Path
 

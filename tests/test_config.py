@@ -61,7 +61,7 @@ def test_a_configuration_cannot_be_changed() -> None:
         ("training = 3", "training: .* valid dictionary or instance of Training"),
     ],
 )
-def test_a_wrong_file_is_told_what_is_wrong(text: str, message: str, tmp_path: Path) -> None:
+def test_the_problem_of_a_wrong_file_is_reported(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "wrong.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message) as error:
@@ -76,7 +76,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         load_config(path)
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+def test_the_error_of_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no configuration 'tyni': give a TOML file or one of .*tiny"):
         load_config("tyni")
     with pytest.raises(ConfigError, match="no configuration"):

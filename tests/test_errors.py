@@ -13,7 +13,7 @@ class Stack(BaseModel):
     plates: tuple[Plate, ...]
 
 
-def test_every_wrong_value_is_told_by_its_place() -> None:
+def test_every_invalid_value_is_reported_with_its_location() -> None:
     with pytest.raises(ValidationError) as raised:
         Stack.model_validate({"name": 3, "plates": [{"thickness": 1}, {"thickness": -1}]})
     assert problems(raised.value) == (

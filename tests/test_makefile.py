@@ -1,4 +1,4 @@
-"""What `make install` would do, with the interpreters that a PATH has; nothing is installed."""
+"""The commands of `make install` for the interpreters on a PATH; nothing is installed."""
 
 import re
 import shutil

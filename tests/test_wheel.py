@@ -1,4 +1,4 @@
-"""The wheel, in a fresh environment and from another folder: what someone has who installs it."""
+"""The wheel in a fresh environment and another folder, as a user installs it."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 VERSION = "{}.{}".format(*sys.version_info)
-# Everything that the demo does, in as little time as it can be done; such a model need not pass its gates.
+# Everything that the demo does, as fast as possible; the model need not pass its gates.
 CONFIG = """
 name = "small"
 [network]

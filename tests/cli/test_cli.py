@@ -174,7 +174,7 @@ def test_the_largest_seed_is_the_generators(run: Run, tmp_path: Path) -> None:
     assert run(*simulate(out=tmp_path / "x.h5", seed=largest + 1)).code == 2
 
 
-def test_too_little_memory_is_told(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_reported(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_much(*_: object, **__: object) -> None:
         raise MemoryError("Unable to allocate 57 TiB")
 
@@ -203,7 +203,7 @@ def test_simulate_with_equal_seeds_gives_equal_bytes(run: Run, tmp_path: Path) -
     assert a == b != c
 
 
-def test_simulate_into_a_folder_goes_on_where_it_was_stopped(run: Run, tmp_path: Path) -> None:
+def test_simulate_into_a_folder_resumes_after_a_stop(run: Run, tmp_path: Path) -> None:
     arguments = ["simulate", "--n", 20, "--shard-size", 8, "--energy", "2:10", "--out", tmp_path / "p"]
     assert run(*arguments).code == 0
     whole = {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()}
@@ -365,7 +365,7 @@ def test_benchmark_counts_and_times_both_precisions(run: Run, tiny_model: Path, 
 
 
 @pytest.mark.slow
-def test_training_goes_on_and_can_be_quantized(run: Run, tmp_path: Path) -> None:
+def test_training_resumes_and_can_be_quantized(run: Run, tmp_path: Path) -> None:
     model = tmp_path / "model"
     (tmp_path / "t.toml").write_text(
         'name = "t"\n[network]\nwidth = 8\n[training]\nflow_epochs = 0\nshape_epochs = 1\nadversarial_epochs = 0\n'
@@ -383,7 +383,7 @@ def test_training_goes_on_and_can_be_quantized(run: Run, tmp_path: Path) -> None
 
 
 def test_an_interrupted_simulation_leaves_nothing(tmp_path: Path) -> None:
-    # A shell starts what it runs in the background deaf to SIGINT, and children inherit that.
+    # A shell starts background processes with SIGINT ignored, and children inherit that.
     command = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {MAIN}"
     arguments = ["simulate", "--n", "100000", "-o", str(tmp_path / "x.h5")]
     with subprocess.Popen(
@@ -432,7 +432,7 @@ def test_what_is_served_is_what_is_generated_here(
     assert here.showers.tobytes() == there.showers.tobytes()
 
 
-def test_a_wrong_or_missing_key_is_told(
+def test_a_wrong_or_missing_key_is_reported(
     endpoint: tuple[str, str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
@@ -452,7 +452,7 @@ def test_no_endpoint_exits_with_4(run: Run, tmp_path: Path, monkeypatch: pytest.
     assert result.err.splitlines()[-1].startswith(f"error: http://127.0.0.1:{port} cannot be reached")
 
 
-def test_a_taken_port_is_told_before_the_model_is_loaded(run: Run) -> None:
+def test_a_taken_port_is_reported_before_the_model_is_loaded(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         result = run("serve", "--model", "no-such", "--port", port)

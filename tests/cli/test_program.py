@@ -1,4 +1,4 @@
-"""How programs end, each tried as a process."""
+"""How programs end, each run as a process."""
 
 import importlib.util
 import os
@@ -57,7 +57,7 @@ def command(way):
 
 run(command, "tried")
 """
-# A shell starts what it runs in the background deaf to SIGINT, and children inherit that.
+# A shell starts background processes with SIGINT ignored, and children inherit that.
 HEARING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -120,9 +120,7 @@ def test_help_is_shown_where_arguments_are_missing(start: Start) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_stops_it_once_and_what_comes_after_does_not_cut_the_cleaning_short(
-    start: Start, number: signal.Signals
-) -> None:
+def test_later_signals_do_not_interrupt_the_clean_up(start: Start, number: signal.Signals) -> None:
     process = start("stopped")
     assert process.stdout
     assert process.stdout.readline() == "ready\n"

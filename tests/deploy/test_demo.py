@@ -48,7 +48,7 @@ def screen(demo: ModuleType, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return text
 
 
-def test_a_port_nobody_listens_on_is_taken_as_wanted(demo: ModuleType) -> None:
+def test_a_free_port_is_used(demo: ModuleType) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     assert demo.free_port(port) == port
@@ -164,7 +164,7 @@ def stand_in(demo: ModuleType) -> Iterator["subprocess.Popen[str]"]:
 @pytest.mark.parametrize(
     ("number", "line"), [(signal.SIGTERM, "start     good"), (signal.SIGTERM, "working"), (signal.SIGINT, "working")]
 )
-def test_a_demo_that_is_stopped_leaves_no_process_however_often_it_is_told(
+def test_a_stopped_demo_leaves_no_process_after_any_number_of_signals(
     number: signal.Signals, line: str, demo: ModuleType, stand_in: "subprocess.Popen[str]"
 ) -> None:
     assert stand_in.stdout
@@ -209,7 +209,7 @@ def test_the_printed_command_survives_a_shell(demo: ModuleType) -> None:
     assert words[-2:] == ["-o", ".demo/showers.h5"]
 
 
-def test_a_command_that_fails_is_an_error_with_what_it_said(demo: ModuleType) -> None:
+def test_the_error_of_a_failed_command_contains_its_output(demo: ModuleType) -> None:
     command = ["sh", "-c", "echo told; echo wrong >&2; exit 7"]
     with pytest.raises(ServiceError, match=r"(?s)failed with exit code 7:\ntold\nwrong"):
         demo.run(command, dict(os.environ), quiet=True)
@@ -220,7 +220,7 @@ def test_a_command_that_is_not_installed_is_an_error(demo: ModuleType) -> None:
         demo.run(["no-such-command"], dict(os.environ))
 
 
-def test_a_job_is_shown_without_what_the_client_of_ray_says(demo: ModuleType, screen: io.StringIO) -> None:
+def test_a_job_is_shown_without_the_messages_of_the_ray_client(demo: ModuleType, screen: io.StringIO) -> None:
     lines = [
         "2025-01-31 10:11:12,123\tINFO dashboard_sdk.py:338 -- Uploading package",
         "\x1b[36m(train pid=123)\x1b[0m 10:11:13  train      1/2 [flow]",
@@ -249,7 +249,7 @@ def test_a_server_that_never_answers_is_an_error(demo: ModuleType) -> None:
         demo.wait_for("MLflow", refused, seconds=0.1)
 
 
-def test_an_unknown_option_is_told_without_a_traceback(
+def test_an_unknown_option_is_reported_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["demo.py", "--bogus"])

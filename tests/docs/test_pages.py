@@ -1,4 +1,4 @@
-"""What the pages say that can be checked: commands and their options, code, and how generated pages are made."""
+"""The checkable contents of the pages: commands and their options, code, and the scripts of generated pages."""
 
 import importlib
 import os
@@ -37,7 +37,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 
 def parse(command: click.Command, arguments: list[str]) -> None:
-    """Raise what a user would see, without running anything."""
+    """Parse a command without running it; raises the error that a user would see."""
     context = click.Context(command)
     _, leftover, _ = command.make_parser(context).parse_args(list(arguments))
     assert not leftover, f"{command.name}: unexpected {leftover}"

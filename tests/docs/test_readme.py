@@ -15,7 +15,7 @@ def test_the_rooms_are_those_of_the_package() -> None:
     command = [sys.executable, "-c", "import list_rooms; print(list_rooms.table())"]
     output = subprocess.run(command, cwd=ROOT / "docs" / "scripts", capture_output=True, text=True, check=True).stdout
     shown = README.partition("<!-- rooms -->\n")[2].partition("<!-- end of rooms -->")[0]
-    assert shown == output, "README's rooms are not those of the package; make them anew: make docs PAGE=rooms"
+    assert shown == output, "README's table of rooms is outdated; regenerate it: make docs PAGE=rooms"
 
 
 def test_its_python_runs_as_written(tmp_path: Path) -> None:

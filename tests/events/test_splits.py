@@ -56,7 +56,7 @@ def test_parts_have_their_shares_and_another_seed_divides_otherwise(noise: Noise
     assert parts["train"].energy.tolist() != split_events(events, SHARES, seed=-1)["train"].energy.tolist()
 
 
-def test_showers_of_one_energy_and_showers_of_one_pattern_are_told_apart(noise: Noise) -> None:
+def test_showers_of_one_energy_and_showers_of_one_pattern_are_distinguished(noise: Noise) -> None:
     events = noise(200)
     one_energy = Events(events.showers, np.full(200, 100, np.float32))
     one_pattern = Events(np.repeat(events.showers[:1], 200, axis=0), events.energy)

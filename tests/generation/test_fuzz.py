@@ -1,4 +1,4 @@
-"""Whatever the description of a model says: it is read, or a `ModelError` of one line says what is wrong with it."""
+"""For any description of a model: it is read, or a one-line `ModelError` describes the problem."""
 
 import copy
 import json
@@ -13,7 +13,7 @@ from calogan.errors import ModelError
 from calogan.generation import model_folder
 from calogan.packaged import data_file
 
-# What is tried is the same in every fast run, and new in every slow one.
+# The examples are the same in every fast run, and new in every slow one.
 FAST = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 SLOW = settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 GOOD = data_file("models", "lean", model_folder.DESCRIPTION).read_text(encoding="utf-8")
@@ -21,7 +21,7 @@ GOOD = data_file("models", "lean", model_folder.DESCRIPTION).read_text(encoding=
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model without its files, which nobody needs to see that a description is wrong."""
+    """A model without its files, which are not needed to detect a wrong description."""
     return tmp_path_factory.mktemp("fuzz") / "inside" / "model"
 
 
@@ -50,7 +50,7 @@ values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dic
 
 
 def places(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where something can be changed: the keys that lead there."""
+    """All paths of keys to values that can be changed."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [above, *(place for key, part in inner for place in places(part, (*above, key)))]
 

@@ -92,7 +92,7 @@ def test_int8_keeps_the_energies_of_the_layers(showers: dict[str, NDArray[np.flo
     np.testing.assert_allclose(int8, float32, rtol=1e-4, atol=2 * 625e-6)
 
 
-def test_a_generator_says_what_it_is(generators: dict[str, Generator], tiny_model: Path) -> None:
+def test_a_generator_has_name_precision_and_version(generators: dict[str, Generator], tiny_model: Path) -> None:
     description = model_folder.read(tiny_model)
     for precision, loaded in generators.items():
         assert (loaded.name, loaded.family, loaded.precision) == ("tiny", "lean", precision)
@@ -151,7 +151,7 @@ def test_impossible_energies_are_refused(energy: object, message: str, generator
         generators["int8"].sample(energy, seed=1)  # type: ignore[arg-type]
 
 
-def test_what_is_not_there_cannot_be_loaded(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_missing_model_cannot_be_loaded(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model 'nothing'"):
         generator.load("nothing", precision="int8")
     with pytest.raises(ModelError, match="no precision 'int4'"):

@@ -208,7 +208,7 @@ def test_a_replaced_network_stays_for_its_readers_until_the_next_is_there(copied
     assert {path.name for path in copied.iterdir()} == {*descriptions[-1].sha256, model_folder.DESCRIPTION}
 
 
-# Replaces the network in a process that dies at the n-th thing it does in the folder, for every n.
+# Replaces the network in a process that dies at its n-th file operation in the folder, for every n.
 KILLED = """
 import itertools, os, shutil, signal, sys
 from pathlib import Path

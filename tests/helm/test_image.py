@@ -1,4 +1,4 @@
-"""The container image, as far as its Dockerfile tells: no build, so no daemon is needed."""
+"""The container image, checked by its Dockerfile only: no build, so no daemon is needed."""
 
 import re
 import subprocess

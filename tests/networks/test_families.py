@@ -1,4 +1,4 @@
-"""Families that exist in this file only and are known to the package by an entry in its list."""
+"""Families that exist only in this file and are added to the package's list."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -169,16 +169,16 @@ def test_the_tables_of_a_family_draw_its_cells(geant4: Events, tmp_path: Path) -
     assert model_folder.CELLS in description.files("int8")
     model = load_generator_network(tmp_path / "model", description)
     assert isinstance(model, ToyOfCells)
-    # The template is what the training showers tell: it was zero, and the adversary may not move it.
+    # The template comes from the training showers: it was zero, and adversarial training may not change it.
     np.testing.assert_array_equal(model.tail.template, lean.template(survey(geant4[:16]).mean_shower))
     energy = np.array([20, 100, 400], np.float32)
     for sample in samples(tmp_path / "model", energy).values():
         totals = sample.showers.sum(axis=(1, 2), dtype=np.float64)
-        # What is below the threshold of the read-out is lost.
+        # Energy below the read-out threshold is lost.
         np.testing.assert_allclose(totals, np.repeat(0.02 / 25 * energy[:, None], 25, axis=1), rtol=0.05)
 
 
-def test_an_unknown_family_is_answered_with_those_that_are_there() -> None:
+def test_the_error_of_an_unknown_family_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"no generator family 'vae'; there are lean, rehm2021, conv3d, toy"):
         build_generator(Network(family="vae"))
 

@@ -162,14 +162,14 @@ def test_the_same_configuration_gives_the_same_network(features: NDArray[np.floa
     assert len({definition.SerializeToString(deterministic=True) for definition in twice}) == 1
 
 
-def test_an_unknown_operation_is_answered_with_the_known_ones(
+def test_the_error_of_an_unknown_operation_lists_the_known_ones(
     network: keras.Model, features: NDArray[np.float32]
 ) -> None:
     with pytest.raises(QuantizationError, match="no operation 'conv2d_4'; it has dense 1, dense 2, convolution 1, "):
         compress(network, features, Quantization(keep_float32=("conv2d_4",)))
 
 
-def test_an_operation_that_was_exported_under_another_name_is_told_of(
+def test_an_operation_exported_under_another_name_is_reported(
     network: keras.Model, features: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from neural_compressor.tensorflow import utils  # noqa: PLC0415 - takes seconds
@@ -188,7 +188,7 @@ def test_an_operation_that_was_exported_under_another_name_is_told_of(
         (Quantization(smooth=0.5), "SmoothQuant was requested, but"),
     ],
 )
-def test_a_result_that_is_not_what_was_asked_for_is_refused(
+def test_a_result_that_does_not_match_the_configuration_is_refused(
     network: keras.Model,
     features: NDArray[np.float32],
     quantization: Quantization,

@@ -89,7 +89,7 @@ def test_a_result_without_int8_is_refused(
     assert not (tmp_path / "int8").exists()
 
 
-def test_a_failure_of_the_compressor_is_told_as_such(
+def test_a_failure_of_the_compressor_is_reported(
     tiny_model: Path, geant4: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -123,7 +123,7 @@ def test_the_bfloat16_network_is_counted_as_such(tiny_model: Path) -> None:
         ("unknown", False),
     ],
 )
-def test_a_processor_without_integer_instructions_is_told_of(isa: str, fast: bool) -> None:
+def test_a_processor_without_integer_instructions_is_reported(isa: str, fast: bool) -> None:
     assert has_integer_instructions(isa) is fast
     note = slow_integer_note(isa, 1.25)
     assert note == "" if fast else note.startswith("this processor has no AVX512_VNNI or AVX_VNNI")

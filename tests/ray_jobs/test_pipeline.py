@@ -274,7 +274,7 @@ def test_a_pipeline_that_is_killed_resumes_in_its_run_trains_on_two_workers_and_
     assert json.loads((model / "summary.json").read_text())["precisions"]["int8"]["champion"]
 
 
-def test_a_configuration_that_is_not_there_is_one_readable_line(cluster: Cluster) -> None:
+def test_a_missing_configuration_is_one_readable_line(cluster: Cluster) -> None:
     result = cluster.submit("pipeline", "--config", "no-such-config", "--storage", cluster.folder / "none")
     assert result.returncode != 0
     (line,) = errors(result)

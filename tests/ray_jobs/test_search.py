@@ -67,7 +67,7 @@ def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return address
 
 
-def test_a_killed_search_goes_on_and_shows_what_nothing_beats(
+def test_a_killed_search_resumes_and_shows_the_pareto_front(
     geant4: Events, tmp_path: Path, tracking: str, start: Callable[..., Any]
 ) -> None:
     data = write_events(tmp_path / "geant4.h5", geant4, header={})

@@ -1,4 +1,4 @@
-"""The distributed simulation, stopped in every way: what comes out is what an undisturbed run makes."""
+"""The distributed simulation, stopped in every way: the result equals that of an undisturbed run."""
 
 import signal
 from collections.abc import Callable

@@ -47,7 +47,7 @@ def test_as_many_workers_as_nodes_where_that_uses_more_cores(nodes: list[int], e
     assert workers_for(nodes) == expected
 
 
-def test_an_error_of_this_package_is_what_the_training_ends_with() -> None:
+def test_a_training_ends_with_the_error_of_this_package() -> None:
     error = EventsError("a.h5: no such file")
     death = RuntimeError("the actor died\nbecause of this and that")
     assert cause_of(ControllerError(error)) is error

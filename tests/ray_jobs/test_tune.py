@@ -34,7 +34,7 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     store = tmp_path_factory.mktemp("mlflow")
     tracking = f"sqlite:///{store}/mlflow.db"
     mlflow.MlflowClient(tracking).create_experiment(EXPERIMENT, artifact_location=str(store))
-    # The commit is part of what tells trials apart.
+    # The commit is part of the identity of a trial.
     return {"MLFLOW_TRACKING_URI": tracking, provenance.COMMIT_VARIABLE: provenance.git_commit()}
 
 

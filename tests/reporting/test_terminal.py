@@ -24,7 +24,7 @@ def precision(**gates: str) -> dict[str, Any]:
     return {"physics": physics, "performance": PERFORMANCE, "gates": gates}
 
 
-def test_the_table_shows_float32_beside_int8() -> None:
+def test_the_table_compares_float32_with_int8() -> None:
     summary = {
         "header": {"cpu_isa": "AVX512_VNNI"},
         "precisions": {

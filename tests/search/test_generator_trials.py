@@ -50,7 +50,7 @@ def test_a_training_that_fails_is_a_result(config: Config, tmp_path: Path) -> No
     assert "is not a finite number" in failure.reason
 
 
-def test_what_was_begun_is_known_until_it_has_a_record(tmp_path: Path) -> None:
+def test_an_unfinished_candidate_is_listed_until_it_has_a_record(tmp_path: Path) -> None:
     assert generator_trials.unfinished(tmp_path) == []
     for choices in (CHOICES, {"network.depth": 2, "network.width": 8}):
         folder = generator_trials.model_folder(tmp_path, choices)
@@ -71,7 +71,7 @@ def test_a_record_is_found_whatever_the_order_of_its_choices(tmp_path: Path) -> 
     assert generator_trials.model_folder(tmp_path, turned) == generator_trials.model_folder(tmp_path, CHOICES)
 
 
-def test_more_trials_go_on_and_other_choices_begin_anew(config: Config, tmp_path: Path) -> None:
+def test_more_trials_resume_and_other_choices_start_a_new_search(config: Config, tmp_path: Path) -> None:
     def folder(**changes: object) -> Path:
         return generator_trials.search_folder(
             config.model_copy(update={"search": config.search.model_copy(update=changes)}), tmp_path

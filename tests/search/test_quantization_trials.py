@@ -115,14 +115,14 @@ def test_a_record_is_read_as_it_was_written(trial: Trial, tmp_path: Path) -> Non
         assert records.read(label) == attempt
 
 
-def test_a_record_with_a_score_that_is_none_is_told_of(trial: Trial, tmp_path: Path) -> None:
+def test_a_record_with_an_invalid_score_is_reported(trial: Trial, tmp_path: Path) -> None:
     path = quantization_trials.records(tmp_path).write("a", trial)
     path.write_text(path.read_text().replace(str(trial.scores[0]), "-0.5"))
     with pytest.raises(ModelError, match=r"is not a record of a trial .*expected numbers above 0"):
         quantization_trials.records(tmp_path).read("a")
 
 
-def test_records_are_kept_apart_when_trials_would_differ(config: Config, model: Path) -> None:
+def test_trials_that_would_differ_have_separate_records(config: Config, model: Path) -> None:
     folder = quantization_trials.records_folder(config, model)
     assert folder.parent == model / "tuning"
     same = {"tuning": Tuning(draws=1, repeats=2, tolerance=0.1, attempts=9), "quantization": CHOSEN}
@@ -156,7 +156,7 @@ def test_the_first_trial_that_passes_enters_the_model(
     assert {name: (model / name).stat().st_mtime_ns for name in names} == {name: files[name] for name in names}
 
 
-def test_a_model_that_was_made_again_meanwhile_is_left_alone(
+def test_a_model_that_was_replaced_meanwhile_is_not_modified(
     config: Config, model: Path, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = steps.validate_model

@@ -24,7 +24,7 @@ def test_records_are_read_as_they_were_written(records: Records[dict[str, int]])
 
 
 @pytest.mark.parametrize("damaged", ["", "{", '{"one": "x"}', "[]"])
-def test_a_damaged_record_is_told_of(records: Records[dict[str, int]], damaged: str) -> None:
+def test_a_damaged_record_is_reported(records: Records[dict[str, int]], damaged: str) -> None:
     path = records.write("a", {"one": 1})
     path.write_text(damaged)
     with pytest.raises(ModelError, match=f"{path.name}: is not a record of a trial .*; delete it to try"):

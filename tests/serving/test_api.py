@@ -119,7 +119,7 @@ def test_limits_belong_to_what_is_allowed(http: httpx.Client) -> None:
         ('{"energy": 50, "colour": 1}', "colour: unknown key; the keys are energies, energy, n, seed, precision"),
     ],
 )
-def test_a_bad_body_is_answered_with_what_is_wrong(http: httpx.Client, body: str, message: str) -> None:
+def test_the_answer_to_a_bad_body_names_the_problem(http: httpx.Client, body: str, message: str) -> None:
     answer = http.post("/v1/showers", content=body.encode("latin-1"))
     assert answer.status_code == 422
     error = error_of(answer)
@@ -141,7 +141,7 @@ def test_a_body_that_is_too_long_is_not_read_to_its_end(http: httpx.Client, chun
     assert error_of(answer)["type"] == "too_large"
 
 
-def test_a_media_type_that_is_not_offered_is_answered_with_those_that_are(http: httpx.Client) -> None:
+def test_the_error_of_an_unsupported_media_type_lists_the_supported_ones(http: httpx.Client) -> None:
     answer = http.post("/v1/showers", json=ORDER, headers={"Accept": "text/html"})
     assert answer.status_code == 406
     assert "application/x-hdf5, application/x-npz, application/json" in error_of(answer)["message"]
@@ -226,7 +226,7 @@ def test_a_wrong_method_has_the_same_form_of_error(http: httpx.Client) -> None:
     assert error_of(answer)["type"] == "method_not_allowed"
 
 
-def test_a_failure_of_the_generator_is_logged_and_not_told(
+def test_a_failure_of_the_generator_is_logged_but_not_sent(
     http: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = http.post("/v1/showers", json={"energy": 50, "seed": 666}, headers={"X-Request-Id": "job-42"})

@@ -139,7 +139,7 @@ def test_a_replica_whose_generator_fails_is_found_ill_and_gets_well_again(
     check_after_trial()
 
 
-def test_a_busy_replica_is_not_taken_for_an_ill_one(
+def test_a_busy_replica_is_not_mistaken_for_a_broken_one(
     service: ShowerService, samplers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(samplers["int8"], "delay_s", 1.0)

@@ -28,12 +28,12 @@ from calogan.validation.report import ValidationReport
 from calogan.validation.validate import validate
 
 PRECISIONS = ("float32", "int8")
-# MLflow's own use of what its dependencies have announced the end of.
+# MLflow's own use of deprecated features of its dependencies.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::FutureWarning:mlflow")
 
 WIDE = {"physics/composite_mse": Gate(1e6), "physics/auc_high_level": Gate(1e6, best=0.5)}
 IMPOSSIBLE = WIDE | {"physics/hits_shift": Gate(1e-12)}
-# What a model that version 0.1.0 registered has as its code, with a line more: its warning passes every filter.
+# The code of a model registered by version 0.1.0, with one more line, because its warning passes every filter.
 CODE_0_1_0 = """
 from typing import Any
 
@@ -206,7 +206,7 @@ def test_trials_and_precisions_are_children(parent: str, runs: dict[str, Run]) -
     assert children[0].data.metrics == {"physics/score": 0.25}
 
 
-def test_a_run_with_a_key_is_gone_on_with(server: str) -> None:
+def test_a_run_with_a_key_is_resumed(server: str) -> None:
     ids = []
     for key, tolerance in (("a", 0.1), ("a", 0.2), ("b", 0.1), ("", 0.1)):
         with pipeline_run("tune", {"tolerance": tolerance}, header={}, key=key) as run_id:
@@ -392,7 +392,7 @@ def test_a_comparison_of_unknown_runs_is_an_error(server: str) -> None:
         comparison_url(["0" * 32], tracking_uri=server)
 
 
-def test_a_server_that_is_not_there_is_told_within_seconds(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_reported_within_seconds(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
     nowhere = f"http://127.0.0.1:{free_port()}"
     mlflow.set_tracking_uri(nowhere)

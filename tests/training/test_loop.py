@@ -57,7 +57,7 @@ def weights(path: Path) -> dict[str, NDArray[np.float32]]:
     return values
 
 
-def test_a_run_tells_of_every_epoch(undisturbed: TrainingResult) -> None:
+def test_a_run_reports_every_epoch(undisturbed: TrainingResult) -> None:
     assert [(epoch.stage, epoch.number, epoch.of) for epoch in undisturbed.history] == [
         ("flow", 0, 4),
         ("flow", 1, 4),
@@ -163,7 +163,7 @@ def test_a_score_that_is_no_number_ends_the_run(
         train(geant4[:8], geant4[8:9], config, tmp_path, score=scored(np.nan))
 
 
-def test_a_checkpoint_without_its_entry_is_not_gone_on_from(
+def test_a_checkpoint_without_a_history_entry_is_not_used(
     geant4: Events, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run stopped between checkpoint and history repeats that epoch from the checkpoint before it."""
@@ -284,7 +284,7 @@ def test_every_stage_of_a_family_can_be_done(family: type[GeneratorNetwork]) -> 
     assert {plan.name for plan in family.stages} <= set(loop.STAGES)
 
 
-def test_a_history_without_its_checkpoint_is_told(
+def test_a_history_without_its_checkpoint_is_reported(
     geant4: Events, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_fake_stage(monkeypatch, [1.0] * 4)

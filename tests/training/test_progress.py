@@ -89,7 +89,7 @@ def test_files_may_be_moved_together_with_their_names(config: Config, files: lis
 
 
 def test_a_history_of_0_1_resumes_and_is_given_its_hashes(config: Config, files: list[Path], folder: Path) -> None:
-    """It has the whole configuration, lacks what was added since, and knows no hashes."""
+    """It contains the whole configuration, lacks later fields, and has no hashes."""
     path = folder / "progress.json"
     old = json.loads(path.read_text())
     del old["inputs"], old["config"]["training"]["patience"], old["history"][0]["metrics"]
@@ -105,7 +105,7 @@ def test_a_history_of_0_1_resumes_and_is_given_its_hashes(config: Config, files:
 @pytest.mark.parametrize(
     "text", ["{", "[]", "{}", '{"config": {}, "history": [{"stage": "flow"}]}', '{"config": {}, "inputs": [1]}']
 )
-def test_a_history_that_cannot_be_read_is_told(text: str, config: Config, tmp_path: Path) -> None:
+def test_an_unreadable_history_is_reported(text: str, config: Config, tmp_path: Path) -> None:
     (tmp_path / "progress.json").write_text(text)
     with pytest.raises(TrainingError, match="is not the history of a training of this version"):
         progress.read(tmp_path, progress.basis(config, []))

@@ -1,4 +1,4 @@
-"""The workers of a training: rows, steps, and what they agree on; with real processes where it needs them."""
+"""The workers of a training: rows, steps and agreement; with real processes where necessary."""
 
 import json
 import os

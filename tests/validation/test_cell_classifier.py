@@ -13,14 +13,14 @@ def events() -> Events:
     return read_events(packaged_sample())[:240]
 
 
-def test_showers_with_their_layers_in_another_order_are_told_apart(events: Events) -> None:
+def test_showers_with_permuted_layers_are_distinguished(events: Events) -> None:
     reversed_depth = Events(events.showers[1::2, :, :, ::-1], events.energy[1::2])
     separability = auc_low_level(events[::2], reversed_depth, trainings=1, epochs=3)
     assert separability.auc.value > 0.95
     assert separability.jsd.value > 0.5
 
 
-def test_two_halves_of_geant4_are_not_told_apart(events: Events) -> None:
+def test_two_halves_of_geant4_are_not_distinguished(events: Events) -> None:
     separability = auc_low_level(events[::2], events[1::2], trainings=2, epochs=3)
     assert separability.auc.value == pytest.approx(0.5, abs=3 * separability.auc.error)
     assert len(separability.trainings) == 2

@@ -104,7 +104,7 @@ def test_a_part_is_read_a_block_at_a_time(geant4: Events, plan: parts.Plan) -> N
     assert sizes == [32] * 6 + [8]
 
 
-def test_moved_energy_of_known_showers() -> None:
+def test_energy_difference_of_known_showers() -> None:
     float32 = np.zeros((1, 25, 25, 25), np.float32)
     float32[0, 1, 2, 3] = 2.0
     candidate = np.zeros_like(float32)

@@ -52,7 +52,7 @@ def test_cells_are_not_compared_without_trainings_or_showers(geant4: Events) -> 
 
 
 @pytest.mark.slow
-def test_doubled_cells_are_told_apart(geant4: Events) -> None:
+def test_doubled_cells_are_distinguished(geant4: Events) -> None:
     one = np.ones(len(geant4))
     estimates = thorough.cell_similarity(geant4, Events(2 * geant4.showers, geant4.energy), (one, one), trainings=1)
     assert estimates["physics/auc_low_level"].value > 0.9
