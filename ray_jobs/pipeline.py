@@ -77,10 +77,10 @@ def main(config_name: str, storage: Path, workers: int) -> None:
         else:
             get(quantize.options(num_cpus=1).remote(config, folder))
         say("validate", f"{' and '.join(COMPARED)} against Geant4, on the test split")
-        beside = validate_parametric.options(num_cpus=1).remote(config)
+        parametrised = validate_parametric.options(num_cpus=1).remote(config)
         results = ray.get([validate.options(num_cpus=1).remote(config, folder, name) for name in COMPARED])
         reports = dict(zip(COMPARED, results, strict=True))
-        shown = {"parametrised": ray.get(beside), **reports}
+        shown = {"parametrised": ray.get(parametrised), **reports}
         say("benchmark", f"{' and '.join(COMPARED)}, interleaved on one core")
         timed = ray.get(measure.options(num_cpus=1).remote(config, folder))
         profiles = ray.get(profile.options(num_cpus=1).remote(folder))

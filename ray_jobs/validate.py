@@ -63,9 +63,9 @@ def validate(
     """
     named = (reference, candidate)
     sources = [open_events(paths) for paths in named]
-    beside = open_events(float32) if float32 else None
-    inputs = [path for source in (*sources, *([beside] if beside else [])) for path in source.paths]
-    plan = prepare(sources[0], sources[1], float32=beside, floor=floor, seed=seed)
+    float32_source = open_events(float32) if float32 else None
+    inputs = [path for source in (*sources, *([float32_source] if float32_source else [])) for path in source.paths]
+    plan = prepare(sources[0], sources[1], float32=float32_source, floor=floor, seed=seed)
     # All parts of both samples are started before waiting for the first.
     started = [
         deque((part, task.remote(part, paths, float32 if of else ())) for part in divide(plan, of, blocks=blocks))

@@ -101,11 +101,11 @@ def validate(**arguments: Any) -> None:
     def compare(reference: Paths, candidate: Paths, float32: Paths, **settings: Any) -> "ValidationReport":
         named = (reference, candidate, *([float32] if float32 else []))
         sources = [open_events(paths) for paths in named]
-        beside = sources[2] if float32 else None
+        float32_source = sources[2] if float32 else None
         inputs = [path for source in sources for path in source.paths]
         with screen.status("comparing") as status:
             return validate.validate(
-                sources[0], sources[1], float32=beside, inputs=inputs, progress=status.update, **settings
+                sources[0], sources[1], float32=float32_source, inputs=inputs, progress=status.update, **settings
             )
 
     comparisons.run(comparison, compare)

@@ -59,10 +59,10 @@ def validate(
     check_names(gates, "gates")
     plan = prepare(reference, candidate, float32=float32, floor=floor, seed=seed)
 
-    def observed(of: int, source: EventSource, beside: EventSource | None) -> Iterator[PartSummary]:
+    def observed(of: int, source: EventSource, float32_source: EventSource | None) -> Iterator[PartSummary]:
         for part in divide(plan, of):
             say(f"observing the {SAMPLES[of]}: shower {part.start:,} of {len(source):,}")
-            yield observe_part(source, part, beside)
+            yield observe_part(source, part, float32_source)
 
     summaries = (
         merge(observed(0, reference, None), len(reference)),
