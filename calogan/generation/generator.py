@@ -57,7 +57,7 @@ class Generator:
         self.energy_range = EnergyRange(*model.energy_range)
         self._description = model
         self._compute = compute
-        self._draw = cell_sampling.drawer(cell_sampling.read(folder / model_folder.CELLS)) if model.cell_noise else None
+        self._draw = cell_sampling.drawer(cell_sampling.read(folder / model.cells)) if model.cell_noise else None
         self._threads = threads
         self._map = ThreadPoolExecutor(threads).map if threads > 1 else map
 

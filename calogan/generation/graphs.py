@@ -24,7 +24,7 @@ def prepare_graph(folder: Path, model: ModelDescription) -> tuple[list[tf.Tensor
     """
     energy = tf.compat.v1.placeholder(tf.float32, (None,), "energy")
     latent = tf.compat.v1.placeholder(tf.float32, (None, model.latent_size), "latent")
-    features, context = splice(folder / "prepare.pb", ("features", "context"), energy=energy, latent=latent)
+    features, context = splice(folder / model.prepare, ("features", "context"), energy=energy, latent=latent)
     return [energy, latent], features, context
 
 

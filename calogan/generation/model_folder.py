@@ -1,21 +1,22 @@
 """A model on disk: a folder of frozen TensorFlow graphs and their description.
 
-    model.json                   family, range of energies, provenance, names and hashes of the files
-    prepare.pb                   float32: energies and latent numbers -> features and context
-    network.<precision>.pb       the part that is quantized: features -> outputs
-    network.int8.<content>.pb    the same in int8; part of its hash is in the name
-    cells.npz                    `lean` only: tables of the cells, for the float32 tail
-    generator.weights.h5         weights, to continue training or to quantize again
+    model.json                         family, range of energies, provenance, names and hashes of the files
+    prepare.<content>.pb               float32: energies and latent numbers -> features and context
+    network.<precision>.<content>.pb   the part that is quantized: features -> outputs
+    cells.<content>.npz                `lean` only: tables of the cells, for the float32 tail
+    generator.<content>.weights.h5     weights, to continue training or to quantize again
 
 Graphs hold operations and constants only, tables plain numbers: nothing in the folder is executed as Python or
-unpickled. The description is input like any other: nothing in it is used before it is checked. It is written last, in
-one atomic step, so that a reader sees the old model or the new one.
+unpickled. The description is input like any other: nothing in it is used before it is checked.
+
+A file has part of its hash in its name, so that no model overwrites a file of another. The description is written
+last, in one atomic step: whenever a writer is killed, the folder holds the old model or the new one.
 """
 
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -31,7 +32,12 @@ from calogan.packaged import data_file
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 REGISTRY = "models:/"  # prefix of the names of models in the MLflow registry
-DESCRIPTION, PREPARE, WEIGHTS, CELLS = "model.json", "prepare.pb", "generator.weights.h5", "cells.npz"
+DESCRIPTION = "model.json"
+# What a file is to the model; in models of 0.1.0 it is its whole name.
+PREPARE, WEIGHTS, CELLS = "prepare.pb", "generator.weights.h5", "cells.npz"
+NETWORKS: dict[str, str] = {precision: f"network.{precision}.pb" for precision in PRECISIONS}
+_ROLE = re.compile(r"(?P<stem>.+?)(?P<suffix>\.weights\.h5|\.pb|\.npz)")
+_HASH_DIGITS = 12  # in the name of a file
 _LARGEST_DESCRIPTION = 2**20  # bytes are read; real ones have three thousand
 _LONGEST_MESSAGE = 300
 
@@ -53,6 +59,7 @@ class ModelDescription(BaseModel):
         cell_noise: whether one more is consumed for each cell.
         energy_range: lowest and highest Ep the model was trained for, GeV.
         network_files: file of the network for each precision.
+        prepare, weights, cells: files of the graph before the network, of the weights and of the tables.
         quantization: the `config.Quantization` of the int8 network, or empty.
         header: provenance of the training.
         sha256: hash of each file; the version is derived from them.
@@ -73,6 +80,9 @@ class ModelDescription(BaseModel):
     width: int = 128
     depth: int = 2
     kernel: int = 3
+    prepare: FileName = PREPARE
+    weights: FileName = WEIGHTS
+    cells: FileName = CELLS
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -94,7 +104,7 @@ class ModelDescription(BaseModel):
 
     def files(self, precision: str) -> list[str]:
         """Names of the files that one precision is computed from."""
-        return [PREPARE, self.network_files[precision], *([CELLS] if self.cell_noise else [])]
+        return [self.prepare, self.network_files[precision], *([self.cells] if self.cell_noise else [])]
 
 
 def packaged_models() -> list[str]:
@@ -152,14 +162,72 @@ def read(folder: Path) -> ModelDescription:
 
 
 def write(folder: Path, description: ModelDescription) -> ModelDescription:
-    """Write the description, the last step of writing a model; returns it."""
+    """Write the description, the last step of writing a model; returns it.
+
+    Files of the model that it replaces stay until the next time, for who has read the old description and is about to
+    open them; older ones are deleted.
+    """
+    try:
+        replaced = set(read(folder).sha256)
+    except ModelError:  # there is none that anyone could have read
+        replaced = set()
     write_text(folder / DESCRIPTION, json.dumps(description.model_dump(mode="json"), indent=1) + "\n")
+    for path in folder.iterdir():
+        if _is_stored(path.name) and path.name not in replaced.union(description.sha256):
+            path.unlink(missing_ok=True)
     return description
 
 
-def hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of files that were just written, by name."""
-    return {name: provenance.sha256(folder / name) for name in sorted(names)}
+def store(folder: Path, contents: Mapping[str, bytes]) -> dict[str, Any]:
+    """Write files beside those of the model that is in a folder, which stays as it is until `write`.
+
+    Args:
+        folder: where to write; made if it is not there.
+        contents: by what the file is to the model: `PREPARE`, `WEIGHTS`, `CELLS` or one of `NETWORKS`.
+
+    Returns:
+        the fields of the description that name these files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    hashes = {role: hashlib.sha256(content).hexdigest() for role, content in contents.items()}
+    names = {role: _stored_name(role, hash_) for role, hash_ in hashes.items()}
+    for role, name in names.items():
+        if not (folder / name).is_file() or provenance.sha256(folder / name) != hashes[role]:
+            with atomic_write(folder / name) as temporary:
+                temporary.write_bytes(contents[role])
+    networks = {precision: names[role] for precision, role in NETWORKS.items() if role in names}
+    others = {PREPARE: "prepare", WEIGHTS: "weights", CELLS: "cells"}
+    return {
+        "network_files": networks,
+        "sha256": {name: hashes[role] for role, name in sorted(names.items())},
+        **{field: names[role] for role, field in others.items() if role in names},
+    }
+
+
+def _stored_name(role: str, hash_: str) -> str:
+    return _ROLE.sub(rf"\g<stem>.{hash_[:_HASH_DIGITS]}\g<suffix>", role)
+
+
+def _is_stored(name: str) -> bool:
+    """Whether it is the name of a file of some model."""
+    plain = re.sub(rf"\.[0-9a-f]{{{_HASH_DIGITS}}}(?=\.)", "", name)
+    return plain in {PREPARE, WEIGHTS, CELLS, *NETWORKS.values()}
+
+
+def _contents(folder: Path, description: ModelDescription, precisions: Iterable[str]) -> dict[str, bytes]:
+    """What the files of a model hold, with the networks of some precisions, as `store` takes it.
+
+    Raises:
+        ModelError: a precision is not in the model, or a file of it is missing or altered.
+    """
+    names = {PREPARE: description.prepare, WEIGHTS: description.weights, CELLS: description.cells}
+    names = {role: name for role, name in names.items() if name in description.sha256}
+    for precision in precisions:
+        check_files(folder, description, precision)
+        names[NETWORKS[precision]] = description.network_files[precision]
+    for name in names.values():
+        check_file(folder, description, name)
+    return {role: (folder / name).read_bytes() for role, name in names.items()}
 
 
 def check_files(folder: Path, description: ModelDescription, precision: str) -> None:
@@ -201,57 +269,33 @@ def copy(source: Path, target: Path, *, precisions: tuple[str, ...] | None = Non
         ModelError: a precision is not in the model, or a file of it is missing or altered.
     """
     description = read(source)
-    keep = precisions or tuple(description.network_files)
-    for precision in keep:
-        check_files(source, description, precision)
-    names = {name for precision in keep for name in description.files(precision)}
-    if WEIGHTS in description.sha256:
-        check_file(source, description, WEIGHTS)
-        names.add(WEIGHTS)
-    changes = {
-        "network_files": {name: file for name, file in description.network_files.items() if name in keep},
-        "quantization": description.quantization if "int8" in keep else {},
-        "sha256": {name: hash_ for name, hash_ in description.sha256.items() if name in names},
-    }
-    target.mkdir(parents=True, exist_ok=True)
-    (target / DESCRIPTION).unlink(missing_ok=True)  # half a copy is no model
-    for name in names:
-        with atomic_write(target / name) as temporary:
-            shutil.copyfile(source / name, temporary)
-    return write(target, description.model_copy(update=changes))
+    copied = precisions or tuple(description.network_files)
+    files = store(target, _contents(source, description, copied))
+    quantization = description.quantization if "int8" in copied else {}
+    return write(target, description.model_copy(update=files | {"quantization": quantization}))
 
 
 def replace_network(
-    folder: Path, description: ModelDescription, network: bytes, quantization: Mapping[str, Any]
+    folder: Path,
+    description: ModelDescription,
+    network: bytes,
+    quantization: Mapping[str, Any],
+    *,
+    target: Path | None = None,
 ) -> ModelDescription:
-    """Give a model another int8 network, in one atomic step: a reader has the old one or the new one.
-
-    The new network gets a name of its own. The one it replaces stays until the next time, for who has read the old
-    description and is about to open it.
+    """Give a model another int8 network.
 
     Args:
         folder: the model.
         description: what was read from the folder; its other files must be as they were written.
         network: the frozen graph.
         quantization: the configuration it was made with.
+        target: where the model with this network is written; in place if None.
 
     Raises:
         ModelError: a file that stays is missing or altered.
     """
-    old = description.network_files.get("int8", "")
-    for name in description.sha256.keys() - {old}:
-        check_file(folder, description, name)
-    hash_ = hashlib.sha256(network).hexdigest()
-    file = f"network.int8.{hash_[:12]}.pb"
-    with atomic_write(folder / file) as temporary:
-        temporary.write_bytes(network)
-    changes = {
-        "network_files": {**description.network_files, "int8": file},
-        "quantization": dict(quantization),
-        "sha256": {name: kept for name, kept in description.sha256.items() if name != old} | {file: hash_},
-    }
-    replaced = write(folder, description.model_copy(update=changes))
-    for path in folder.glob("network.int8*.pb"):
-        if path.name not in {old, file}:
-            path.unlink(missing_ok=True)
-    return replaced
+    target = target or folder
+    others = [precision for precision in description.network_files if precision != "int8"]
+    files = store(target, _contents(folder, description, others) | {NETWORKS["int8"]: network})
+    return write(target, description.model_copy(update=files | {"quantization": dict(quantization)}))

@@ -25,8 +25,8 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
         calibration: showers of the calibration split; the ranges of activations come from their energies;
             no shower of another split is used.
         config: the configuration to try.
-        target: where the model with its int8 network is written; may be the same folder, whose readers have the old
-            network or the new one.
+        target: where the model with its int8 network is written; may be the same folder. A model that is there is
+            replaced, and readers have the old one or the new one.
 
     Raises:
         ModelError: a file of the model is missing or altered.
@@ -43,10 +43,8 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
             f"the network came back without a single int8 convolution ({counted.float_arithmetic} float32 operations): "
             "this machine's TensorFlow cannot run it in int8; check that oneDNN is on (TF_ENABLE_ONEDNN_OPTS=1)"
         )
-    if target.resolve() != folder.resolve():
-        source = model_folder.copy(folder, target)
     network = definition.SerializeToString(deterministic=True)
-    return model_folder.replace_network(target, source, network, config.model_dump(mode="json"))
+    return model_folder.replace_network(folder, source, network, config.model_dump(mode="json"), target=target)
 
 
 def operation_names(folder: Path) -> tuple[str, ...]:

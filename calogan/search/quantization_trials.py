@@ -84,7 +84,7 @@ def records_folder(config: Config, model: Path) -> Path:
     int8 = description.network_files.get("int8")  # what a search changes is not what it depends on
     header = provenance.header(inputs=steps.data_paths(config))
     what = {
-        "model": {name: hash_ for name, hash_ in description.sha256.items() if name != int8},
+        "model": sorted(hash_ for name, hash_ in description.sha256.items() if name != int8),
         "config": config.model_dump(mode="json", include={"data", "benchmark"}),
         "tuning": config.tuning.model_dump(include={"draws", "repeats"}),
         # The processor is left out: a job that moves to another node keeps its trials, and their speeds are ratios.

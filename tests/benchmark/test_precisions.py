@@ -54,9 +54,9 @@ def test_the_report_as_json_is_whole(report: BenchmarkReport) -> None:
 
 
 def test_int8_in_name_only_is_an_error(tiny_model: Path, tmp_path: Path) -> None:
-    model_folder.copy(tiny_model, tmp_path / "m")
-    float32 = (tmp_path / "m" / "network.float32.pb").read_bytes()
-    model_folder.replace_network(tmp_path / "m", model_folder.read(tmp_path / "m"), float32, {})
+    described = model_folder.read(tiny_model)
+    float32 = (tiny_model / described.network_files["float32"]).read_bytes()
+    model_folder.replace_network(tiny_model, described, float32, {}, target=tmp_path / "m")
     with pytest.raises(QuantizationError, match="no int8 convolution"):
         benchmark(tmp_path / "m", ["int8"], ROUNDS)
 

@@ -147,7 +147,7 @@ def test_a_family_of_this_file_is_trained_frozen_quantized_and_sampled(geant4: E
     assert Toy.seen_early == {True}
     described = model_folder.read(tmp_path / "model")
     assert (described.family, described.latent_size, described.width) == ("toy", 6, 16)
-    assert not (tmp_path / "model" / model_folder.CELLS).exists()
+    assert not list((tmp_path / "model").glob("cells.*"))
     energy = np.array([20, 100, 400], np.float32)
     found = samples(tmp_path / "model", energy)
     model = load_generator_network(tmp_path / "model", described)
@@ -166,7 +166,7 @@ def test_the_tables_of_a_family_draw_its_cells(geant4: Events, tmp_path: Path) -
     config = Config(name="cells", network=Network(family="toy-of-cells"), training=training)
     assert [epoch.stage for epoch in made(geant4, config, tmp_path).history] == ["adversarial"]
     described = model_folder.read(tmp_path / "model")
-    assert model_folder.CELLS in described.files("int8")
+    assert described.cells in described.files("int8")
     model = load_generator_network(tmp_path / "model", described)
     assert isinstance(model, ToyOfCells)
     # The template is what the training showers tell: it was zero, and the adversary may not move it.

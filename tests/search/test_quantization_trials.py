@@ -132,7 +132,7 @@ def test_records_are_kept_apart_when_trials_would_differ(config: Config, model: 
     other = {"tuning": Tuning(draws=2, repeats=2)}
     assert quantization_trials.records_folder(config.model_copy(update=other), model) != folder
     description = model_folder.read(model)
-    hashes = description.sha256 | {"network.float32.pb": "0" * 64}
+    hashes = description.sha256 | {description.network_files["float32"]: "0" * 64}
     model_folder.write(model, description.model_copy(update={"sha256": hashes}))
     assert quantization_trials.records_folder(config, model) != folder
 
@@ -163,7 +163,7 @@ def test_a_model_that_was_made_again_meanwhile_is_left_alone(
 
     def validate_model(*arguments: Any) -> object:
         described = model_folder.read(model)
-        hashes = described.sha256 | {"network.float32.pb": "0" * 64}
+        hashes = described.sha256 | {described.network_files["float32"]: "0" * 64}
         model_folder.write(model, described.model_copy(update={"sha256": hashes}))
         return real(*arguments)
 
