@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
@@ -12,8 +11,6 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from calogan.errors import ModelError
 from calogan.generation.model_folder import ModelDescription
-
-NARROW_WEIGHT = 64  # 2 * 64 * 255 is less than 2^15, and 2 * 65 * 255 is not
 
 
 def prepare_graph(folder: Path, model: ModelDescription) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
@@ -39,13 +36,6 @@ def undequantized(outputs: tf.Tensor) -> tf.Tensor:
     if source.type != "Dequantize" or source.inputs[0].dtype != tf.qint8 or source.get_attr("mode") != b"SCALED":
         return outputs
     return tf.bitcast(source.inputs[0], tf.int8)
-
-
-def has_wide_weights(definition: tf.compat.v1.GraphDef) -> bool:
-    """Whether the integer weights of a network use more than 7 bits, so that two products may exceed 16 bits."""
-    weights = [node.attr["value"].tensor for node in definition.node if node.op == "Const"]
-    integers = [tf.make_ndarray(tensor) for tensor in weights if tensor.dtype == tf.qint8.as_datatype_enum]
-    return any(np.abs(values.astype(np.int16)).max() > NARROW_WEIGHT for values in integers)
 
 
 def session_config(threads: int, graph: tf.Graph | None = None) -> tf.compat.v1.ConfigProto:

@@ -59,6 +59,7 @@ class ModelDescription(BaseModel):
         cell_noise: whether one more is consumed for each cell.
         energy_range: lowest and highest Ep the model was trained for, GeV.
         network_files: file of the network for each precision.
+        weight_bits: bits of the weights of the int8 network, with their sign; None in models of 0.1.0, which all have 8.
         prepare, weights, cells: files of the graph before the network, of the weights and of the tables.
         quantization: the `config.Quantization` of the int8 network, or empty.
         header: provenance of the training.
@@ -83,6 +84,7 @@ class ModelDescription(BaseModel):
     prepare: FileName = PREPARE
     weights: FileName = WEIGHTS
     cells: FileName = CELLS
+    weight_bits: Literal[7, 8] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -101,6 +103,10 @@ class ModelDescription(BaseModel):
         """Short hash of everything that decides the showers of one precision."""
         files = self.files(precision)
         return provenance.digest(precision + "".join(self.sha256[file] for file in files))[:12]
+
+    def may_saturate(self, precision: str) -> bool:
+        """Whether sums of two products of 8-bit numbers may exceed 16 bits in a network."""
+        return precision == "int8" and self.weight_bits != 7
 
     def files(self, precision: str) -> list[str]:
         """Names of the files that one precision is computed from."""
@@ -271,8 +277,8 @@ def copy(source: Path, target: Path, *, precisions: tuple[str, ...] | None = Non
     description = read(source)
     copied = precisions or tuple(description.network_files)
     files = store(target, _contents(source, description, copied))
-    quantization = description.quantization if "int8" in copied else {}
-    return write(target, description.model_copy(update=files | {"quantization": quantization}))
+    without: dict[str, Any] = {} if "int8" in copied else {"quantization": {}, "weight_bits": None}
+    return write(target, description.model_copy(update=files | without))
 
 
 def replace_network(
@@ -281,6 +287,7 @@ def replace_network(
     network: bytes,
     quantization: Mapping[str, Any],
     *,
+    weight_bits: int | None = None,
     target: Path | None = None,
 ) -> ModelDescription:
     """Give a model another int8 network.
@@ -290,6 +297,7 @@ def replace_network(
         description: what was read from the folder; its other files must be as they were written.
         network: the frozen graph.
         quantization: the configuration it was made with.
+        weight_bits: bits of its weights.
         target: where the model with this network is written; in place if None.
 
     Raises:
@@ -298,4 +306,5 @@ def replace_network(
     target = target or folder
     others = [precision for precision in description.network_files if precision != "int8"]
     files = store(target, _contents(folder, description, others) | {NETWORKS["int8"]: network})
-    return write(target, description.model_copy(update=files | {"quantization": dict(quantization)}))
+    how = {"quantization": dict(quantization), "weight_bits": weight_bits}
+    return write(target, description.model_copy(update=files | how))

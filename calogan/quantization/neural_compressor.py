@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from calogan import provenance
 from calogan.config import Quantization
 from calogan.errors import QuantizationError
-from calogan.generation.graphs import has_wide_weights
-from calogan.quantization.operations import ARITHMETIC
+from calogan.quantization.operations import ARITHMETIC, count_weight_bits
 
 _BATCH = 16
+_NARROW_BITS = 7
 _KINDS = ((layers.Dense, "dense"), (layers.Conv2D | layers.Conv2DTranspose | layers.Conv3D, "convolution"))
 # What the compressor calls a precision, and the type of TensorFlow that the operation then has.
 _KEPT = {"float32": ("fp32", tf.float32), "bfloat16": ("bf16", tf.bfloat16)}
@@ -75,7 +75,7 @@ def compress(network: keras.Model, features: NDArray[np.float32], config: Quanti
         if compressed is None:
             raise QuantizationError("Intel Neural Compressor gave no model back for this configuration")
         _check(compressed.graph_def, config, nodes)
-        if narrow and has_wide_weights(compressed.graph_def):
+        if narrow and count_weight_bits(compressed.graph_def) > _NARROW_BITS:
             raise QuantizationError(
                 "Intel Neural Compressor gave 8-bit weights, whose sums saturate on a processor without AVX512_VNNI or "
                 "AVX_VNNI; quantize on one that has it"

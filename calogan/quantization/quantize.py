@@ -14,7 +14,7 @@ from calogan.generation.random_numbers import latent_numbers
 from calogan.networks import rewrites
 from calogan.networks.base import GeneratorNetwork
 from calogan.quantization.neural_compressor import compress, name_operations
-from calogan.quantization.operations import count_operations
+from calogan.quantization.operations import count_operations, count_weight_bits
 
 
 def quantize(folder: Path, calibration: Events, config: Quantization, target: Path) -> ModelDescription:
@@ -44,7 +44,10 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
             "this machine's TensorFlow cannot run it in int8; check that oneDNN is on (TF_ENABLE_ONEDNN_OPTS=1)"
         )
     network = definition.SerializeToString(deterministic=True)
-    return model_folder.replace_network(folder, source, network, config.model_dump(mode="json"), target=target)
+    bits = count_weight_bits(definition)
+    return model_folder.replace_network(
+        folder, source, network, config.model_dump(mode="json"), weight_bits=bits, target=target
+    )
 
 
 def operation_names(folder: Path) -> tuple[str, ...]:

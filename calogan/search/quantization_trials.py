@@ -114,7 +114,7 @@ def _put_into(model: Path, quantized: Path) -> None:
         raise ModelError(f"{model}: was made again while its quantizations were judged; start the search again")
     model_folder.check_files(quantized, source, "int8")
     network = (quantized / source.network_files["int8"]).read_bytes()
-    model_folder.replace_network(model, description, network, source.quantization)
+    model_folder.replace_network(model, description, network, source.quantization, weight_bits=source.weight_bits)
 
 
 @functools.lru_cache(maxsize=1)

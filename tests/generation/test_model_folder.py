@@ -52,9 +52,11 @@ def test_a_copy_may_hold_fewer_precisions(tiny_model: Path, tmp_path: Path) -> N
     assert not list((tmp_path / "int8").glob("network.float32.*"))
     assert int8.version("int8") == model_folder.read(tiny_model).version("int8")
     assert int8.quantization
+    assert int8.weight_bits == model_folder.read(tiny_model).weight_bits is not None
     float32 = model_folder.copy(tiny_model, tmp_path / "float32", precisions=("float32",))
     assert list(float32.network_files) == ["float32"]
     assert float32.quantization == {}
+    assert float32.weight_bits is None
 
 
 def test_a_precision_that_is_not_there_cannot_be_copied(tiny_model: Path, tmp_path: Path) -> None:
@@ -153,6 +155,7 @@ def change(folder: Path, **fields: Any) -> None:
         ({"network_files": {"int4": "network.int4.pb"}}, r"network_files.int4.\[key\]: String should match pattern"),
         ({"weights": "../evil.weights.h5"}, "weights: String should match pattern"),
         ({"prepare": "another.pb"}, "sha256: has no hash of another.pb"),
+        ({"weight_bits": 6}, "weight_bits: Input should be 7 or 8"),
         ({"network_files": {}}, "network_files: Dictionary should have at least 1 item"),
         ({"sha256": {}}, "sha256: has no hash of .*prepare"),
         ({"sha256": {"prepare.pb": "0"}}, "sha256.prepare.pb: String should match"),
@@ -195,6 +198,7 @@ def test_models_of_version_0_1_0_are_read() -> None:
     path = data_file("models", "lean")
     described = model_folder.read(path)
     assert described.header["calogan_version"] == "0.1.0"
+    assert described.weight_bits is None
     assert json.loads((path / model_folder.DESCRIPTION).read_text()) == described.model_dump(
         mode="json", exclude_unset=True
     )

@@ -130,6 +130,15 @@ def test_a_processor_without_integer_instructions_is_told_of(isa: str, fast: boo
     assert fast or note.endswith("measured ratio to float32 1.25")
 
 
+@pytest.mark.parametrize(("isa", "bits"), [("AVX512_VNNI AVX2", 8), ("AVX512F AVX2", 7)])
+def test_the_model_says_how_many_bits_its_weights_have(
+    isa: str, bits: int, tiny_model: Path, geant4: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("calogan.provenance.cpu", lambda: {"model": "a processor", "isa": isa})
+    described = quantize(tiny_model, geant4, Quantization(calibration_showers=16), tmp_path)
+    assert described.weight_bits == model_folder.read(tmp_path).weight_bits == bits
+
+
 def test_calogan_quantize_says_so_on_such_a_processor(
     tiny_model: Path, geant4: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +154,7 @@ def test_calogan_quantize_says_so_on_such_a_processor(
         said = " ".join(done.output.split())
         assert ("this processor has no AVX512_VNNI or AVX_VNNI (it has AVX512F AVX2)" in said) is ("VNNI" not in isa)
         assert ("measured ratio to float32" in said) is ("VNNI" not in isa)
+        assert f"weights of {8 if 'VNNI' in isa else 7} bits; 0 left in floating point" in said
 
 
 def test_without_weights_there_is_nothing_to_quantize(tiny_model: Path, geant4: Events, tmp_path: Path) -> None:

@@ -147,6 +147,7 @@ def test_the_first_trial_that_passes_enters_the_model(
     assert report.showers["reference"] == len(steps.read_split(config, "test"))
     after = model_folder.read(model)
     assert Quantization.model_validate(after.quantization) == CHOSEN
+    assert after.weight_bits == before.weight_bits is not None
     assert after.version("int8") != before.version("int8")
     assert after.version("float32") == before.version("float32")
     for precision in before.network_files:

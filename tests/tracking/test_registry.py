@@ -240,7 +240,9 @@ def test_both_precisions_have_the_same_metrics(runs: dict[str, Run], reports: di
 def test_the_precision_is_parameter_and_tag(precision: str, runs: dict[str, Run], tiny_model: Path) -> None:
     run = runs[precision]
     assert run.data.params["precision"] == run.data.tags["precision"] == precision
-    assert run.data.params["version"] == model_folder.read(tiny_model).version(precision)
+    described = model_folder.read(tiny_model)
+    assert run.data.params["version"] == described.version(precision)
+    assert run.data.params.get("weight_bits") == (str(described.weight_bits) if precision == "int8" else None)
     assert run.data.tags["cpu_isa"] == provenance.cpu()["isa"]
 
 
