@@ -38,16 +38,16 @@ def undequantized(outputs: tf.Tensor) -> tf.Tensor:
     return tf.bitcast(source.inputs[0], tf.int8)
 
 
-def session_config(threads: int, graph: tf.Graph | None = None) -> tf.compat.v1.ConfigProto:
-    """TensorFlow's settings for a graph that runs one operation at a time.
+def session_config(threads: int, graph: tf.Graph) -> tf.compat.v1.ConfigProto:
+    """TensorFlow's settings for a graph that runs one operation at a time, to generate with it or to time it.
 
     Args:
         threads: threads of one operation.
-        graph: what is run, if its results matter: TensorFlow 2.21 computes something else when it fuses
-            three-dimensional convolutions for oneDNN, so these are left as they are.
+        graph: what is run, whole: TensorFlow 2.21 computes something else when it fuses three-dimensional convolutions
+            for oneDNN, so these are left as they are.
     """
     config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1)
-    if graph and any(operation.type == "Conv3D" for operation in graph.get_operations()):
+    if any(operation.type == "Conv3D" for operation in graph.get_operations()):
         config.graph_options.rewrite_options.remapping = RewriterConfig.OFF
     return config
 

@@ -44,7 +44,7 @@ def original() -> keras.Model:
 def run(definition: tf.compat.v1.GraphDef, features: NDArray[np.float32]) -> NDArray[np.float32]:
     with tf.Graph().as_default() as graph:
         ends = tf.import_graph_def(definition, return_elements=["features:0", "out_outputs:0"], name="")
-        with tf.compat.v1.Session(graph=graph, config=session_config(1)) as session:
+        with tf.compat.v1.Session(graph=graph, config=session_config(1, graph)) as session:
             answer: NDArray[np.float32] = session.run(ends[1], {ends[0]: features})
             return answer
 
