@@ -9,6 +9,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,10 @@ from calogan.errors import GateError, ModelError, QuantizationError
 from calogan.events import Events
 from calogan.generation import generator, model_folder
 from calogan.search.quantization_proposals import Attempt, Trial, describe
-from calogan.search.records import Failure, Journal
+from calogan.search.records import Failure, Journal, sole_search
 from calogan.validation.report import ValidationReport, physics_score
 
+_FOLDER = "tuning"  # in a model
 _SEED = 30_000  # no other step draws showers with it
 _SHOWERS = 2_000  # of the validation split are used: far fewer distinguish a pair of precisions
 
@@ -90,7 +92,16 @@ def records_folder(config: Config, model: Path) -> Path:
         # The processor is left out: a job that moves to another node keeps its trials, and their speeds are ratios.
         "header": {name: value for name, value in header.items() if not name.startswith("cpu_")},
     }
-    return model / "tuning" / provenance.digest(json.dumps(what, sort_keys=True))[:12]
+    return model / _FOLDER / provenance.digest(json.dumps(what, sort_keys=True))[:12]
+
+
+def sole_tuning(model: Path) -> AbstractContextManager[None]:
+    """Keep other searches for a quantization off a model: they would make the same trials and log to the same run.
+
+    Raises:
+        ModelError: another process tunes it.
+    """
+    return sole_search(model / _FOLDER)
 
 
 def journal(folder: Path) -> Journal[Attempt]:
