@@ -86,12 +86,12 @@ def _is_frozen(weights: Path, config: Config, folder: Path) -> bool:
     try:
         model = model_folder.read(folder)
         model_folder.check_files(folder, model, "float32")
-        model_folder.check_file(folder, model, model_folder.WEIGHTS)
+        model_folder.check_file(folder, model, model.weights)
     except ModelError:
         return False
     header = provenance.header(seed=config.training.seed, inputs=data_paths(config))
     return (
-        model.sha256[model_folder.WEIGHTS] == provenance.sha256(weights)
+        model.sha256[model.weights] == provenance.sha256(weights)
         and (model.name, model.energy_range) == (config.name, (config.data.energy_low, config.data.energy_high))
         and all(model.header.get(name) == value for name, value in header.items() if not name.startswith("cpu_"))
     )

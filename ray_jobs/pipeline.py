@@ -17,6 +17,7 @@ from calogan.benchmark.profiling import network_profiles
 from calogan.cli.program import run
 from calogan.config import Config, load_config
 from calogan.reporting import pictures, plots
+from calogan.search import quantization_trials
 from calogan.tracking import registry
 from calogan.tracking.runs import log_file, pipeline_run, training_key
 from calogan.training.loop import TrainingResult
@@ -73,7 +74,8 @@ def main(config_name: str, storage: Path, workers: int) -> None:
         trained = train(config, folder, workers=workers, run_id=run_id)
         say("quantize", "Intel Neural Compressor, on the calibration split")
         if config.quantization.tune:
-            search(config, folder, parallel=None, run_id=run_id)
+            with quantization_trials.sole_tuning(folder):
+                search(config, folder, parallel=None, run_id=run_id)
         else:
             get(quantize.options(num_cpus=1).remote(config, folder))
         say("validate", f"{' and '.join(COMPARED)} against Geant4, on the test split")

@@ -124,11 +124,12 @@ def main(config_name: str, model: Path, parallel: int | None) -> None:
     """Tune the quantization of a model; its int8 network is replaced by the fastest that passes the gates."""
     config = load_config(config_name)
     model = model_folder.find_writable(model).resolve()
-    key = quantization_trials.records_folder(config, model).name
-    join()
-    parameters = {"model": str(model), "operations": ", ".join(quantize.operation_names(model))}
-    with pipeline_run(f"tune {config_name}", parameters, header=header(), key=key) as run_id:
-        repeats = search(config, model, parallel=parallel, run_id=run_id)
+    with quantization_trials.sole_tuning(model):
+        key = quantization_trials.records_folder(config, model).name
+        join()
+        parameters = {"model": str(model), "operations": ", ".join(quantize.operation_names(model))}
+        with pipeline_run(f"tune {config_name}", parameters, header=header(), key=key) as run_id:
+            repeats = search(config, model, parallel=parallel, run_id=run_id)
     say("done", f"{model}; to repeat it: {repeats}")
 
 

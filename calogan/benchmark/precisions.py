@@ -194,7 +194,7 @@ def tensorflow_network(folder: Path, description: ModelDescription, precision: s
         )
     with tf.Graph().as_default() as graph:
         features, outputs = tf.import_graph_def(definition, return_elements=["features:0", "out_outputs:0"], name="")
-        session = tf.compat.v1.Session(graph=graph, config=session_config(1))
+        session = tf.compat.v1.Session(graph=graph, config=session_config(1, graph))
         # Fetching the operation instead of its tensor excludes the copy to NumPy from the time.
         run = session.make_callable(undequantized(outputs).op, feed_list=[features])
     return Network(run, description.sha256[file], (folder / file).stat().st_size / 1e6, operations)

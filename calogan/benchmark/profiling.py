@@ -36,7 +36,7 @@ def operation_times(
         showers = len(next(iter(inputs.values())))
         options = tf.compat.v1.RunOptions(trace_level=tf.compat.v1.RunOptions.SOFTWARE_TRACE)
         times: collections.Counter[str] = collections.Counter()
-        with tf.compat.v1.Session(graph=whole, config=session_config(1)) as session:
+        with tf.compat.v1.Session(graph=whole, config=session_config(1, whole)) as session:
             operation = whole.get_operation_by_name(output)
             for number in range(_WARM_UP + rounds):
                 metadata = tf.compat.v1.RunMetadata()

@@ -72,8 +72,8 @@ def quantize(model: Path, config: str, out: Path | None) -> None:
         description = steps.quantize_model(loaded, model, out)
     counted = count_operations(read_graph((out or model) / description.network_files["int8"]))
     screen.print(
-        f"int8: {counted.integer_convolutions} fused convolutions, {counted.integer_products} products; "
-        f"{counted.float_arithmetic} left in floating point"
+        f"int8: {counted.integer_convolutions} fused convolutions, {counted.integer_products} products, "
+        f"weights of {description.weight_bits} bits; {counted.float_arithmetic} left in floating point"
     )
     isa = cpu()["isa"]
     if not has_integer_instructions(isa):

@@ -1,6 +1,6 @@
 """Freeze a trained generator into graphs that need no Python: operations and constants only."""
 
-import shutil
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -27,24 +27,12 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
     Args:
         weights: file of the generator's weights.
         config: configuration of the training; contains the energy range of the model.
-        folder: output folder; created if missing.
+        folder: output folder; created if missing. A model in it is replaced.
         inputs: files the model was made from, for the provenance.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     model = build_generator(config.network)
     model.load_weights(weights)
-    shutil.copyfile(weights, folder / model_folder.WEIGHTS)
-    network = rewrites.lower(model.network, integer=False)
-    write_graph(folder / "prepare.pb", _prepare, model, energy=(), latent=(model.latent_size,))
-    write_network(folder / "network.float32.pb", network)
-    float32 = (folder / "network.float32.pb").read_bytes()
-    (folder / "network.bfloat16.pb").write_bytes(compute_in_bfloat16(float32))
-    (folder / "network.float16.pb").write_bytes(halve_weights(float32))
-    network_files = {name: f"network.{name}.pb" for name in ("float32", "bfloat16", "float16")}
-    files = [model_folder.PREPARE, model_folder.WEIGHTS, *network_files.values()]
-    if tables := model.tables():
-        cell_sampling.write(folder / model_folder.CELLS, CellTables(**tables))
-        files.append(model_folder.CELLS)
+    files = model_folder.store(folder, _contents(model) | {model_folder.WEIGHTS: weights.read_bytes()})
     return model_folder.write(
         folder,
         ModelDescription(
@@ -53,13 +41,30 @@ def freeze(weights: Path, config: Config, folder: Path, *, inputs: tuple[Path, .
             latent_size=model.latent_size,
             cell_noise=model.cell_noise,
             energy_range=(config.data.energy_low, config.data.energy_high),
-            network_files=network_files,
             quantization={},
             header=provenance.header(seed=config.training.seed, inputs=inputs),
-            sha256=model_folder.hashes(folder, files),
             **config.network.model_dump(exclude={"family"}),
+            **files,
         ),
     )
+
+
+def _contents(model: GeneratorNetwork) -> dict[str, bytes]:
+    """Contents of the files of a trained generator, in the form that `model_folder.store` expects."""
+    with tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
+        prepare, float32, cells = (Path(scratch) / name for name in ("prepare.pb", "float32.pb", "cells.npz"))
+        write_graph(prepare, _prepare, model, energy=(), latent=(model.latent_size,))
+        write_network(float32, rewrites.lower(model.network, integer=False))
+        networks = {
+            "float32": float32.read_bytes(),
+            "bfloat16": compute_in_bfloat16(float32.read_bytes()),
+            "float16": halve_weights(float32.read_bytes()),
+        }
+        contents = {model_folder.NETWORKS[precision]: network for precision, network in networks.items()}
+        if tables := model.tables():
+            cell_sampling.write(cells, CellTables(**tables))
+            contents[model_folder.CELLS] = cells.read_bytes()
+        return contents | {model_folder.PREPARE: prepare.read_bytes()}
 
 
 def load_generator_network(folder: Path, model: ModelDescription) -> GeneratorNetwork:
@@ -68,7 +73,7 @@ def load_generator_network(folder: Path, model: ModelDescription) -> GeneratorNe
     Raises:
         ModelError: the weights are missing or altered, or belong to another version or an unknown family.
     """
-    model_folder.check_file(folder, model, model_folder.WEIGHTS)
+    model_folder.check_file(folder, model, model.weights)
     network = Network(family=model.family, width=model.width, depth=model.depth, kernel=model.kernel)
     try:
         generator = build_generator(network)
@@ -77,10 +82,10 @@ def load_generator_network(folder: Path, model: ModelDescription) -> GeneratorNe
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # Keras only warns about variables it did not load
-            generator.load_weights(folder / model_folder.WEIGHTS)
+            generator.load_weights(folder / model.weights)
     except (ValueError, UserWarning) as error:
         raise ModelError(
-            f"{folder / model_folder.WEIGHTS}: does not fit the network of this version of calogan; make the model again"
+            f"{folder / model.weights}: does not fit the network of this version of calogan; make the model again"
         ) from error
     return generator
 

@@ -21,7 +21,7 @@ from calogan import provenance
 from calogan.errors import ModelError, RequestError
 from calogan.events import EnergyRange, Events
 from calogan.generation import cell_sampling, model_folder
-from calogan.generation.graphs import has_wide_weights, prepare_graph, read_graph, session_config, splice, undequantized
+from calogan.generation.graphs import prepare_graph, session_config, splice, undequantized
 from calogan.generation.model_folder import ModelDescription
 from calogan.generation.random_numbers import NUMBERS_PER_WORD, check_seed, latent_of_words, random_words
 from calogan.geometry import CELLS, CLIC
@@ -57,7 +57,7 @@ class Generator:
         self.energy_range = EnergyRange(*model.energy_range)
         self._description = model
         self._compute = compute
-        self._draw = cell_sampling.drawer(cell_sampling.read(folder / model_folder.CELLS)) if model.cell_noise else None
+        self._draw = cell_sampling.drawer(cell_sampling.read(folder / model.cells)) if model.cell_noise else None
         self._threads = threads
         self._map = ThreadPoolExecutor(threads).map if threads > 1 else map
 
@@ -127,8 +127,8 @@ def load(model: str | os.PathLike[str], *, precision: str, threads: int = 1) -> 
     description = model_folder.read(folder)
     model_folder.check_files(folder, description, precision)
     compute = _graph(folder, description, precision, threads)
-    isa, network = provenance.cpu()["isa"], folder / description.network_files[precision]
-    if not provenance.has_integer_instructions(isa) and has_wide_weights(read_graph(network)):
+    isa = provenance.cpu()["isa"]
+    if description.may_saturate(precision) and not provenance.has_integer_instructions(isa):
         _log.warning(
             "%s: this int8 network was quantized for processors with AVX512_VNNI or AVX_VNNI; on this one (it has %s) "
             "large sums saturate, so showers differ: quantize the model here, or validate it here",

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
@@ -12,8 +11,6 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from calogan.errors import ModelError
 from calogan.generation.model_folder import ModelDescription
-
-NARROW_WEIGHT = 64  # 2 * 64 * 255 is less than 2^15, and 2 * 65 * 255 is not
 
 
 def prepare_graph(folder: Path, model: ModelDescription) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
@@ -24,7 +21,7 @@ def prepare_graph(folder: Path, model: ModelDescription) -> tuple[list[tf.Tensor
     """
     energy = tf.compat.v1.placeholder(tf.float32, (None,), "energy")
     latent = tf.compat.v1.placeholder(tf.float32, (None, model.latent_size), "latent")
-    features, context = splice(folder / "prepare.pb", ("features", "context"), energy=energy, latent=latent)
+    features, context = splice(folder / model.prepare, ("features", "context"), energy=energy, latent=latent)
     return [energy, latent], features, context
 
 
@@ -41,23 +38,16 @@ def undequantized(outputs: tf.Tensor) -> tf.Tensor:
     return tf.bitcast(source.inputs[0], tf.int8)
 
 
-def has_wide_weights(definition: tf.compat.v1.GraphDef) -> bool:
-    """Whether the integer weights of a network use more than 7 bits, so that two products may exceed 16 bits."""
-    weights = [node.attr["value"].tensor for node in definition.node if node.op == "Const"]
-    integers = [tf.make_ndarray(tensor) for tensor in weights if tensor.dtype == tf.qint8.as_datatype_enum]
-    return any(np.abs(values.astype(np.int16)).max() > NARROW_WEIGHT for values in integers)
-
-
-def session_config(threads: int, graph: tf.Graph | None = None) -> tf.compat.v1.ConfigProto:
-    """TensorFlow's settings for a graph that runs one operation at a time.
+def session_config(threads: int, graph: tf.Graph) -> tf.compat.v1.ConfigProto:
+    """TensorFlow's settings for a graph that runs one operation at a time, to generate with it or to time it.
 
     Args:
         threads: number of threads of one operation.
-        graph: graph to run, if its results matter: TensorFlow 2.21 computes wrong results when it fuses
-            three-dimensional convolutions for oneDNN, so the fusion is disabled for these.
+        graph: graph to run: TensorFlow 2.21 computes wrong results when it fuses three-dimensional convolutions for
+            oneDNN, so the fusion is disabled for these.
     """
     config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1)
-    if graph and any(operation.type == "Conv3D" for operation in graph.get_operations()):
+    if any(operation.type == "Conv3D" for operation in graph.get_operations()):
         config.graph_options.rewrite_options.remapping = RewriterConfig.OFF
     return config
 

@@ -1,21 +1,22 @@
 """A model on disk: a folder of frozen TensorFlow graphs and their description.
 
-    model.json                   family, range of energies, provenance, names and hashes of the files
-    prepare.pb                   float32: energies and latent numbers -> features and context
-    network.<precision>.pb       the part that is quantized: features -> outputs
-    network.int8.<hash>.pb       the same in int8; the name contains the start of its SHA-256
-    cells.npz                    `lean` only: tables of the cells, for the float32 tail
-    generator.weights.h5         weights, to continue training or to quantize again
+    model.json                         family, range of energies, provenance, names and hashes of the files
+    prepare.<hash>.pb               float32: energies and latent numbers -> features and context
+    network.<precision>.<hash>.pb   the part that is quantized: features -> outputs
+    cells.<hash>.npz                `lean` only: tables of the cells, for the float32 tail
+    generator.<hash>.weights.h5     weights, to continue training or to quantize again
 
 Graphs contain only operations and constants, and tables only plain numbers: nothing in the folder is executed as Python
-or unpickled. The description is untrusted input and is checked before use. It is written last, in one atomic step, so
-that a reader sees either the old model or the new one.
+or unpickled. The description is untrusted input and is checked before use.
+
+File names contain the start of the file's SHA-256, so that one model never overwrites a file of another. The description
+is written last, in one atomic step: even if a writer is killed, the folder holds either the old model or the new one.
 """
 
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -31,7 +32,12 @@ from calogan.packaged import data_file
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 REGISTRY = "models:/"  # prefix of the names of models in the MLflow registry
-DESCRIPTION, PREPARE, WEIGHTS, CELLS = "model.json", "prepare.pb", "generator.weights.h5", "cells.npz"
+DESCRIPTION = "model.json"
+# Roles of the files; in models of 0.1.0 the role is the whole name.
+PREPARE, WEIGHTS, CELLS = "prepare.pb", "generator.weights.h5", "cells.npz"
+NETWORKS: dict[str, str] = {precision: f"network.{precision}.pb" for precision in PRECISIONS}
+_ROLE = re.compile(r"(?P<stem>.+?)(?P<suffix>\.weights\.h5|\.pb|\.npz)")
+_HASH_DIGITS = 12  # in the name of a file
 _LARGEST_DESCRIPTION = 2**20  # bytes; real ones have about three thousand
 _LONGEST_MESSAGE = 300
 
@@ -53,6 +59,8 @@ class ModelDescription(BaseModel):
         cell_noise: whether each cell needs another one.
         energy_range: lowest and highest Ep of the training, GeV.
         network_files: file of the network for each precision.
+        weight_bits: bits of the weights of the int8 network, with their sign; None in models of 0.1.0, which all have 8.
+        prepare, weights, cells: files of the graph before the network, of the weights and of the tables.
         quantization: the `config.Quantization` of the int8 network, or empty.
         header: provenance of the training.
         sha256: hash of each file; the version is derived from them.
@@ -73,6 +81,10 @@ class ModelDescription(BaseModel):
     width: int = 128
     depth: int = 2
     kernel: int = 3
+    prepare: FileName = PREPARE
+    weights: FileName = WEIGHTS
+    cells: FileName = CELLS
+    weight_bits: Literal[7, 8] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -92,9 +104,13 @@ class ModelDescription(BaseModel):
         files = self.files(precision)
         return provenance.digest(precision + "".join(self.sha256[file] for file in files))[:12]
 
+    def may_saturate(self, precision: str) -> bool:
+        """Whether sums of two products of 8-bit numbers may exceed 16 bits in a network."""
+        return precision == "int8" and self.weight_bits != 7
+
     def files(self, precision: str) -> list[str]:
         """Names of the files that one precision needs."""
-        return [PREPARE, self.network_files[precision], *([CELLS] if self.cell_noise else [])]
+        return [self.prepare, self.network_files[precision], *([self.cells] if self.cell_noise else [])]
 
 
 def packaged_models() -> list[str]:
@@ -152,14 +168,72 @@ def read(folder: Path) -> ModelDescription:
 
 
 def write(folder: Path, description: ModelDescription) -> ModelDescription:
-    """Write the description, the last step of writing a model; returns it."""
+    """Write the description, the last step of writing a model; returns it.
+
+    Files of the model that it replaces stay until the next time, for who has read the old description and is about to
+    open them; older ones are deleted.
+    """
+    try:
+        replaced = set(read(folder).sha256)
+    except ModelError:  # there is none that anyone could have read
+        replaced = set()
     write_text(folder / DESCRIPTION, json.dumps(description.model_dump(mode="json"), indent=1) + "\n")
+    for path in folder.iterdir():
+        if _is_stored(path.name) and path.name not in replaced.union(description.sha256):
+            path.unlink(missing_ok=True)
     return description
 
 
-def hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of newly written files, by name."""
-    return {name: provenance.sha256(folder / name) for name in sorted(names)}
+def store(folder: Path, contents: Mapping[str, bytes]) -> dict[str, Any]:
+    """Write the files of a model; a model already in the folder stays valid until `write`.
+
+    Args:
+        folder: output folder; created if missing.
+        contents: content of each file, by role: `PREPARE`, `WEIGHTS`, `CELLS` or one of `NETWORKS`.
+
+    Returns:
+        the fields of the description that name these files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    hashes = {role: hashlib.sha256(content).hexdigest() for role, content in contents.items()}
+    names = {role: _stored_name(role, hash_) for role, hash_ in hashes.items()}
+    for role, name in names.items():
+        if not (folder / name).is_file() or provenance.sha256(folder / name) != hashes[role]:
+            with atomic_write(folder / name) as temporary:
+                temporary.write_bytes(contents[role])
+    networks = {precision: names[role] for precision, role in NETWORKS.items() if role in names}
+    others = {PREPARE: "prepare", WEIGHTS: "weights", CELLS: "cells"}
+    return {
+        "network_files": networks,
+        "sha256": {name: hashes[role] for role, name in sorted(names.items())},
+        **{field: names[role] for role, field in others.items() if role in names},
+    }
+
+
+def _stored_name(role: str, hash_: str) -> str:
+    return _ROLE.sub(rf"\g<stem>.{hash_[:_HASH_DIGITS]}\g<suffix>", role)
+
+
+def _is_stored(name: str) -> bool:
+    """Whether a file has a name that `store` gives."""
+    plain = re.sub(rf"\.[0-9a-f]{{{_HASH_DIGITS}}}(?=\.)", "", name)
+    return plain in {PREPARE, WEIGHTS, CELLS, *NETWORKS.values()}
+
+
+def _contents(folder: Path, description: ModelDescription, precisions: Iterable[str]) -> dict[str, bytes]:
+    """Contents of the files of a model, with the networks of some precisions, in the form that `store` expects.
+
+    Raises:
+        ModelError: a precision is not in the model, or a file of it is missing or altered.
+    """
+    names = {PREPARE: description.prepare, WEIGHTS: description.weights, CELLS: description.cells}
+    names = {role: name for role, name in names.items() if name in description.sha256}
+    for precision in precisions:
+        check_files(folder, description, precision)
+        names[NETWORKS[precision]] = description.network_files[precision]
+    for name in names.values():
+        check_file(folder, description, name)
+    return {role: (folder / name).read_bytes() for role, name in names.items()}
 
 
 def check_files(folder: Path, description: ModelDescription, precision: str) -> None:
@@ -201,57 +275,36 @@ def copy(source: Path, target: Path, *, precisions: tuple[str, ...] | None = Non
         ModelError: a precision is not in the model, or a file of it is missing or altered.
     """
     description = read(source)
-    keep = precisions or tuple(description.network_files)
-    for precision in keep:
-        check_files(source, description, precision)
-    names = {name for precision in keep for name in description.files(precision)}
-    if WEIGHTS in description.sha256:
-        check_file(source, description, WEIGHTS)
-        names.add(WEIGHTS)
-    changes = {
-        "network_files": {name: file for name, file in description.network_files.items() if name in keep},
-        "quantization": description.quantization if "int8" in keep else {},
-        "sha256": {name: hash_ for name, hash_ in description.sha256.items() if name in names},
-    }
-    target.mkdir(parents=True, exist_ok=True)
-    (target / DESCRIPTION).unlink(missing_ok=True)  # an incomplete copy must not look like a model
-    for name in names:
-        with atomic_write(target / name) as temporary:
-            shutil.copyfile(source / name, temporary)
-    return write(target, description.model_copy(update=changes))
+    copied = precisions or tuple(description.network_files)
+    files = store(target, _contents(source, description, copied))
+    without: dict[str, Any] = {} if "int8" in copied else {"quantization": {}, "weight_bits": None}
+    return write(target, description.model_copy(update=files | without))
 
 
 def replace_network(
-    folder: Path, description: ModelDescription, network: bytes, quantization: Mapping[str, Any]
+    folder: Path,
+    description: ModelDescription,
+    network: bytes,
+    quantization: Mapping[str, Any],
+    *,
+    weight_bits: int | None = None,
+    target: Path | None = None,
 ) -> ModelDescription:
     """Replace the int8 network of a model in one atomic step: a reader gets either the old one or the new one.
-
-    The new network has its own file name. The old file stays until the next replacement, for readers that have read the
-    old description and are about to open it.
 
     Args:
         folder: the model.
         description: description read from the folder; the other files must be unaltered.
         network: the frozen graph.
         quantization: its configuration.
+        weight_bits: number of bits of its weights.
+        target: output folder of the model with this network; the same folder if None.
 
     Raises:
         ModelError: a file that is kept is missing or altered.
     """
-    old = description.network_files.get("int8", "")
-    for name in description.sha256.keys() - {old}:
-        check_file(folder, description, name)
-    hash_ = hashlib.sha256(network).hexdigest()
-    file = f"network.int8.{hash_[:12]}.pb"
-    with atomic_write(folder / file) as temporary:
-        temporary.write_bytes(network)
-    changes = {
-        "network_files": {**description.network_files, "int8": file},
-        "quantization": dict(quantization),
-        "sha256": {name: hash_ for name, hash_ in description.sha256.items() if name != old} | {file: hash_},
-    }
-    replaced = write(folder, description.model_copy(update=changes))
-    for path in folder.glob("network.int8*.pb"):
-        if path.name not in {old, file}:
-            path.unlink(missing_ok=True)
-    return replaced
+    target = target or folder
+    others = [precision for precision in description.network_files if precision != "int8"]
+    files = store(target, _contents(folder, description, others) | {NETWORKS["int8"]: network})
+    how = {"quantization": dict(quantization), "weight_bits": weight_bits}
+    return write(target, description.model_copy(update=files | how))

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from calogan import provenance
 from calogan.config import Quantization
 from calogan.errors import QuantizationError
-from calogan.generation.graphs import has_wide_weights
-from calogan.quantization.operations import ARITHMETIC
+from calogan.quantization.operations import ARITHMETIC, count_weight_bits
 
 _BATCH = 16
+_NARROW_BITS = 7
 _KINDS = ((layers.Dense, "dense"), (layers.Conv2D | layers.Conv2DTranspose | layers.Conv3D, "convolution"))
 # The compressor's name of a precision, and the TensorFlow type of an operation in it.
 _FLOAT_TYPES = {"float32": ("fp32", tf.float32), "bfloat16": ("bf16", tf.bfloat16)}
@@ -75,7 +75,7 @@ def compress(network: keras.Model, features: NDArray[np.float32], config: Quanti
         if compressed is None:
             raise QuantizationError("Intel Neural Compressor returned no model for this configuration")
         _check(compressed.graph_def, config, nodes)
-        if narrow and has_wide_weights(compressed.graph_def):
+        if narrow and count_weight_bits(compressed.graph_def) > _NARROW_BITS:
             raise QuantizationError(
                 "Intel Neural Compressor returned 8-bit weights, whose sums saturate on a processor without "
                 "AVX512_VNNI or AVX_VNNI; quantize on a processor that has one of them"

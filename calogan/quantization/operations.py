@@ -4,10 +4,12 @@ import collections
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 from calogan.provenance import has_integer_instructions
 
+_NARROW_WEIGHT = 64  # 2 * 64 * 255 is less than 2^15, and 2 * 65 * 255 is not
 ARITHMETIC = ("Conv2D", "Conv2DBackpropInput", "Conv3D", "MatMul")
 
 
@@ -48,6 +50,13 @@ def count_operations(definition: tf.compat.v1.GraphDef) -> OperationCount:
         float_arithmetic=len(nodes),
         bfloat16_arithmetic=sum(node.attr["T"].type == tf.bfloat16.as_datatype_enum for node in nodes),
     )
+
+
+def count_weight_bits(definition: tf.compat.v1.GraphDef) -> int:
+    """Bits of the integer weights of a network, with their sign: 7 if two products cannot exceed 16 bits, or 8."""
+    weights = [node.attr["value"].tensor for node in definition.node if node.op == "Const"]
+    integers = [tf.make_ndarray(tensor) for tensor in weights if tensor.dtype == tf.qint8.as_datatype_enum]
+    return 8 if any(np.abs(values.astype(np.int16)).max() > _NARROW_WEIGHT for values in integers) else 7
 
 
 def slow_integer_note(isa: str, ratio: float) -> str:

@@ -14,7 +14,7 @@ from calogan.generation.random_numbers import latent_numbers
 from calogan.networks import rewrites
 from calogan.networks.base import GeneratorNetwork
 from calogan.quantization.neural_compressor import compress, name_operations
-from calogan.quantization.operations import count_operations
+from calogan.quantization.operations import count_operations, count_weight_bits
 
 
 def quantize(folder: Path, calibration: Events, config: Quantization, target: Path) -> ModelDescription:
@@ -25,8 +25,8 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
         calibration: showers of the calibration split, whose energies determine the ranges of the activations; no other
             split is used.
         config: the configuration to try.
-        target: output folder of the model with its int8 network; may be the same folder, whose readers see either the
-            old network or the new one.
+        target: output folder of the model with its int8 network; may be the same folder. Readers of a model that is
+            replaced see either the old model or the new one.
 
     Raises:
         ModelError: a file of the model is missing or altered.
@@ -43,10 +43,11 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
             f"the quantized network has no int8 convolution ({counted.float_arithmetic} float32 operations): "
             "this machine's TensorFlow cannot run it in int8; check that oneDNN is on (TF_ENABLE_ONEDNN_OPTS=1)"
         )
-    if target.resolve() != folder.resolve():
-        source = model_folder.copy(folder, target)
     network = definition.SerializeToString(deterministic=True)
-    return model_folder.replace_network(target, source, network, config.model_dump(mode="json"))
+    bits = count_weight_bits(definition)
+    return model_folder.replace_network(
+        folder, source, network, config.model_dump(mode="json"), weight_bits=bits, target=target
+    )
 
 
 def operation_names(folder: Path) -> tuple[str, ...]:

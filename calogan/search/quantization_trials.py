@@ -9,6 +9,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,10 @@ from calogan.errors import GateError, ModelError, QuantizationError
 from calogan.events import Events
 from calogan.generation import generator, model_folder
 from calogan.search.quantization_proposals import Attempt, Trial, describe
-from calogan.search.records import Failure, Records
+from calogan.search.records import Failure, Records, sole_search
 from calogan.validation.report import ValidationReport, physics_score
 
+_FOLDER = "tuning"  # in a model
 _SEED = 30_000  # no other step draws showers with it
 _SHOWERS = 2_000  # of the validation split are used: far fewer distinguish a pair of precisions
 
@@ -84,13 +86,22 @@ def records_folder(config: Config, model: Path) -> Path:
     int8 = description.network_files.get("int8")  # the search replaces this file, so the records must not depend on it
     header = provenance.header(inputs=steps.data_paths(config))
     what = {
-        "model": {name: hash_ for name, hash_ in description.sha256.items() if name != int8},
+        "model": sorted(hash_ for name, hash_ in description.sha256.items() if name != int8),
         "config": config.model_dump(mode="json", include={"data", "benchmark"}),
         "tuning": config.tuning.model_dump(include={"draws", "repeats"}),
         # The processor is left out: a job that moves to another node keeps its trials, because their speeds are ratios.
         "header": {name: value for name, value in header.items() if not name.startswith("cpu_")},
     }
-    return model / "tuning" / provenance.digest(json.dumps(what, sort_keys=True))[:12]
+    return model / _FOLDER / provenance.digest(json.dumps(what, sort_keys=True))[:12]
+
+
+def sole_tuning(model: Path) -> AbstractContextManager[None]:
+    """Keep other searches for a quantization off a model: they would make the same trials and log to the same run.
+
+    Raises:
+        ModelError: another process tunes it.
+    """
+    return sole_search(model / _FOLDER)
 
 
 def records(folder: Path) -> Records[Attempt]:
@@ -114,7 +125,7 @@ def _put_into(model: Path, quantized: Path) -> None:
         raise ModelError(f"{model}: was replaced while its quantizations were validated; start the search again")
     model_folder.check_files(quantized, source, "int8")
     network = (quantized / source.network_files["int8"]).read_bytes()
-    model_folder.replace_network(model, description, network, source.quantization)
+    model_folder.replace_network(model, description, network, source.quantization, weight_bits=source.weight_bits)
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,17 +1,52 @@
 """Records of attempts, one file each, from which an interrupted search resumes."""
 
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from calogan import provenance
 from calogan.atomic_files import write_text
-from calogan.errors import CaloganError, ModelError
+from calogan.errors import CaloganError, ModelError, OutputError
 
 Record = TypeVar("Record")
 What = TypeVar("What")
+_LOCK = "search.lock"
+
+
+@contextlib.contextmanager
+def sole_search(folder: Path) -> Iterator[None]:
+    """Keep other searches out of a folder; the system unlocks it when this process ends, however it does.
+
+    Args:
+        folder: what the search writes to, seen by all nodes; made if it is not there.
+
+    Raises:
+        ModelError: another process searches there.
+        OutputError: the folder cannot be written to, or its file system has no locks.
+    """
+    path = folder / _LOCK
+    lock = FileLock(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+        path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+    except Timeout as error:
+        owner = path.read_text(encoding="utf-8")
+        raise ModelError(f"{folder}: {owner} searches here already; wait for its end or stop it") from error
+    except OSError as error:
+        lock.release()
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,13 @@ def _start_child(parent: str, name: str, precision: str) -> Any:
 
 
 def _parameters(description: model_folder.ModelDescription, precision: str) -> dict[str, Any]:
-    fields = {"precision": precision, "family": description.family, "version": description.version(precision)}
+    fields: dict[str, Any] = {
+        "precision": precision,
+        "family": description.family,
+        "version": description.version(precision),
+    }
+    if precision == "int8" and description.weight_bits:
+        fields["weight_bits"] = description.weight_bits
     return fields | {f"quantization.{name}": value for name, value in description.quantization.items()}
 
 

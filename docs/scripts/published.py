@@ -115,12 +115,12 @@ def _measure() -> tuple[BenchmarkReport, float, dict[str, dict[str, float]]]:
             model.save_weights(Path(scratch) / f"{family}.weights.h5")
             freezing.freeze(Path(scratch) / f"{family}.weights.h5", config, folders[family])
         rehm = folders["rehm2021"]
-        quantize(rehm, sample, Quantization(calibration_showers=32), rehm)
+        described = quantize(rehm, sample, Quantization(calibration_showers=32), rehm)
         report = benchmark(rehm, ["int8"], Benchmark(batch_size=BATCH, repetitions=3))
         conv3d = benchmark(folders["conv3d"], ["float32"], Benchmark(batch_size=BATCH, repetitions=3))
         features = np.random.default_rng(1).standard_normal((_PROFILED_SHOWERS, 200), np.float32)
         operations = {
-            name: operation_times(read_graph(rehm / f"network.{name}.pb"), {"features": features}, rounds=3)
+            name: operation_times(read_graph(rehm / described.network_files[name]), {"features": features}, rounds=3)
             for name in ("float32", "int8")
         }
     return report, conv3d.timings["float32"].network_ms_per_shower, operations

@@ -2,13 +2,17 @@ import json
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
-from calogan.benchmark.precisions import BenchmarkReport, benchmark
-from calogan.config import Benchmark
+from calogan.benchmark.precisions import BenchmarkReport, benchmark, tensorflow_network
+from calogan.config import Benchmark, Config, Network
 from calogan.errors import ModelError, QuantizationError
-from calogan.generation import model_folder
+from calogan.generation import freezing, generator, model_folder
+from calogan.networks.families import build_generator
 
 ROUNDS = Benchmark(batch_size=16, repetitions=3)
 
@@ -53,10 +57,33 @@ def test_the_report_as_json_is_whole(report: BenchmarkReport) -> None:
     assert {"cpu_model", "cpu_isa", "git_commit", "seed"} <= set(written["header"])
 
 
+@pytest.mark.parametrize("family", ["conv3d", "rehm2021"])
+def test_a_network_is_timed_with_the_settings_that_it_generates_with(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(network=Network(family=family))
+    build_generator(config.network).save_weights(tmp_path / "w.weights.h5")
+    described = freezing.freeze(tmp_path / "w.weights.h5", config, tmp_path / "model")
+    settings: list[Any] = []
+    open_session = tf.compat.v1.Session
+
+    def session(*, graph: tf.Graph, config: Any) -> Any:
+        settings.append(config)
+        return open_session(graph=graph, config=config)
+
+    monkeypatch.setattr(tf.compat.v1, "Session", session)
+    generator.load(tmp_path / "model", precision="float32")
+    tensorflow_network(tmp_path / "model", described, "float32")
+    generating, timing = settings
+    assert timing == generating
+    remapping = generating.graph_options.rewrite_options.remapping
+    assert (remapping == RewriterConfig.OFF) is (family == "conv3d")
+
+
 def test_int8_in_name_only_is_an_error(tiny_model: Path, tmp_path: Path) -> None:
-    model_folder.copy(tiny_model, tmp_path / "m")
-    float32 = (tmp_path / "m" / "network.float32.pb").read_bytes()
-    model_folder.replace_network(tmp_path / "m", model_folder.read(tmp_path / "m"), float32, {})
+    described = model_folder.read(tiny_model)
+    float32 = (tiny_model / described.network_files["float32"]).read_bytes()
+    model_folder.replace_network(tiny_model, described, float32, {}, target=tmp_path / "m")
     with pytest.raises(QuantizationError, match="no int8 convolution"):
         benchmark(tmp_path / "m", ["int8"], ROUNDS)
 

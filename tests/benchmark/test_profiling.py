@@ -52,6 +52,18 @@ def test_an_int8_network_shows_where_its_time_goes(tiny_model: Path) -> None:
     assert not any(kind in {"Conv2D", "_MklNativeConv2D", "_MklNativeFusedConv2D"} for kind in int8)
 
 
+def test_three_dimensional_convolutions_are_timed_as_they_generate() -> None:
+    """TensorFlow computes something else when it fuses them; generation leaves them as they are."""
+    with tf.Graph().as_default() as graph:
+        features = tf.compat.v1.placeholder(tf.float32, (None, 4, 4, 4, 8), "features")
+        weights = tf.constant(np.random.default_rng(1).standard_normal((3, 3, 3, 8, 8)).astype(np.float32))
+        convolved = tf.nn.bias_add(tf.nn.conv3d(features, weights, (1, 1, 1, 1, 1), "SAME"), tf.ones(8))
+        tf.identity(tf.nn.relu(convolved), name="out_outputs")
+    times = operation_times(graph.as_graph_def(), {"features": np.ones((16, 4, 4, 4, 8), np.float32)})
+    assert [kind for kind in times if kind.endswith("Conv3D")]
+    assert not [kind for kind in times if "Fused" in kind]
+
+
 def test_a_model_is_profiled_as_trained_rewritten_and_quantized(tiny_model: Path) -> None:
     profiles = network_profiles(tiny_model)
     assert list(profiles) == ["float32, as trained", "float32", "int8"]

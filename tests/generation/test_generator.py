@@ -226,6 +226,22 @@ def test_weights_of_8_bits_are_warned_of_where_sums_saturate(
     assert ("large sums saturate" in caplog.text) is warned
 
 
+@pytest.mark.parametrize(("bits", "warned"), [(7, False), (8, True)])
+def test_the_description_says_whether_to_warn(
+    bits: int,
+    warned: bool,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    described = model_folder.copy(tiny_model, tmp_path)
+    model_folder.write(tmp_path, described.model_copy(update={"weight_bits": bits}))
+    monkeypatch.setattr("calogan.provenance.cpu", lambda: {"model": "a processor", "isa": "AVX2"})
+    generator.load(tmp_path, precision="int8")
+    assert ("large sums saturate" in caplog.text) is warned
+
+
 @pytest.mark.parametrize("fields", [{"latent_size": 40}, {"latent_size": 50}])
 def test_a_description_that_does_not_fit_the_graphs_is_refused(
     fields: dict[str, Any], tiny_model: Path, tmp_path: Path

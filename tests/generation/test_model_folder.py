@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,19 @@ def copied(tiny_model: Path, tmp_path: Path) -> Path:
     """A copy that may be damaged."""
     model_folder.copy(tiny_model, tmp_path / "copy")
     return tmp_path / "copy"
+
+
+@pytest.fixture
+def another_model(copied: Path, tmp_path: Path) -> Path:
+    """A consistent model with other files; it cannot be run."""
+    another = tmp_path / "another"
+    shutil.copytree(copied, another)
+    description = json.loads((another / model_folder.DESCRIPTION).read_text())
+    for name in description["sha256"]:
+        alter(another / name)
+        description["sha256"][name] = hashlib.sha256((another / name).read_bytes()).hexdigest()
+    (another / model_folder.DESCRIPTION).write_text(json.dumps(description))
+    return another
 
 
 def test_what_is_written_is_read_back(copied: Path) -> None:
@@ -40,12 +54,14 @@ def test_a_copy_is_the_same_model(tiny_model: Path, copied: Path) -> None:
 def test_a_copy_may_hold_fewer_precisions(tiny_model: Path, tmp_path: Path) -> None:
     int8 = model_folder.copy(tiny_model, tmp_path / "int8", precisions=("int8",))
     assert list(int8.network_files) == ["int8"]
-    assert not (tmp_path / "int8" / "network.float32.pb").exists()
+    assert not list((tmp_path / "int8").glob("network.float32.*"))
     assert int8.version("int8") == model_folder.read(tiny_model).version("int8")
     assert int8.quantization
+    assert int8.weight_bits == model_folder.read(tiny_model).weight_bits is not None
     float32 = model_folder.copy(tiny_model, tmp_path / "float32", precisions=("float32",))
-    assert float32.network_files == {"float32": "network.float32.pb"}
+    assert list(float32.network_files) == ["float32"]
     assert float32.quantization == {}
+    assert float32.weight_bits is None
 
 
 def test_a_precision_that_is_not_there_cannot_be_copied(tiny_model: Path, tmp_path: Path) -> None:
@@ -55,20 +71,21 @@ def test_a_precision_that_is_not_there_cannot_be_copied(tiny_model: Path, tmp_pa
     assert not (tmp_path / "int8").exists()
 
 
-@pytest.mark.parametrize("name", ["prepare.pb", "network.float16.pb", "generator.weights.h5"])
-def test_an_altered_file_is_not_copied(name: str, copied: Path, tmp_path: Path) -> None:
-    alter(copied / name)
+@pytest.mark.parametrize("role", ["prepare", "float16", "weights"])
+def test_an_altered_file_is_not_copied(role: str, copied: Path, tmp_path: Path) -> None:
+    alter(file(copied, role))
     with pytest.raises(ModelError, match="is not the file that was written"):
         model_folder.copy(copied, tmp_path / "again")
 
 
 def test_a_model_may_go_without_its_weights(copied: Path, tmp_path: Path) -> None:
-    (copied / model_folder.WEIGHTS).unlink()
     description = model_folder.read(copied)
-    hashes = {name: hash_ for name, hash_ in description.sha256.items() if name != model_folder.WEIGHTS}
-    model_folder.write(copied, description.model_copy(update={"sha256": hashes}))
-    model_folder.copy(copied, tmp_path / "again")
-    assert not (tmp_path / "again" / model_folder.WEIGHTS).exists()
+    (copied / description.weights).unlink()
+    others = {name: hash_ for name, hash_ in description.sha256.items() if name != description.weights}
+    model_folder.write(copied, description.model_copy(update={"sha256": others}))
+    again = model_folder.copy(copied, tmp_path / "again")
+    assert again.sha256 == others
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {*others, model_folder.DESCRIPTION}
 
 
 def test_versions_differ_by_precision_and_by_file(copied: Path) -> None:
@@ -85,14 +102,14 @@ def test_good_files_pass(tiny_model: Path, precision: str) -> None:
     model_folder.check_files(tiny_model, model_folder.read(tiny_model), precision)
 
 
-@pytest.mark.parametrize("name", ["prepare.pb", "network.float32.pb", "cells.npz"])
-def test_a_missing_or_altered_file_is_found(name: str, copied: Path) -> None:
-    description = model_folder.read(copied)
-    alter(copied / name)
-    with pytest.raises(ModelError, match=rf"{name}: is not the file that was written"):
+@pytest.mark.parametrize("role", ["prepare", "float32", "cells"])
+def test_a_missing_or_altered_file_is_found(role: str, copied: Path) -> None:
+    description, path = model_folder.read(copied), file(copied, role)
+    alter(path)
+    with pytest.raises(ModelError, match=rf"{path.name}: is not the file that was written"):
         model_folder.check_files(copied, description, "float32")
-    (copied / name).unlink()
-    with pytest.raises(ModelError, match=rf"{name}: is missing"):
+    path.unlink()
+    with pytest.raises(ModelError, match=rf"{path.name}: is missing"):
         model_folder.check_files(copied, description, "float32")
 
 
@@ -141,8 +158,11 @@ def change(folder: Path, **fields: Any) -> None:
         ({"latent_size": "41"}, "latent_size: Input should be a valid integer"),
         ({"latent_size": 10**9}, "latent_size: Input should be less than"),
         ({"network_files": {"int4": "network.int4.pb"}}, r"network_files.int4.\[key\]: String should match pattern"),
+        ({"weights": "../evil.weights.h5"}, "weights: String should match pattern"),
+        ({"prepare": "another.pb"}, "sha256: has no hash of another.pb"),
+        ({"weight_bits": 6}, "weight_bits: Input should be 7 or 8"),
         ({"network_files": {}}, "network_files: Dictionary should have at least 1 item"),
-        ({"sha256": {}}, "sha256: has no hash of .*prepare.pb"),
+        ({"sha256": {}}, "sha256: has no hash of .*prepare"),
         ({"sha256": {"prepare.pb": "0"}}, "sha256.prepare.pb: String should match"),
         ({"quantization": {"granularity": "none"}}, "granularity: Input should be 'per_channel'"),
         ({"name": None, "header": [], "a\nb": 1}, "name: .*; header: .*; a b: Extra inputs"),
@@ -168,13 +188,14 @@ def test_the_name_of_a_file_cannot_lead_out_of_the_folder(name: str, copied: Pat
 
 
 def test_a_link_out_of_the_folder_is_refused(copied: Path, tmp_path: Path) -> None:
-    (copied / "prepare.pb").rename(tmp_path / "elsewhere.pb")
-    (copied / "prepare.pb").symlink_to(tmp_path / "elsewhere.pb")
-    with pytest.raises(ModelError, match=r"prepare\.pb: is a link to a file outside the model"):
+    path = file(copied, "prepare")
+    path.rename(tmp_path / "elsewhere.pb")
+    path.symlink_to(tmp_path / "elsewhere.pb")
+    with pytest.raises(ModelError, match=rf"{path.name}: is a link to a file outside the model"):
         model_folder.check_files(copied, model_folder.read(copied), "int8")
     (tmp_path / "link").symlink_to(copied)  # a folder may be reached by a link
-    (copied / "prepare.pb").unlink()
-    (tmp_path / "elsewhere.pb").rename(copied / "prepare.pb")
+    path.unlink()
+    (tmp_path / "elsewhere.pb").rename(path)
     model_folder.check_files(tmp_path / "link", model_folder.read(tmp_path / "link"), "int8")
 
 
@@ -182,17 +203,20 @@ def test_models_of_version_0_1_0_are_read() -> None:
     path = data_file("models", "lean")
     description = model_folder.read(path)
     assert description.header["calogan_version"] == "0.1.0"
-    assert json.loads((path / model_folder.DESCRIPTION).read_text()) == description.model_dump(mode="json")
+    assert description.weight_bits is None
+    assert json.loads((path / model_folder.DESCRIPTION).read_text()) == description.model_dump(
+        mode="json", exclude_unset=True
+    )
     for precision in description.network_files:
         model_folder.check_files(path, description, precision)
 
 
-@pytest.mark.parametrize("name", ["prepare.pb", "network.bfloat16.pb", "generator.weights.h5", "cells.npz"])
-def test_a_network_is_not_replaced_beside_an_altered_file(name: str, copied: Path) -> None:
-    description = model_folder.read(copied)
-    alter(copied / name)
+@pytest.mark.parametrize("role", ["prepare", "bfloat16", "weights", "cells"])
+def test_a_network_is_not_replaced_beside_an_altered_file(role: str, copied: Path) -> None:
+    description, path = model_folder.read(copied), file(copied, role)
+    alter(path)
     before = {path.name: path.read_bytes() for path in copied.iterdir()}
-    with pytest.raises(ModelError, match=rf"{name}: is not the file that was written"):
+    with pytest.raises(ModelError, match=rf"{path.name}: is not the file that was written"):
         model_folder.replace_network(copied, description, b"another", {})
     assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
 
@@ -208,12 +232,19 @@ def test_a_replaced_network_stays_for_its_readers_until_the_next_is_there(copied
     assert {path.name for path in copied.iterdir()} == {*descriptions[-1].sha256, model_folder.DESCRIPTION}
 
 
-# Replaces the network in a process that dies at its n-th file operation in the folder, for every n.
+# Changes the model in a process that dies at its n-th file operation in the folder, for every n.
 KILLED = """
 import itertools, os, shutil, signal, sys
 from pathlib import Path
 from calogan.generation import model_folder
-source, folder = map(Path, sys.argv[1:])
+action, source, another, folder = sys.argv[1], *map(Path, sys.argv[2:])
+substitute = model_folder.read(another)
+change = {
+    "copy": lambda: model_folder.copy(another, folder),
+    "copy a part": lambda: model_folder.copy(another, folder, precisions=("float32",)),
+    "replace": lambda: model_folder.replace_network(folder, old, b"another", {}),
+    "replace in a copy": lambda: model_folder.replace_network(another, substitute, b"another", {}, target=folder),
+}[action]
 for n in itertools.count():
     shutil.rmtree(folder, ignore_errors=True)
     old = model_folder.copy(source, folder)
@@ -223,25 +254,70 @@ for n in itertools.count():
             if event in ("open", "os.rename", "os.remove") and str(folder) in str(arguments[0]) and next(calls) == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
         sys.addaudithook(hook)
-        model_folder.replace_network(folder, old, b"another", {})
+        change()
         os._exit(0)
     _, status = os.waitpid(child, 0)
     description = model_folder.read(folder)
-    model_folder.check_files(folder, description, "int8")
+    for precision in description.network_files:
+        model_folder.check_files(folder, description, precision)
+    model_folder.check_file(folder, description, description.weights)
     print(n, "old" if description == old else "new", flush=True)
     if os.WIFEXITED(status):
         sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
-def test_whenever_it_is_killed_the_model_is_whole(tiny_model: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED, str(tiny_model), str(tmp_path / "copy")]
+@pytest.mark.parametrize("action", ["copy", "copy a part", "replace", "replace in a copy"])
+def test_whenever_it_is_killed_the_model_is_whole(
+    action: str, tiny_model: Path, another_model: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", KILLED, action, str(tiny_model), str(another_model), str(tmp_path / "copy")]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stderr
     states = [line.split()[1] for line in result.stdout.splitlines()]
     assert states == sorted(states, reverse=True)
     assert states.count("old") > 5
     assert states.count("new") >= 2
+
+
+def test_a_replaced_model_stays_for_its_readers_until_the_next_one(
+    copied: Path, tiny_model: Path, another_model: Path
+) -> None:
+    first = model_folder.read(copied)
+    second = model_folder.copy(another_model, copied)
+    for description in (first, second):
+        for precision in description.network_files:
+            model_folder.check_files(copied, description, precision)
+    third = model_folder.copy(tiny_model, copied, precisions=("float32",))
+    assert {path.name for path in copied.iterdir()} == {*second.sha256, *third.sha256, model_folder.DESCRIPTION}
+
+
+def test_other_files_in_the_folder_stay(copied: Path, another_model: Path) -> None:
+    own = [copied / name for name in ("README.md", "prepare.txt", "network.pb", "my.weights.h5", "training/prepare.pb")]
+    (copied / "training").mkdir()
+    for path in own:
+        path.write_text("own")
+    for _ in range(3):
+        model_folder.copy(another_model, copied)
+    assert [path.read_text() for path in own] == ["own"] * len(own)
+
+
+def test_a_copy_of_a_0_1_0_model_gets_hashed_file_names(tmp_path: Path) -> None:
+    source = data_file("models", "lean")
+    copied = model_folder.copy(source, tmp_path / "copy")
+    description = model_folder.read(source)
+    assert not set(copied.sha256) & set(description.sha256)
+    assert set(copied.sha256.values()) == set(description.sha256.values())
+    assert all(name.split(".")[-2 - name.endswith(".h5")] == hash_[:12] for name, hash_ in copied.sha256.items())
+    assert [copied.version(name) for name in copied.network_files] == [
+        description.version(name) for name in description.network_files
+    ]
+
+
+def file(folder: Path, role: str) -> Path:
+    """File of a model by the name of its field or by its precision."""
+    description = model_folder.read(folder)
+    return folder / (description.network_files.get(role) or getattr(description, role))
 
 
 def alter(path: Path) -> None:

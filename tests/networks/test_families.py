@@ -147,7 +147,7 @@ def test_a_family_of_this_file_is_trained_frozen_quantized_and_sampled(geant4: E
     assert Toy.seen_early == {True}
     description = model_folder.read(tmp_path / "model")
     assert (description.family, description.latent_size, description.width) == ("toy", 6, 16)
-    assert not (tmp_path / "model" / model_folder.CELLS).exists()
+    assert not list((tmp_path / "model").glob("cells.*"))
     energy = np.array([20, 100, 400], np.float32)
     results = samples(tmp_path / "model", energy)
     model = load_generator_network(tmp_path / "model", description)
@@ -166,7 +166,7 @@ def test_the_tables_of_a_family_draw_its_cells(geant4: Events, tmp_path: Path) -
     config = Config(name="cells", network=Network(family="toy-of-cells"), training=training)
     assert [epoch.stage for epoch in train_and_quantize(geant4, config, tmp_path).history] == ["adversarial"]
     description = model_folder.read(tmp_path / "model")
-    assert model_folder.CELLS in description.files("int8")
+    assert description.cells in description.files("int8")
     model = load_generator_network(tmp_path / "model", description)
     assert isinstance(model, ToyOfCells)
     # The template comes from the training showers: it was zero, and adversarial training may not change it.

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from calogan import provenance
 from calogan.config import Network, Quantization
 from calogan.errors import QuantizationError
-from calogan.generation.graphs import has_wide_weights, session_config
+from calogan.generation.graphs import session_config
 from calogan.networks import rewrites
 from calogan.networks.families import build_generator
 from calogan.quantization.neural_compressor import compress, hand_on_integers, name_operations
-from calogan.quantization.operations import count_operations
+from calogan.quantization.operations import count_operations, count_weight_bits
 
 NAMES = ["dense 1", "dense 2", "convolution 1", "convolution 2", "convolution 3", "convolution 4"]
 
@@ -44,7 +44,7 @@ def original() -> keras.Model:
 def run(definition: tf.compat.v1.GraphDef, features: NDArray[np.float32]) -> NDArray[np.float32]:
     with tf.Graph().as_default() as graph:
         ends = tf.import_graph_def(definition, return_elements=["features:0", "out_outputs:0"], name="")
-        with tf.compat.v1.Session(graph=graph, config=session_config(1)) as session:
+        with tf.compat.v1.Session(graph=graph, config=session_config(1, graph)) as session:
             answer: NDArray[np.float32] = session.run(ends[1], {ends[0]: features})
             return answer
 
@@ -136,7 +136,7 @@ def test_weights_have_7_bits_where_sums_could_saturate(
     monkeypatch.setattr(provenance, "cpu", lambda: {"model": "a processor", "isa": isa})
     definition = compress(network, features, Quantization(granularity=granularity))
     assert largest_weight(definition) == largest
-    assert has_wide_weights(definition) is (largest > 64)
+    assert count_weight_bits(definition) == (8 if largest > 64 else 7)
 
 
 def test_sums_of_large_products_do_not_saturate(network: keras.Model) -> None:

@@ -23,28 +23,28 @@ from calogan.quantization.quantize import operation_names, quantize
 COMPRESS = "neural_compressor.tensorflow.quantize_model"
 
 
-def int8_file(model: Path) -> str:
-    return model_folder.read(model).network_files["int8"]
+def network_file(model: Path, precision: str) -> Path:
+    return model / model_folder.read(model).network_files[precision]
 
 
 def test_the_int8_network_computes_in_int8_only(tiny_model: Path) -> None:
-    counted = count_operations(read_graph(tiny_model / int8_file(tiny_model)))
+    counted = count_operations(read_graph(network_file(tiny_model, "int8")))
     assert counted.integer_convolutions == 3
     assert counted.integer_products == 2
     assert counted.float_arithmetic == 0
 
 
 def test_the_float32_network_has_the_same_operations_in_float32(tiny_model: Path) -> None:
-    counted = count_operations(read_graph(tiny_model / "network.float32.pb"))
+    counted = count_operations(read_graph(network_file(tiny_model, "float32")))
     assert (counted.integer_convolutions, counted.integer_products, counted.float_arithmetic) == (0, 0, 5)
 
 
 def test_the_int8_network_is_a_quarter_of_the_size(tiny_model: Path) -> None:
-    assert (tiny_model / int8_file(tiny_model)).stat().st_size < (tiny_model / "network.float32.pb").stat().st_size / 3
+    assert network_file(tiny_model, "int8").stat().st_size < network_file(tiny_model, "float32").stat().st_size / 3
 
 
 def test_the_int8_network_is_little_more_than_its_weights(tiny_model: Path) -> None:
-    definition = read_graph(tiny_model / int8_file(tiny_model))
+    definition = read_graph(network_file(tiny_model, "int8"))
     weights = sum(len(node.attr["value"].tensor.tensor_content) for node in definition.node if node.op == "Const")
     assert definition.ByteSize() < weights + 400 * len(definition.node)
     assert {"features", "out_outputs"} <= {node.name for node in definition.node}
@@ -52,7 +52,7 @@ def test_the_int8_network_is_little_more_than_its_weights(tiny_model: Path) -> N
 
 def test_the_model_says_how_it_was_quantized(tiny_model: Path) -> None:
     description = model_folder.read(tiny_model)
-    assert description.network_files["int8"] == f"network.int8.{description.sha256[int8_file(tiny_model)][:12]}.pb"
+    assert network_file(tiny_model, "int8").name in description.sha256
     assert description.quantization == Quantization(calibration_showers=32).model_dump(mode="json")
     assert Quantization.model_validate(description.quantization) == Quantization(calibration_showers=32)
     assert description.version("int8") != description.version("float32")
@@ -79,7 +79,7 @@ def test_a_result_without_int8_is_refused(
     tiny_model: Path, geant4: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unchanged = SimpleNamespace(
-        graph_def=read_graph(tiny_model / "network.float32.pb"),
+        graph_def=read_graph(network_file(tiny_model, "float32")),
         input_tensor_names=["features"],
         output_tensor_names=["out_outputs:0"],
     )
@@ -108,7 +108,7 @@ def test_an_unknown_operation_leaves_nothing_behind(tiny_model: Path, geant4: Ev
 
 
 def test_the_bfloat16_network_is_counted_as_such(tiny_model: Path) -> None:
-    counted = count_operations(read_graph(tiny_model / "network.bfloat16.pb"))
+    counted = count_operations(read_graph(network_file(tiny_model, "bfloat16")))
     assert (counted.float_arithmetic, counted.bfloat16_arithmetic, counted.integer_convolutions) == (5, 5, 0)
 
 
@@ -130,6 +130,15 @@ def test_a_processor_without_integer_instructions_is_reported(isa: str, fast: bo
     assert fast or note.endswith("measured ratio to float32 1.25")
 
 
+@pytest.mark.parametrize(("isa", "bits"), [("AVX512_VNNI AVX2", 8), ("AVX512F AVX2", 7)])
+def test_the_model_says_how_many_bits_its_weights_have(
+    isa: str, bits: int, tiny_model: Path, geant4: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("calogan.provenance.cpu", lambda: {"model": "a processor", "isa": isa})
+    description = quantize(tiny_model, geant4, Quantization(calibration_showers=16), tmp_path)
+    assert description.weight_bits == model_folder.read(tmp_path).weight_bits == bits
+
+
 def test_calogan_quantize_says_so_on_such_a_processor(
     tiny_model: Path, geant4: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,11 +154,12 @@ def test_calogan_quantize_says_so_on_such_a_processor(
         output = " ".join(result.output.split())
         assert ("this processor has no AVX512_VNNI or AVX_VNNI (it has AVX512F AVX2)" in output) is ("VNNI" not in isa)
         assert ("measured ratio to float32" in output) is ("VNNI" not in isa)
+        assert f"weights of {8 if 'VNNI' in isa else 7} bits; 0 left in floating point" in output
 
 
 def test_without_weights_there_is_nothing_to_quantize(tiny_model: Path, geant4: Events, tmp_path: Path) -> None:
-    model_folder.copy(tiny_model, tmp_path / "copy")
-    (tmp_path / "copy" / model_folder.WEIGHTS).unlink()
+    description = model_folder.copy(tiny_model, tmp_path / "copy")
+    (tmp_path / "copy" / description.weights).unlink()
     with pytest.raises(ModelError, match="is missing"):
         quantize(tmp_path / "copy", geant4, Quantization(), tmp_path / "int8")
 
@@ -210,12 +220,13 @@ def test_nothing_is_written_into_the_working_directory(tiny_model: Path, tmp_pat
 def test_an_altered_file_is_not_made_good_by_quantizing_again(tiny_model: Path, geant4: Events, tmp_path: Path) -> None:
     model = tmp_path / "model"
     model_folder.copy(tiny_model, model)
-    altered = bytearray((model / "network.bfloat16.pb").read_bytes())
+    bfloat16 = network_file(model, "bfloat16")
+    altered = bytearray(bfloat16.read_bytes())
     altered[len(altered) // 2] ^= 1
-    (model / "network.bfloat16.pb").write_bytes(altered)
-    with pytest.raises(ModelError, match=r"network\.bfloat16\.pb: is not the file that was written"):
+    bfloat16.write_bytes(altered)
+    with pytest.raises(ModelError, match=r"network\.bfloat16\.\w+\.pb: is not the file that was written"):
         quantize(model, geant4, Quantization(calibration_showers=16), model)
-    with pytest.raises(ModelError, match=r"network\.bfloat16\.pb: is not the file that was written"):
+    with pytest.raises(ModelError, match=r"network\.bfloat16\.\w+\.pb: is not the file that was written"):
         model_folder.check_files(model, model_folder.read(model), "bfloat16")
 
 

@@ -1,5 +1,7 @@
 """The search for a quantization on a real cluster, killed in every way: no finished trial is lost or done twice."""
 
+import os
+import platform
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +135,27 @@ def test_nothing_within_the_tolerance_is_one_readable_line_and_leaves_the_model(
         in output
     )
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").glob("*.*")} == before
+
+
+def test_a_second_job_on_a_model_ends_with_one_line_before_any_work(
+    tiny_model: Path, tmp_path: Path, config: Path, variables: dict[str, str], start: Callable[..., Any]
+) -> None:
+    model = tmp_path / "model"
+    model_folder.copy(tiny_model, model)
+    before = {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()}
+    client = mlflow.MlflowClient(variables["MLFLOW_TRACKING_URI"])
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    runs = len(client.search_runs([experiment.experiment_id]))
+    with quantization_trials.sole_tuning(model):
+        second = start("tune", "--config", config, "--model", model, **variables)
+        said = second.end()
+    assert second.process.returncode == ModelError.exit_code, said
+    (line,) = [line for line in " ".join(said.split()).split("error: ") if "searches here already" in line]
+    assert line.startswith(f"{model / 'tuning'}: process {os.getpid()} on {platform.node()} searches here already")
+    assert "Traceback" not in said
+    assert {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()} == before
+    assert records(model) == {}
+    assert len(client.search_runs([experiment.experiment_id])) == runs
 
 
 @pytest.mark.parametrize("model", ["lean", str(data_file("models", "lean"))])

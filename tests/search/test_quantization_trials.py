@@ -132,7 +132,7 @@ def test_trials_that_would_differ_have_separate_records(config: Config, model: P
     other = {"tuning": Tuning(draws=2, repeats=2)}
     assert quantization_trials.records_folder(config.model_copy(update=other), model) != folder
     description = model_folder.read(model)
-    hashes = description.sha256 | {"network.float32.pb": "0" * 64}
+    hashes = description.sha256 | {description.network_files["float32"]: "0" * 64}
     model_folder.write(model, description.model_copy(update={"sha256": hashes}))
     assert quantization_trials.records_folder(config, model) != folder
 
@@ -147,6 +147,7 @@ def test_the_first_trial_that_passes_enters_the_model(
     assert report.showers["reference"] == len(steps.read_split(config, "test"))
     after = model_folder.read(model)
     assert Quantization.model_validate(after.quantization) == CHOSEN
+    assert after.weight_bits == before.weight_bits is not None
     assert after.version("int8") != before.version("int8")
     assert after.version("float32") == before.version("float32")
     for precision in before.network_files:
@@ -163,7 +164,7 @@ def test_a_model_that_was_replaced_meanwhile_is_not_modified(
 
     def validate_model(*arguments: Any) -> object:
         description = model_folder.read(model)
-        hashes = description.sha256 | {"network.float32.pb": "0" * 64}
+        hashes = description.sha256 | {description.network_files["float32"]: "0" * 64}
         model_folder.write(model, description.model_copy(update={"sha256": hashes}))
         return real(*arguments)
 

@@ -117,7 +117,7 @@ def _compute(folder: Path, model: ModelDescription, network: Network) -> Compute
     """Connect the graph before the network of a model to a network in another runtime."""
     with tf.Graph().as_default() as graph:
         inputs, *outputs = prepare_graph(folder, model)
-        session = tf.compat.v1.Session(graph=graph, config=session_config(1))
+        session = tf.compat.v1.Session(graph=graph, config=session_config(1, graph))
         prepare = session.make_callable(outputs, feed_list=inputs)
 
     def compute(energy: Floats, latent: Floats) -> tuple[Floats, float, Floats]:
