@@ -27,7 +27,7 @@ from calogan.cli.program import run
 from calogan.config import Config, load_config
 from calogan.errors import CaloganError, TrainingError
 from calogan.events import Events
-from calogan.tracking.runs import log_epoch, log_pictures, pipeline_run, set_tag, training_key
+from calogan.tracking.runs import is_logged, log_epoch, log_pictures, pipeline_run, set_tag, training_key
 from calogan.training.loop import Epoch, TrainingResult
 from calogan.training.workers import meet
 from ray_jobs.driver import cores_each, flat, get, join, node_cores, say, say_epoch, threads, workers_for
@@ -80,7 +80,11 @@ def train(
 @ray.remote(max_retries=FAILURES)  # type: ignore[untyped-decorator]
 def _finish(config: Config, folder: Path, run_id: str) -> TrainingResult:
     """Train unless the training is finished, and freeze; a restarted worker resumes from the last checkpoint."""
-    return steps.train_model(config, folder, **_reports(run_id))
+    trained = steps.train_model(config, folder, **_reports(run_id))
+    for epoch in trained.history if run_id else ():
+        if not is_logged(run_id, epoch.losses, epoch.number):
+            _log(run_id, epoch)
+    return trained
 
 
 def _train_together(config: Config, folder: Path, *, workers: int, cpus: int, run_id: str) -> None:
@@ -135,7 +139,11 @@ def _reports(run_id: str) -> dict[str, Any]:
 def _show(run_id: str, epoch: Epoch) -> None:
     say_epoch(epoch)
     if run_id:
-        log_epoch(run_id, epoch.losses, epoch.score, epoch.number, metrics=epoch.metrics)
+        _log(run_id, epoch)
+
+
+def _log(run_id: str, epoch: Epoch) -> None:
+    log_epoch(run_id, epoch.losses, epoch.score, epoch.number, metrics=epoch.metrics)
 
 
 def _draw(run_id: str, epoch: Epoch, reference: Events, generated: Events) -> None:

@@ -5,7 +5,7 @@ import io
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,17 @@ def log_epoch(
     with reachable():
         points = [Metric(name, value, now, step) for name, value in values.items()]
         mlflow.MlflowClient().log_batch(run_id, metrics=points)
+
+
+def is_logged(run_id: str, losses: Iterable[str], step: int) -> bool:
+    """Whether the losses of an epoch are in the run; a job that is killed may have recorded an epoch without logging it.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+    """
+    with reachable():
+        histories = [mlflow.MlflowClient().get_metric_history(run_id, f"train/{name}") for name in losses]
+    return all(step in {point.step for point in history} for history in histories)
 
 
 def log_pictures(run_id: str, pictures: Mapping[str, Figure], step: int) -> None:

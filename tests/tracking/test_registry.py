@@ -22,7 +22,16 @@ from calogan.events import Events
 from calogan.generation import generator, model_folder
 from calogan.reporting.pictures import blank
 from calogan.tracking import registry
-from calogan.tracking.runs import EXPERIMENT, comparison_url, log_epoch, log_pictures, log_trial, pipeline_run, set_tag
+from calogan.tracking.runs import (
+    EXPERIMENT,
+    comparison_url,
+    is_logged,
+    log_epoch,
+    log_pictures,
+    log_trial,
+    pipeline_run,
+    set_tag,
+)
 from calogan.validation.gates import CLASSIFIER_GATE, Gate, judge
 from calogan.validation.report import ValidationReport
 from calogan.validation.validate import validate
@@ -152,6 +161,13 @@ def runs(registered: dict[str, registry.Registered]) -> dict[str, Run]:
 
 def alias(name: str) -> str:
     return str(mlflow.MlflowClient().get_model_version_by_alias("tiny", name).version)
+
+
+def test_an_epoch_that_is_not_logged_is_recognised(parent: str) -> None:
+    assert is_logged(parent, ["loss"], 0)
+    assert is_logged(parent, ["loss"], 1)
+    assert not is_logged(parent, ["loss"], 2)
+    assert not is_logged(parent, ["loss", "another_loss"], 1)
 
 
 def test_the_parent_run_holds_parameters_origin_and_epochs(parent: str) -> None:
