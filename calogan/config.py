@@ -78,7 +78,9 @@ class Training(_Step):
             `published`, which describes the published showers.
         inference_mode: call both networks in adversarial steps as at inference: dropout is inactive, and batch
             normalisation keeps its initial mean 0 and variance 1. The authors' code does so, because it never sets the
-            training flag.
+            training flag. The distance stage follows it too.
+        arithmetic: of the networks; weights stay float32. `auto` is bfloat16 for the published families on processors
+            that compute in it, otherwise float32.
         score_every: epochs between two scores in the shape and prior stages; 0 to score only their last epochs.
         patience: number of scored epochs in a row without a new best after which training ends; 0 for no limit.
         seed: seed of weights, shuffling and noise.
@@ -101,6 +103,7 @@ class Training(_Step):
     schedule: Literal["constant", "published"] = "constant"
     ecal: Literal["fitted", "published"] = "fitted"
     inference_mode: bool = False
+    arithmetic: Literal["auto", "float32", "bfloat16"] = "auto"
     score_every: int = Field(10, ge=0)
     patience: int = Field(0, ge=0)
     seed: int = Field(1, ge=0)

@@ -48,12 +48,14 @@ class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has
             form of `lean`'s `finish`, using `tables`. Without it the network's outputs are showers.
         stages: stages of training, in order.
         network: the part that is quantized, features -> outputs.
+        bfloat16: whether its networks may be trained in bfloat16 arithmetic.
     """
 
     family: ClassVar[str]
     latent_size: ClassVar[int]
     cell_noise: ClassVar[bool]
     stages: ClassVar[tuple[StagePlan, ...]]
+    bfloat16: ClassVar[bool] = False
     network: keras.Model
 
     @classmethod
@@ -110,6 +112,14 @@ class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has
             deposit_law: law of a single deposit, see `networks.deposits`.
         """
 
+    def sketch(self, mean_shower: NDArray[np.float64], energy: float) -> None:
+        """Set weights with which the network outputs rough showers, before the distance stage; by default keep them.
+
+        Args:
+            mean_shower: mean energy of each cell, shape (25, 25, 25), GeV.
+            energy: mean energy of the primary particles, GeV. At this energy, the mean cell of the output is to be 1.
+        """
+
     def adversarial_variables(self) -> list[keras.Variable]:
         """The variables that adversarial training may change: by default all trainable ones."""
         return list(self.trainable_variables)
@@ -140,9 +150,10 @@ class LatentNetwork(GeneratorNetwork):
     latent_size = 200
     cell_noise = False
     stages = (DISTANCE, WARMUP, ADVERSARIAL)
+    bfloat16 = True
 
     def __init__(self, network: keras.Model) -> None:
-        super().__init__(name=self.family)
+        super().__init__(name=self.family, dtype="float32")  # energies keep their precision
         self.network = network
 
     def prepare(self, energy: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:

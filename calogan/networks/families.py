@@ -14,8 +14,8 @@ from calogan.networks.rehm2021 import Rehm2021
 FAMILIES: list[type[GeneratorNetwork]] = [Lean, Rehm2021, Conv3D]
 
 
-def build_generator(network: Network) -> GeneratorNetwork:
-    """Make an untrained generator with all its variables.
+def find_family(network: Network) -> type[GeneratorNetwork]:
+    """Return the family of a generator.
 
     Raises:
         ConfigError: there is no family of that name.
@@ -23,6 +23,15 @@ def build_generator(network: Network) -> GeneratorNetwork:
     families = {family.family: family for family in FAMILIES}
     if network.family not in families:
         raise ConfigError(f"network.family: no generator family {network.family!r}; there are {', '.join(families)}")
-    model = families[network.family].create(network)
+    return families[network.family]
+
+
+def build_generator(network: Network) -> GeneratorNetwork:
+    """Make an untrained generator with all its variables.
+
+    Raises:
+        ConfigError: there is no family of that name.
+    """
+    model = find_family(network).create(network)
     model(np.ones(1, np.float32), np.zeros((1, model.latent_size), np.float32), np.zeros((1, *CLIC.shape), np.float32))
     return model

@@ -6,14 +6,17 @@ another axis as channels, so that two-dimensional convolutions see all three pla
 """
 
 import keras
+import numpy as np
 from keras import layers, ops
+from numpy.typing import NDArray
 
 from calogan.geometry import CLIC
+from calogan.networks import sketch
 from calogan.networks.base import DiscriminatorView, LatentNetwork, Tensor
 
 _SLOPE, _EPSILON, _MOMENTUM, _DROPOUT = 0.3, 1e-3, 0.99, 0.2
-# Permutations that bring (z, x) and (y, z) to the front, with those that bring them back.
-_BRANCHES = ((None, None), ((3, 1, 2), (2, 3, 1)), ((2, 3, 1), (3, 1, 2)))
+# Spatial axes of each branch, the permutation that brings them to the front, and its inverse.
+_BRANCHES = (("xy", None, None), ("zx", (3, 1, 2), (2, 3, 1)), ("yz", (2, 3, 1), (3, 1, 2)))
 
 
 class Rehm2021(LatentNetwork):
@@ -23,6 +26,14 @@ class Rehm2021(LatentNetwork):
 
     def __init__(self) -> None:
         super().__init__(generator_network())
+
+    def sketch(self, mean_shower: NDArray[np.float64], energy: float) -> None:
+        """Replace the weights by those of `sketch.draw`."""
+        sketch.draw(self.network, mean_shower)
+        latent = np.random.default_rng(1).standard_normal((64, self.latent_size)).astype(np.float32)
+        features, _ = self.prepare(np.full(len(latent), energy, np.float32), latent)
+        showers = self.network.layers[-1]
+        showers.kernel.assign(showers.kernel / ops.mean(self.network(features)))
 
     def discriminator_view(self) -> DiscriminatorView:
         """As published: without threshold, and early in training without the ReLU at the end."""
@@ -38,23 +49,30 @@ class Rehm2021(LatentNetwork):
 def generator_network() -> keras.Model:
     """The published generator, 2,055,324 parameters, with the ReLU output of its epochs 3 and later."""
     features = keras.Input((LatentNetwork.latent_size,), name="features")
-    seed = layers.Reshape((5, 5, 5))(layers.Dense(125)(features))
+    seed = layers.Reshape((5, 5, 5))(layers.Dense(125, name="seed")(features))
     branches = []
-    for there, back in _BRANCHES:
+    for axes, there, back in _BRANCHES:
         x = layers.Permute(there)(seed) if there else seed
-        x = _block(x, 32, 5, initializer="glorot_uniform")
-        x = layers.Conv2DTranspose(64, 5, strides=3, padding="same")(x)
-        x = _block(x, 64, 5)
-        x = layers.Conv2DTranspose(64, 5, strides=2, padding="same")(x)
-        x = _block(x, 64, 8)
-        x = _block(x, 64, 5, padding="valid")
-        x = _block(x, 32, 4)
-        x = _block(x, 32, 3)
-        x = _block(x, CLIC.layers, 2, padding="valid")
+        x = _block(x, 32, 5, initializer="glorot_uniform", name=f"{axes}_1")
+        x = layers.Conv2DTranspose(64, 5, strides=3, padding="same", name=f"{axes}_2")(x)
+        x = _block(x, 64, 5, name=f"{axes}_3")
+        x = layers.Conv2DTranspose(64, 5, strides=2, padding="same", name=f"{axes}_4")(x)
+        x = _block(x, 64, 8, name=f"{axes}_5")
+        x = _block(x, 64, 5, padding="valid", name=f"{axes}_6")
+        x = _block(x, 32, 4, name=f"{axes}_7")
+        x = _block(x, 32, 3, name=f"{axes}_8")
+        x = _block(x, CLIC.layers, 2, padding="valid", name=f"{axes}_9")
         branches.append(layers.Permute(back)(x) if back else x)
     joined = layers.Concatenate()(branches)
     last = layers.Conv2D(
-        CLIC.layers, 3, padding="same", use_bias=False, activation="relu", kernel_initializer="he_uniform"
+        CLIC.layers,
+        3,
+        padding="same",
+        use_bias=False,
+        activation="relu",
+        kernel_initializer="he_uniform",
+        dtype="float32",  # showers keep their precision if the network is trained in bfloat16
+        name="showers",
     )
     return keras.Model(features, last(joined), name="generator")
 
@@ -62,7 +80,7 @@ def generator_network() -> keras.Model:
 def without_relu(network: keras.Model) -> keras.Model:
     """The published generator with the linear output of its first two epochs, on the weights of `generator_network`."""
     last = network.layers[-1]
-    showers = layers.Lambda(lambda joined: ops.conv(joined, last.kernel, padding="same"))(last.input)
+    showers = layers.Lambda(lambda joined: ops.conv(joined, last.kernel, padding="same"), dtype="float32")(last.input)
     return keras.Model(network.input, showers, name="linear_generator")
 
 
@@ -75,7 +93,7 @@ def discriminator() -> keras.Model:
     """
     showers = keras.Input(CLIC.shape, name="showers")
     branches = []
-    for there, back in _BRANCHES:
+    for _, there, back in _BRANCHES:
         x = layers.Permute(there)(showers) if there else showers
         x = _block(x, 64, 8, initializer="glorot_uniform")
         for filters, kernel in ((32, 6), (32, 5), (32, 4), (32, 3), (9, 3)):
@@ -83,14 +101,22 @@ def discriminator() -> keras.Model:
         branches.append(layers.Permute(back)(x) if back else x)
     x = layers.Flatten()(layers.Concatenate()(branches))
     x = layers.BatchNormalization(epsilon=_EPSILON, momentum=_MOMENTUM)(layers.LeakyReLU(_SLOPE)(layers.Dense(10)(x)))
-    real = layers.Dense(1, activation="sigmoid", name="generation")(x)
-    energy = layers.Dense(1, name="auxiliary")(x)
+    real = layers.Dense(1, activation="sigmoid", dtype="float32", name="generation")(x)
+    energy = layers.Dense(1, dtype="float32", name="auxiliary")(x)
     ecal = ops.sum(showers, axis=(1, 2, 3))[:, None]
     return keras.Model(showers, [real, energy, ecal], name="discriminator")
 
 
-def _block(x: Tensor, filters: int, kernel: int, *, padding: str = "same", initializer: str = "he_uniform") -> Tensor:
+def _block(
+    x: Tensor,
+    filters: int,
+    kernel: int,
+    *,
+    padding: str = "same",
+    initializer: str = "he_uniform",
+    name: str | None = None,
+) -> Tensor:
     # The published order: the normalisation follows the activation.
-    x = layers.Conv2D(filters, kernel, padding=padding, use_bias=False, kernel_initializer=initializer)(x)
+    x = layers.Conv2D(filters, kernel, padding=padding, use_bias=False, kernel_initializer=initializer, name=name)(x)
     x = layers.BatchNormalization(epsilon=_EPSILON, momentum=_MOMENTUM)(layers.LeakyReLU(_SLOPE)(x))
     return layers.Dropout(_DROPOUT)(x)

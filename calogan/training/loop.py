@@ -15,9 +15,9 @@ from calogan.config import Config
 from calogan.errors import TrainingError
 from calogan.events import Events, EventSource
 from calogan.networks.base import GeneratorNetwork
-from calogan.networks.families import build_generator
+from calogan.networks.families import build_generator, find_family
 from calogan.networks.stages import StagePlan
-from calogan.training import progress, selection
+from calogan.training import arithmetic, progress, selection
 from calogan.training.adversarial import AdversarialStage
 from calogan.training.distance import DistanceStage
 from calogan.training.likelihood import PriorStage, ShapeStage, flow_stage, pretraining_stage
@@ -94,11 +94,9 @@ def train(
         ConfigError: there is no such generator family.
         TrainingError: a number is not finite, the generator has collapsed, or the folder contains a different training.
     """
-    model, plans = _model(config)
     basis = progress.basis(config, inputs)
     history = progress.read(folder, basis)
-    run = start_run(model, showers, config.training, workers)
-    stages = _stages(run, plans)
+    run, stages = _start(showers, config, workers)
     parts = _parts(run, stages)
     manager = _checkpoints(folder, parts, epochs=len(history))
     workers.agree(len(history), f"finished epochs in {folder}")
@@ -112,9 +110,9 @@ def train(
         losses = stage.run_epoch(epoch, np.random.default_rng([config.training.seed, number]))
         _check(losses, parts, place)
         scored = stage.plan.is_scored(epoch, of=stage.epochs, every=config.training.score_every)
-        generated, result = _judge(model, validation, score, place) if scored and workers.chief else (None, None)
+        generated, result = _judge(run.model, validation, score, place) if scored and workers.chief else (None, None)
         if result and selection.is_best(result.score, [earlier.score for earlier in history]):
-            _save_weights(model, folder)
+            _save_weights(run.model, folder)
         value = workers.share(result.score if result else 0.0) if scored else None
         metrics, spent = result.metrics if result else {}, time.monotonic() - started
         history.append(Epoch(stage.plan.name, number, len(epochs), losses, value, spent, metrics))
@@ -162,15 +160,24 @@ def _result(folder: Path, config: Config, history: list[Epoch], *, planned: int)
     return TrainingResult(folder / WEIGHTS, best, tuple(history), stop_reason)
 
 
-def _model(config: Config) -> tuple[GeneratorNetwork, list[StagePlan]]:
-    """The untrained generator, and the stages of its family that have epochs."""
+def _start(showers: EventSource, config: Config, workers: Workers) -> tuple[TrainingRun[Any], list[Stage]]:
+    """Make the untrained generator and the stages of its training."""
+    family = find_family(config.network)
+    plans = _plans(family, config)
+    policy = arithmetic.choose(config.training.arithmetic, family=family.family, allowed=family.bfloat16)
     keras.utils.set_random_seed(config.training.seed)
-    model = build_generator(config.network)
-    plans = [plan for plan in model.stages if plan.epochs(config.training)]
+    with arithmetic.layers_in(policy):
+        run = start_run(build_generator(config.network), showers, config.training, workers)
+        return run, _stages(run, plans)
+
+
+def _plans(family: type[GeneratorNetwork], config: Config) -> list[StagePlan]:
+    """The stages of a family that have epochs."""
+    plans = [plan for plan in family.stages if plan.epochs(config.training)]
     if not any(plan.trains_network for plan in plans):
-        fields = [plan.field for plan in model.stages if plan.trains_network]
+        fields = [plan.field for plan in family.stages if plan.trains_network]
         raise TrainingError(f"the configuration has no epochs of training; set {' or '.join(fields)}")
-    return model, plans
+    return plans
 
 
 def _stages(run: TrainingRun[Any], plans: Sequence[StagePlan]) -> list[Stage]:

@@ -69,17 +69,19 @@ def test_the_discriminator_answers_probability_energy_and_sum(discriminator: ker
     np.testing.assert_allclose(ecal[:, 0], showers.sum(axis=(1, 2, 3)), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("there", "back"), rehm2021._BRANCHES[1:])
-def test_a_branch_brings_its_axes_back(there: tuple[int, ...], back: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("axes", "there", "back"), rehm2021._BRANCHES[1:])
+def test_a_branch_brings_its_axes_back(axes: str, there: tuple[int, ...], back: tuple[int, ...]) -> None:
     image: NDArray[np.float32] = np.random.default_rng(1).random((1, 2, 3, 4), np.float32)
     permuted = keras.layers.Permute(there)(image)
-    assert permuted.shape != image.shape
+    assert permuted.shape[1:] == tuple(image.shape[1 + "xyz".index(axis)] for axis in (*axes, *set("xyz") - set(axes)))
     np.testing.assert_array_equal(keras.layers.Permute(back)(permuted), image)
 
 
 def test_each_branch_has_another_axis_as_channels() -> None:
     image = np.zeros((1, 2, 3, 4), np.float32)
-    channels = {(keras.layers.Permute(there)(image) if there else image).shape[-1] for there, _ in rehm2021._BRANCHES}
+    channels = {
+        (keras.layers.Permute(there)(image) if there else image).shape[-1] for _, there, _ in rehm2021._BRANCHES
+    }
     assert channels == {2, 3, 4}
 
 

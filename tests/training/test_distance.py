@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers, ops
@@ -54,13 +55,17 @@ def test_the_energy_score_is_least_for_the_true_distribution(shift: float, scale
 
 def test_views_add_up(geant4: Events) -> None:
     some = geant4[:8]
-    ecal, *profiles_and_planes, cells = (np.asarray(view) for view in distance.views(some.showers, some.energy))
-    np.testing.assert_allclose(ecal[:, 0], some.showers.sum(axis=(1, 2, 3)) / some.energy, rtol=1e-5)
+    fraction = np.mean(some.showers.sum(axis=(1, 2, 3)) / some.energy)
+    total, *profiles_and_planes, soft, hard = (
+        np.asarray(view) for view in distance.views(some.showers, some.energy, fraction)
+    )
+    np.testing.assert_allclose(total[:, 0], some.showers.sum(axis=(1, 2, 3)) / some.energy, rtol=1e-5)
     assert [view.shape[1] for view in profiles_and_planes] == [25, 25, 25, 625, 625, 625]
     for view in profiles_and_planes:
-        np.testing.assert_allclose(view.sum(axis=1), ecal[:, 0], rtol=1e-4)
-    assert cells.shape == (8, 25**3)
-    assert np.array_equal(cells > 0, some.showers.reshape(8, -1) > 0)
+        np.testing.assert_allclose(view.sum(axis=1), fraction, rtol=1e-4)
+    for cells in (soft, hard):
+        assert cells.shape == (8, 25**3)
+        assert np.array_equal(cells > 0, some.showers.reshape(8, -1) > 0)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -68,18 +73,46 @@ def test_profiles_are_along_x_y_and_z(axis: int) -> None:
     shower = np.zeros((1, *CLIC.shape), np.float32)
     cell = (3, 12, 20)
     shower[(0, *cell)] = 1.0
-    profile = np.asarray(distance.views(shower, np.array([10.0], np.float32))[1 + axis])
+    profile = np.asarray(distance.views(shower, np.array([10.0], np.float32), 0.02)[1 + axis])
     assert profile[0].argmax() == cell[axis]
-    assert profile[0].max() == pytest.approx(0.1)
+    assert profile[0].max() == pytest.approx(0.02)
 
 
 @given(st.floats(2, 500))
-def test_views_that_are_shares_do_not_know_the_scale(energy: float) -> None:
-    shower = np.full((1, *CLIC.shape), 1e-3, np.float32)
-    one = distance.views(shower, np.array([1.0], np.float32))[:-1]
-    other = distance.views(shower * np.float32(energy), np.array([energy], np.float32))[:-1]
+def test_shapes_do_not_depend_on_the_scale(scale: float) -> None:
+    shower, energy = np.full((1, *CLIC.shape), 1e-3, np.float32), np.array([10.0], np.float32)
+    one, other = (distance.views(shower * np.float32(factor), energy, 0.02)[1:-2] for factor in (1, scale))
     for left, right in zip(one, other, strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-4)
+
+
+def test_an_almost_empty_shower_has_no_large_shares() -> None:
+    shower, energy = np.full((1, *CLIC.shape), 1e-9, np.float32), np.array([10.0], np.float32)
+    profile = np.asarray(distance.views(shower, energy, 0.02)[1])
+    assert profile.sum() == pytest.approx(shower.sum() / energy[0] / 0.25, rel=1e-4)
+
+
+def test_numbers_of_a_known_shower() -> None:
+    shower = np.zeros((1, *CLIC.shape), np.float32)
+    shower[0, 12, 12, 4] = shower[0, 12, 16, 4] = 0.5
+    values = np.asarray(distance.numbers(shower, np.array([50.0], np.float32)))[0]
+    # Centre and width (with 0.01 added to its square) along x, y and z; two hits; half of it in the central column.
+    expected = [12, 0.1, 14, np.sqrt(4.01), 4, 0.1, 0.002, 0.5]
+    np.testing.assert_allclose(values, expected, atol=1e-3)
+
+
+def test_numbers_of_empty_and_negative_showers_are_finite() -> None:
+    showers = np.stack([np.zeros(CLIC.shape, np.float32), np.full(CLIC.shape, -1.0, np.float32)])
+    assert np.isfinite(np.asarray(distance.numbers(showers, np.array([2.0, 500.0], np.float32)))).all()
+
+
+def test_no_shower_decides_a_step_alone() -> None:
+    weights = tf.constant([1.0, 1.0, 1.0, 100.0])
+    showers = tf.Variable(tf.ones((4, 2, 2, 2)))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(weights[:, None, None, None] * distance._limit_gradients(showers))
+    np.testing.assert_allclose(tape.gradient(loss, showers)[:, 0, 0, 0], [1, 1, 1, 2], rtol=1e-5)
+    np.testing.assert_array_equal(distance._limit_gradients(showers), showers)
 
 
 def means(model: LatentNetwork, energy: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -94,9 +127,10 @@ def test_a_generator_comes_nearer_to_geant4(geant4: Events) -> None:
         DISTANCE, start_run(model, geant4, Training(distance_epochs=6, batch_size=8, shape_rate=1e-2))
     )
     fraction = np.mean(geant4.showers.sum(axis=(1, 2, 3)) / geant4.energy)
-    before = stage.run_epoch(0, np.random.default_rng(0))["distance_loss"]
+    stage.run_epoch(0, np.random.default_rng(0))
     first = np.mean(means(model, geant4.energy))
-    for epoch in range(1, 6):
+    before = stage.run_epoch(1, np.random.default_rng(1))["distance_loss"]
+    for epoch in range(2, 6):
         after = stage.run_epoch(epoch, np.random.default_rng(epoch))["distance_loss"]
     assert after < 0.9 * before
     assert abs(np.mean(means(model, geant4.energy)) - fraction) < 0.8 * abs(first - fraction)
