@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from keras import layers, ops
 from numpy.typing import NDArray
 
-from calogan.config import Training
+from calogan.config import Network, Training
 from calogan.events import Events
 from calogan.geometry import CLIC
 from calogan.networks.base import LatentNetwork
+from calogan.networks.families import build_generator
 from calogan.networks.stages import DISTANCE
-from calogan.training import distance
+from calogan.training import arithmetic, distance
 from calogan.training.distance import DistanceStage
 from calogan.training.run import start_run
 
@@ -148,3 +149,16 @@ def test_weights_are_left_in_gev(geant4: Events) -> None:
     stage.run_epoch(1, np.random.default_rng(1))
     np.testing.assert_allclose(model.network.layers[-2].kernel.numpy(), kernel, atol=1e-7 * 4)
     assert np.abs(kernel).max() < 0.1 * np.abs(model.network.layers[1].kernel.numpy()).max()
+
+
+def test_bfloat16_takes_the_steps_of_float32(geant4: Events) -> None:
+    config = Training(distance_epochs=1, batch_size=4, inference_mode=True)
+    losses, totals = [], []
+    for policy in ("float32", "mixed_bfloat16"):
+        with arithmetic.layers_in(policy):
+            model = build_generator(Network(family="rehm2021"))
+            stage = DistanceStage(DISTANCE, start_run(model, geant4[:16], config))
+        losses.append(stage.run_epoch(0, np.random.default_rng(0))["distance_loss"])
+        totals.append(means(model, geant4.energy[:16]))
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    np.testing.assert_allclose(totals[1], totals[0], rtol=0.03)
