@@ -133,8 +133,7 @@ def views(showers: Tensor, energy: Tensor, fraction: float) -> list[Tensor]:
     """The views of showers to compare: total, profiles and planes as shares of the total, logarithms of cells.
 
     Each view has its own score, because among 15,625 cells the few most important physics quantities would not count.
-    Shapes are shares of the shower's own total: otherwise a generator whose shapes fluctuate too much could improve its
-    score by showers of too little energy.
+    Shapes are shares of the shower's own total: otherwise an error of the total would be one of every shape, too.
 
     Args:
         showers: energy in each cell, shape (n, 25, 25, 25), GeV.
