@@ -73,7 +73,7 @@ ROOMS: dict[str, list[str]] = {
         "loop",
     ],
     "generation": ["", "model_folder", "random_numbers", "graphs", "cell_sampling", "freezing", "generator"],
-    "quantization": ["", "operations", "neural_compressor", "quantize"],
+    "quantization": ["", "operations", "neural_compressor", "energy_bands", "quantize"],
     "exporting": ["", "base", "saved_model", "graphs", "integer", "onnx_model", "export"],
     "tracking": ["", "runs", "registry", "location", "shower_model"],
     "benchmark": [

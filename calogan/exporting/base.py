@@ -102,7 +102,7 @@ def freeze(source: Source) -> tf.compat.v1.GraphDef:
     @tf.function(input_signature=specs)  # type: ignore[untyped-decorator]
     def showers(energy: tf.Tensor, latent: tf.Tensor, noise: tf.Tensor | None = None) -> tf.Tensor:
         features, context = source.generator.prepare(energy, latent)
-        outputs = run_network(source.network, features)
+        outputs = run_network(source.network, features, **_band(source, energy))
         return tf.identity(source.generator.finish(outputs, context, noise), name="showers")
 
     frozen = convert_variables_to_constants_v2(showers.get_concrete_function(), lower_control_flow=True)
@@ -112,12 +112,19 @@ def freeze(source: Source) -> tf.compat.v1.GraphDef:
     return definition
 
 
-def run_network(definition: tf.compat.v1.GraphDef, features: tf.Tensor) -> tf.Tensor:
+def run_network(definition: tf.compat.v1.GraphDef, features: tf.Tensor, **others: tf.Tensor) -> tf.Tensor:
     """Add a frozen network to the current graph or function; returns its outputs."""
-    (outputs,) = tf.import_graph_def(
-        definition, input_map={"features:0": features}, return_elements=["out_outputs:0"], name="network"
-    )
+    inputs = {f"{name}:0": tensor for name, tensor in {"features": features, **others}.items()}
+    (outputs,) = tf.import_graph_def(definition, input_map=inputs, return_elements=["out_outputs:0"], name="network")
     return outputs
+
+
+def _band(source: Source, energy: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The band of the highest energy of a call, as an input of the network; nothing for a network without bands."""
+    boundaries = source.description.bands(source.precision)
+    if not boundaries:
+        return {}
+    return {"band": tf.reduce_sum(tf.cast(tf.reduce_max(energy) >= tf.constant(boundaries), tf.int32))}
 
 
 def splice(frozen: tf.compat.v1.GraphDef, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -136,7 +143,8 @@ def compute_showers(source: Source, inputs: Inputs) -> Floats:
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
         placeholder = tf.compat.v1.placeholder(tf.float32, features.shape)
-        outputs = session.run(run_network(source.network, placeholder), {placeholder: np.asarray(features)})
+        outputs = run_network(source.network, placeholder, **_band(source, tf.constant(inputs.energy)))
+        outputs = session.run(outputs, {placeholder: np.asarray(features)})
     return np.asarray(source.generator.finish(outputs, context, inputs.noise))
 
 

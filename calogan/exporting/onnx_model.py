@@ -38,6 +38,11 @@ def write(source: Source, path: Path, *, batch: int) -> None:
             "export it as a SavedModel, or another precision"
         )
     description = source.description
+    if description.bands(source.precision):
+        raise ModelError(
+            f"{source.name} has ranges of activations for each of {len(description.energy_bands) + 1} bands of energy, which "
+            "cannot be exported as ONNX; export it as a SavedModel, or float32"
+        )
     ends = np.cumsum([1, description.latent_size, CELLS if description.cell_noise else 0])
     frozen = freeze(source)
     with tf.Graph().as_default():

@@ -30,6 +30,9 @@ BATCH = 256  # showers per call of the graph: more gains no speed, and the worki
 # Both the first index and the number of showers of a call are multiples of this: a shower then always has the same
 # position in TensorFlow's vector registers, and not even its last bit depends on its neighbours.
 _ALIGNMENT = 16
+# A network with bands of energy computes the showers of one band at a time: more are drawn together, so that there are
+# enough in each. Few sizes of its batches, because TensorFlow keeps a compiled form of each operation for each size and band.
+_BATCH_OF_BANDS, _BATCH_IN_BAND = 4 * BATCH, 64
 
 Floats: TypeAlias = NDArray[np.float32]
 _log = logging.getLogger(__name__)
@@ -56,6 +59,7 @@ class Generator:
         self.version = model.version(precision)
         self.energy_range = EnergyRange(*model.energy_range)
         self._description = model
+        self._batch = _BATCH_OF_BANDS if model.bands(precision) else BATCH
         self._compute = compute
         self._draw = cell_sampling.drawer(cell_sampling.read(folder / model.cells)) if model.cell_noise else None
         self._threads = threads
@@ -80,8 +84,8 @@ class Generator:
         lead = first % _ALIGNMENT
         padded = np.pad(energy, (lead, -(lead + len(energy)) % _ALIGNMENT), mode="edge")
         showers = np.empty((len(padded), CELLS), dtype=np.float32)
-        for start in range(0, len(padded), BATCH):
-            part = padded[start : start + BATCH]
+        for start in range(0, len(padded), self._batch):
+            part = padded[start : start + self._batch]
             words = random_words(len(part), seed, first - lead + start, self._description)
             # Not assigned to a name: a runtime that lends its memory may need it back before the next batch.
             self._finish(
@@ -140,13 +144,18 @@ def load(model: str | os.PathLike[str], *, precision: str, threads: int = 1) -> 
 
 def _graph(folder: Path, model: ModelDescription, precision: str, threads: int) -> Compute:
     """Combine the graphs of a model into one call."""
+    boundaries = model.bands(precision)
     with tf.Graph().as_default() as graph:
         inputs, features, context = prepare_graph(folder, model)
-        (outputs,) = splice(folder / model.network_files[precision], ("outputs",), features=features)
-        integers = undequantized(outputs)
+        tensors = {"features": features}
+        if boundaries:
+            tensors["band"] = tf.compat.v1.placeholder_with_default(np.int32(len(boundaries)), (), "band")
+            inputs.append(tensors["band"])
+        (outputs,) = splice(folder / model.network_files[precision], ("outputs",), **tensors)
+        integers = outputs if boundaries else undequantized(outputs)
         session = tf.compat.v1.Session(graph=graph, config=session_config(threads, graph))
         # Measured from one shower, because TensorFlow's kernels divide the range by 127 or by 128.
-        some = {inputs[0]: model.energy_range[:1], inputs[1]: np.zeros((1, model.latent_size))}
+        some = {inputs[0]: model.energy_range[:1], inputs[1]: np.zeros((1, model.latent_size))}  # in the default band
         try:
             whole, exact = (np.ravel(values) for values in session.run([integers, outputs], some))
         except tf.errors.OpError as error:
@@ -160,10 +169,28 @@ def _graph(folder: Path, model: ModelDescription, precision: str, threads: int) 
         run = session.make_callable([integers, context], feed_list=inputs)
 
     def compute(energy: Floats, latent: Floats) -> tuple[NDArray[Any], float, Floats]:
-        outputs, context = run(energy, latent)
+        outputs, context = _run_bands(run, boundaries, energy, latent) if boundaries else run(energy, latent)
         return outputs, step, context
 
     return compute
+
+
+def _run_bands(
+    run: Callable[..., tuple[Floats, Floats]], boundaries: tuple[float, ...], energy: Floats, latent: Floats
+) -> tuple[Floats, Floats]:
+    """Run a network on the showers of each band of energy; returns outputs and context of all in their order."""
+    band_of = np.searchsorted(boundaries, energy, side="right")
+    parts, places = [], []
+    for band in np.unique(band_of):
+        (rows,) = np.nonzero(band_of == band)
+        for start in range(0, len(rows), _BATCH_IN_BAND):
+            part = rows[start : start + _BATCH_IN_BAND]
+            padded = np.pad(part, (0, -len(part) % _ALIGNMENT), mode="edge")
+            parts.append([array[: len(part)] for array in run(energy[padded], latent[padded], np.int32(band))])
+            places.append(part)
+    order = np.argsort(np.concatenate(places))
+    outputs, context = (np.concatenate(arrays)[order] for arrays in zip(*parts, strict=True))
+    return outputs, context
 
 
 def check_energies(energy: ArrayLike, allowed: EnergyRange) -> NDArray[np.float32]:

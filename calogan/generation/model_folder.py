@@ -14,6 +14,7 @@ is written last, in one atomic step: even if a writer is killed, the folder hold
 """
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -60,6 +61,7 @@ class ModelDescription(BaseModel):
         energy_range: lowest and highest Ep of the training, GeV.
         network_files: file of the network for each precision.
         weight_bits: bits of the weights of the int8 network, with their sign; None in models of 0.1.0, which all have 8.
+        energy_bands: energies, GeV, at which the int8 network changes the ranges of its activations.
         prepare, weights, cells: files of the graph before the network, of the weights and of the tables.
         quantization: the `config.Quantization` of the int8 network, or empty.
         header: provenance of the training.
@@ -85,6 +87,7 @@ class ModelDescription(BaseModel):
     weights: FileName = WEIGHTS
     cells: FileName = CELLS
     weight_bits: Literal[7, 8] | None = None
+    energy_bands: tuple[Energy, ...] = Field((), max_length=100)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -92,6 +95,8 @@ class ModelDescription(BaseModel):
         if low >= high:
             raise ValueError(f"energy_range: expected the lower energy first, got {low:g} to {high:g} GeV")
         Network.model_validate(self.model_dump(include={"family", "width", "depth", "kernel"}))
+        if any(first >= second for first, second in itertools.pairwise(self.energy_bands)):
+            raise ValueError(f"energy_bands: expected increasing energies, got {self.energy_bands}")
         if self.quantization:
             Quantization.model_validate(self.quantization)
         missing = {name for precision in self.network_files for name in self.files(precision)} - set(self.sha256)
@@ -103,6 +108,10 @@ class ModelDescription(BaseModel):
         """Short hash of everything that determines the showers of one precision."""
         files = self.files(precision)
         return provenance.digest(precision + "".join(self.sha256[file] for file in files))[:12]
+
+    def bands(self, precision: str) -> tuple[float, ...]:
+        """Energies at which the network of a precision changes the ranges of its activations, GeV."""
+        return self.energy_bands if precision == "int8" else ()
 
     def may_saturate(self, precision: str) -> bool:
         """Whether sums of two products of 8-bit numbers may exceed 16 bits in a network."""
@@ -277,7 +286,7 @@ def copy(source: Path, target: Path, *, precisions: tuple[str, ...] | None = Non
     description = read(source)
     copied = precisions or tuple(description.network_files)
     files = store(target, _contents(source, description, copied))
-    without: dict[str, Any] = {} if "int8" in copied else {"quantization": {}, "weight_bits": None}
+    without: dict[str, Any] = {} if "int8" in copied else {"quantization": {}, "weight_bits": None, "energy_bands": ()}
     return write(target, description.model_copy(update=files | without))
 
 
@@ -288,6 +297,7 @@ def replace_network(
     quantization: Mapping[str, Any],
     *,
     weight_bits: int | None = None,
+    energy_bands: tuple[float, ...] = (),
     target: Path | None = None,
 ) -> ModelDescription:
     """Replace the int8 network of a model in one atomic step: a reader gets either the old one or the new one.
@@ -298,6 +308,7 @@ def replace_network(
         network: the frozen graph.
         quantization: its configuration.
         weight_bits: number of bits of its weights.
+        energy_bands: energies at which it changes the ranges of its activations, GeV.
         target: output folder of the model with this network; the same folder if None.
 
     Raises:
@@ -306,5 +317,5 @@ def replace_network(
     target = target or folder
     others = [precision for precision in description.network_files if precision != "int8"]
     files = store(target, _contents(folder, description, others) | {NETWORKS["int8"]: network})
-    how = {"quantization": dict(quantization), "weight_bits": weight_bits}
+    how = {"quantization": dict(quantization), "weight_bits": weight_bits, "energy_bands": energy_bands}
     return write(target, description.model_copy(update=files | how))

@@ -49,6 +49,8 @@ class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has
         stages: stages of training, in order.
         network: the part that is quantized, features -> outputs.
         bfloat16: whether its networks may be trained in bfloat16 arithmetic.
+        energy_bands: energies, GeV, between bands in which an integer network has its own ranges of activations. Empty if
+            activations do not grow with the energy.
     """
 
     family: ClassVar[str]
@@ -56,6 +58,7 @@ class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has
     cell_noise: ClassVar[bool]
     stages: ClassVar[tuple[StagePlan, ...]]
     bfloat16: ClassVar[bool] = False
+    energy_bands: ClassVar[tuple[float, ...]] = ()
     network: keras.Model
 
     @classmethod
@@ -151,6 +154,7 @@ class LatentNetwork(GeneratorNetwork):
     cell_noise = False
     stages = (DISTANCE, WARMUP, ADVERSARIAL)
     bfloat16 = True
+    energy_bands = (5.0, 12.5, 31.0, 78.0, 200.0)  # activations grow like the energy: by 2.5 in each
 
     def __init__(self, network: keras.Model) -> None:
         super().__init__(name=self.family, dtype="float32")  # energies keep their precision

@@ -1,5 +1,6 @@
 """One quantization trial: an Intel Neural Compressor configuration -> an int8 network that really is int8."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from calogan.generation.model_folder import ModelDescription
 from calogan.generation.random_numbers import latent_numbers
 from calogan.networks import rewrites
 from calogan.networks.base import GeneratorNetwork
+from calogan.quantization import energy_bands
 from calogan.quantization.neural_compressor import compress, name_operations
 from calogan.quantization.operations import count_operations, count_weight_bits
 
@@ -23,7 +25,7 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
     Args:
         folder: folder of the model, including its weights.
         calibration: showers of the calibration split, whose energies determine the ranges of the activations; no other
-            split is used.
+            split is used. A family with bands of energy is calibrated with energies spread over each band instead.
         config: the configuration to try.
         target: output folder of the model with its int8 network; may be the same folder. Readers of a model that is
             replaced see either the old model or the new one.
@@ -35,8 +37,13 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
     """
     source = model_folder.read(folder)
     model = freezing.load_generator_network(folder, source)
-    features = _calibration_features(model, source, calibration, config)
-    definition = compress(rewrites.lower(model.network, integer=True), features, config)
+    boundaries = energy_bands.within(source.energy_range, model.energy_bands)
+    samples = _calibration_energies(source, boundaries, calibration, config)
+    graphs = [
+        compress(rewrites.lower(model.network, integer=True), _features(model, source, energy), config)
+        for energy in samples
+    ]
+    definition = energy_bands.merge(graphs) if boundaries else graphs[0]
     counted = count_operations(definition)
     if counted.integer_convolutions == 0:
         raise QuantizationError(
@@ -46,7 +53,13 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
     network = definition.SerializeToString(deterministic=True)
     bits = count_weight_bits(definition)
     return model_folder.replace_network(
-        folder, source, network, config.model_dump(mode="json"), weight_bits=bits, target=target
+        folder,
+        source,
+        network,
+        config.model_dump(mode="json"),
+        weight_bits=bits,
+        energy_bands=boundaries,
+        target=target,
     )
 
 
@@ -56,10 +69,20 @@ def operation_names(folder: Path) -> tuple[str, ...]:
     return tuple(name_operations(rewrites.lower(model.network, integer=True)))
 
 
-def _calibration_features(
-    model: GeneratorNetwork, description: ModelDescription, calibration: Events, config: Quantization
+def _calibration_energies(
+    description: ModelDescription, boundaries: tuple[float, ...], calibration: Events, config: Quantization
+) -> list[NDArray[np.float32]]:
+    """Energies to calibrate with, GeV, for each band of energy; without bands those of the calibration split."""
+    if not boundaries:
+        return [calibration.energy[: config.calibration_showers]]
+    low, high = description.energy_range
+    bands = itertools.pairwise((low, *boundaries, high))
+    return [energy_bands.spread(*band, config.calibration_showers) for band in bands]
+
+
+def _features(
+    model: GeneratorNetwork, description: ModelDescription, energy: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    energy = calibration.energy[: config.calibration_showers]
     latent = latent_numbers(len(energy), seed=0, model=description)
     features, _ = model.prepare(energy, latent)
     return np.asarray(features, dtype=np.float32)

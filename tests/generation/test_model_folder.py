@@ -155,6 +155,8 @@ def change(folder: Path, **fields: Any) -> None:
         ({"energy_range": [500.0, 2.0]}, "expected the lower energy first"),
         ({"energy_range": [2.0, float("inf")]}, "energy_range.1: Input should be a finite number"),
         ({"energy_range": 3}, "energy_range: Input should be a valid array"),
+        ({"energy_bands": [5.0, 5.0]}, "energy_bands: expected increasing energies"),
+        ({"energy_bands": [-1.0]}, "energy_bands.0: Input should be greater than 0"),
         ({"latent_size": "41"}, "latent_size: Input should be a valid integer"),
         ({"latent_size": 10**9}, "latent_size: Input should be less than"),
         ({"network_files": {"int4": "network.int4.pb"}}, r"network_files.int4.\[key\]: String should match pattern"),
