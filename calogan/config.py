@@ -83,6 +83,10 @@ class Training(_Step):
             that compute in it, otherwise float32.
         score_every: epochs between two scores in the shape and prior stages; 0 to score only their last epochs.
         patience: number of scored epochs in a row without a new best after which training ends; 0 for no limit.
+        numbers_share: in the distance stage, loss of the numbers by which showers differ (centres, widths, hits), at most
+            this much relative to the loss of the other views. More is better once the showers are nearly right.
+        start: model whose weights a training starts from, to adapt it to other showers or to train it further: packaged
+            name or folder; empty for new weights.
         seed: seed of weights, shuffling and noise.
     """
 
@@ -106,6 +110,8 @@ class Training(_Step):
     arithmetic: Literal["auto", "float32", "bfloat16"] = "auto"
     score_every: int = Field(10, ge=0)
     patience: int = Field(0, ge=0)
+    numbers_share: float = Field(0.35, ge=0, le=10)
+    start: str = ""
     seed: int = Field(1, ge=0)
 
 

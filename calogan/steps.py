@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from calogan import provenance
-from calogan.config import Config
-from calogan.errors import ModelError
+from calogan.config import Config, Network
+from calogan.errors import ConfigError, ModelError
 from calogan.events import Events, EventSource, Selection, open_events, packaged_sample, split_source
 from calogan.events.files import find_files
 from calogan.generation import freezing, generator, model_folder
@@ -61,20 +61,48 @@ def train_model(
     """
     parts = open_splits(config)
     validation = parts["validation"][:PART_SHOWERS]
+    start = _start_weights(config)
+    inputs = (*data_paths(config), *([start] if start else []))
     result = train(
         parts["train"],
         validation,
         config,
         folder / "training",
         score=measure_showers,
-        inputs=data_paths(config),
+        start=start,
+        inputs=inputs,
         on_epoch=on_epoch,
         on_showers=on_showers,
         workers=workers,
     )
     if workers.size == 1 and not _is_frozen(result.weights, config, folder):
-        freezing.freeze(result.weights, config, folder, inputs=data_paths(config))
+        freezing.freeze(result.weights, config, folder, inputs=inputs)
     return result
+
+
+def _start_weights(config: Config) -> Path | None:
+    """File of the weights that training starts from, or None for new ones.
+
+    Raises:
+        ModelError: there is no such model, or its weights are missing or altered.
+        ConfigError: it has another network than the configuration.
+    """
+    if not config.training.start:
+        return None
+    folder = model_folder.find(config.training.start)
+    description = model_folder.read(folder)
+    model_folder.check_file(folder, description, description.weights)
+    theirs, ours = (each.model_dump(include=set(Network.model_fields)) for each in (description, config.network))
+    if theirs != ours:
+        raise ConfigError(
+            f"training.start: {config.training.start} has the network {_text(theirs)}, but [network] is {_text(ours)}; "
+            "name another model, or change [network]"
+        )
+    return folder / description.weights
+
+
+def _text(network: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in network.items())
 
 
 def _is_frozen(weights: Path, config: Config, folder: Path) -> bool:

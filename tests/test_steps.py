@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from calogan import steps
-from calogan.config import Config, Data, Validation
-from calogan.errors import ModelError, TrainingError
+from calogan.config import Config, Data, Network, Validation
+from calogan.errors import ConfigError, ModelError, TrainingError
 from calogan.events import Events, packaged_sample, write_events
 from calogan.generation import model_folder
+from calogan.generation.freezing import load_generator_network
 from calogan.training import progress
 from calogan.validation.gates import load_gates
 
@@ -125,6 +126,39 @@ def test_a_training_does_not_resume_with_other_showers_in_the_same_file(
     write_events(path, geant4[:199], header={})
     with pytest.raises(TrainingError, match=r"the showers in geant4\.h5 have changed; name another folder"):
         steps.train_model(config, tmp_path)
+
+
+def test_a_training_can_start_from_a_model(config: Config, tiny_model: Path, tmp_path: Path) -> None:
+    """With a rate of almost 0, its weights are the result."""
+    training = {"start": str(tiny_model), "flow_epochs": 0, "shape_epochs": 1, "shape_rate": 1e-12, "prior_epochs": 0}
+    data = {"validation": 0.2, "test": 0.3}
+    continued = config.model_copy(
+        update={
+            "training": config.training.model_copy(update=training),
+            "data": config.data.model_copy(update=data),
+        }
+    )
+    steps.train_model(continued, tmp_path / "new")
+    before, after = (
+        load_generator_network(path, model_folder.read(path)).network.get_weights()
+        for path in (tiny_model, tmp_path / "new")
+    )
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    start = model_folder.read(tiny_model)
+    assert start.sha256[start.weights][:12] in model_folder.read(tmp_path / "new").header["inputs_sha256"]
+
+
+def test_a_training_starts_only_from_a_model_of_its_network(config: Config, tiny_model: Path, tmp_path: Path) -> None:
+    other = config.model_copy(
+        update={
+            "network": Network(width=32),
+            "training": config.training.model_copy(update={"start": str(tiny_model)}),
+        }
+    )
+    with pytest.raises(ConfigError, match=r"training.start: .*width 16.* but \[network\] is .*width 32"):
+        steps.train_model(other, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_model_that_is_not_there_is_an_error(config: Config, tmp_path: Path) -> None:

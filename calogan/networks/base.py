@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 import keras
@@ -49,6 +50,9 @@ class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has
         stages: stages of training, in order.
         network: the part that is quantized, features -> outputs.
         bfloat16: whether its networks may be trained in bfloat16 arithmetic.
+        bias_rate: what the learning rate of biases is multiplied by in the distance stage.
+        rate_factors: what the learning rates of the kernels of some layers of `network` are multiplied by in the distance
+            stage, by layer.
         energy_bands: energies, GeV, between bands in which an integer network has its own ranges of activations. Empty if
             activations do not grow with the energy.
     """
@@ -58,6 +62,8 @@ class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has
     cell_noise: ClassVar[bool]
     stages: ClassVar[tuple[StagePlan, ...]]
     bfloat16: ClassVar[bool] = False
+    bias_rate: ClassVar[float] = 10.0
+    rate_factors: ClassVar[Mapping[str, float]] = MappingProxyType({})
     energy_bands: ClassVar[tuple[float, ...]] = ()
     network: keras.Model
 

@@ -5,6 +5,8 @@ arXiv 2103.10142); layers and constants as in the authors' public code. Each bra
 another axis as channels, so that two-dimensional convolutions see all three planes.
 """
 
+from types import MappingProxyType
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -23,6 +25,10 @@ class Rehm2021(LatentNetwork):
     """Generator family `rehm2021`."""
 
     family = "rehm2021"
+    # Activations and the weights of the first layer are large, see `sketch`. Without biases of the same size the network is
+    # homogeneous: showers of all energies would have the same shape.
+    bias_rate = 300.0
+    rate_factors = MappingProxyType({"seed": 30.0})
 
     def __init__(self) -> None:
         super().__init__(generator_network())

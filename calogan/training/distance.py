@@ -26,8 +26,7 @@ _CLIP_NORM = 1.0
 _TINY = 1e-12  # keeps the gradient of a distance finite at 0
 _SOFT_GEV = (1e-4, 1e-2)  # cells are compared by the logarithm of their energy above, linearly below
 _TOTAL_WEIGHT = 12.0  # of the sum of the cells; the other views have 1
-_NUMBER_WEIGHT = 2.0  # of each of `numbers`, with the reduction of `_NUMBERS_SHARE`
-_NUMBERS_SHARE = 0.35  # of the loss of the views that the loss of the numbers may at most add
+_NUMBER_WEIGHT = 4.0  # of each of `numbers`, with the reduction of `numbers_share`
 _LARGEST_GRADIENT = 2.0  # of one shower, relative to the median of the batch
 _LOWEST_TOTAL = 0.25  # of the mean sampling fraction: smaller totals do not enlarge the shares of their cells further
 _RISE = 100  # steps in which the learning rate rises
@@ -44,6 +43,7 @@ class DistanceStage:
         showers, config, workers = run.showers, run.config, run.workers
         self.plan, self.epochs = plan, plan.epochs(config)
         self._model, self._showers, self._training = run.model, showers, not config.inference_mode
+        self._started, self._numbers_share = bool(config.start), config.numbers_share
         self._batch_size = min(config.batch_size, len(showers))
         self._mine = workers.rows(self._batch_size)
         some = showers[:_SURVEYED]
@@ -57,18 +57,22 @@ class DistanceStage:
         rate = keras.optimizers.schedules.CosineDecay(
             0.0, steps, alpha=_LAST_RATE, warmup_target=config.shape_rate, warmup_steps=min(_RISE, steps // 2)
         )
-        self._optimizer = FanInAdam(rate, run.model.network, self._variables)
+        self._optimizer = FanInAdam(
+            rate, run.model.network, self._variables, bias=run.model.bias_rate, factors=run.model.rate_factors
+        )
         self.state = {"distance_optimizer": self._optimizer}
         self._step = workers.step(self._differentiate, self._optimizer, self._variables, clip_norm=_CLIP_NORM)
 
     def run_epoch(self, epoch: int, rng: np.random.Generator) -> dict[str, float]:
         """Take one step per batch, half of them mirrored in x, an exact symmetry; returns the mean loss.
 
-        The numbers count from the second epoch on. After an epoch the weights are averages over its last steps.
+        The numbers count from the second epoch of new weights on. After an epoch the weights are averages over its last
+        steps.
         """
         losses = []
-        share = tf.constant(_NUMBERS_SHARE if epoch else 0.0)
-        if epoch:  # the output of a new network is of order 1 already
+        started = self._started or epoch > 0
+        share = tf.constant(self._numbers_share if started else 0.0)
+        if started:  # the output of a new network is of order 1 already
             self._scale_output(1 / self._unit)
         for batch in batches(self._showers, self._batch_size, rng):
             mirrored = rng.random() < 0.5

@@ -70,6 +70,7 @@ def train(
     folder: Path,
     *,
     score: Score,
+    start: Path | None = None,
     inputs: Sequence[Path] = (),
     on_epoch: OnEpoch | None = None,
     on_showers: OnShowers | None = None,
@@ -85,7 +86,8 @@ def train(
         config: networks and numbers of epochs.
         folder: folder of the checkpoints and the result.
         score: (reference, candidate) -> score and metrics of an epoch.
-        inputs: the files of the showers; a training does not resume with different ones.
+        start: file of weights of the same network to start from, of the model `config.training.start`.
+        inputs: the files of the showers, and `start`; a training does not resume with different ones.
         on_epoch: called after every epoch.
         on_showers: called after every scored epoch, with the validation and the generated showers.
         workers: the processes that share the training; only the chief scores, writes and calls back.
@@ -96,7 +98,7 @@ def train(
     """
     basis = progress.basis(config, inputs)
     history = progress.read(folder, basis)
-    run, stages = _start(showers, config, workers)
+    run, stages = _start(showers, config, workers, start)
     parts = _parts(run, stages)
     manager = _checkpoints(folder, parts, epochs=len(history))
     workers.agree(len(history), f"finished epochs in {folder}")
@@ -160,15 +162,20 @@ def _result(folder: Path, config: Config, history: list[Epoch], *, planned: int)
     return TrainingResult(folder / WEIGHTS, best, tuple(history), stop_reason)
 
 
-def _start(showers: EventSource, config: Config, workers: Workers) -> tuple[TrainingRun[Any], list[Stage]]:
-    """Make the untrained generator and the stages of its training."""
+def _start(
+    showers: EventSource, config: Config, workers: Workers, weights: Path | None
+) -> tuple[TrainingRun[Any], list[Stage]]:
+    """Make the generator, untrained or with given weights, and the stages of its training."""
     family = find_family(config.network)
     plans = _plans(family, config)
     policy = arithmetic.choose(config.training.arithmetic, family=family.family, allowed=family.bfloat16)
     keras.utils.set_random_seed(config.training.seed)
     with arithmetic.layers_in(policy):
         run = start_run(build_generator(config.network), showers, config.training, workers)
-        return run, _stages(run, plans)
+        stages = _stages(run, plans)
+    if weights:
+        run.model.load_weights(weights)
+    return run, stages
 
 
 def _plans(family: type[GeneratorNetwork], config: Config) -> list[StagePlan]:

@@ -1,5 +1,7 @@
 """Adam with a learning rate for each layer, and averages of the weights."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -8,7 +10,6 @@ from keras import layers
 from calogan.networks.base import Tensor
 
 _FAN_IN = 200.0  # inputs of an output up to which a kernel has the full rate
-_BIAS = 10.0  # activations are much larger than weights, and so are biases that matter to them
 _AVERAGED_STEPS = 100
 
 
@@ -23,9 +24,31 @@ class FanInAdam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras has no ty
     The weights are averaged over about the last 100 steps; `finalize_variable_values` replaces them by the averages.
     """
 
-    def __init__(self, learning_rate: Any, network: keras.Model, variables: list[keras.Variable]) -> None:
+    def __init__(
+        self,
+        learning_rate: Any,
+        network: keras.Model,
+        variables: list[keras.Variable],
+        *,
+        bias: float,
+        factors: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """Make an optimizer.
+
+        Args:
+            learning_rate: a number or a schedule.
+            network: the network with the layers.
+            variables: the variables to change.
+            bias: what the rate of biases, and of the shifts of normalisations, is multiplied by. Activations are larger than
+                weights, and biases that matter to them must be so, too.
+            factors: what the rates of the kernels of some layers are multiplied by, by name.
+        """
         super().__init__(learning_rate, beta_2=0.99, use_ema=True, ema_momentum=1 - 1 / _AVERAGED_STEPS)
-        rates = {path: rate for layer in network.layers for path, rate in _rates(layer).items()}
+        rates = {
+            path: rate
+            for layer in network.layers
+            for path, rate in _rates(layer, bias, factors.get(layer.name, 1.0)).items()
+        }
         self._rates = [rates.get(variable.path, 1.0) for variable in variables]
         self.build(variables)
 
@@ -35,12 +58,14 @@ class FanInAdam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras has no ty
         super().update_step(gradient, variable, learning_rate * rate)
 
 
-def _rates(layer: keras.Layer) -> dict[str, float]:
-    """Rate of the variables of a layer relative to the learning rate, by path."""
+def _rates(layer: keras.Layer, bias: float, factor: float) -> dict[str, float]:
+    """Rate of the variables of a layer relative to the learning rate, by path; `factor` is of its kernel."""
+    if isinstance(layer, layers.BatchNormalization):
+        return {layer.beta.path: bias} if layer.center else {}
     if not isinstance(layer, layers.Dense | layers.Conv2D | layers.Conv2DTranspose | layers.Conv3D):
         return {}
-    rates = {layer.kernel.path: min(1.0, _FAN_IN / _fan_in(layer))}
-    return rates | ({layer.bias.path: _BIAS} if layer.use_bias else {})
+    rates = {layer.kernel.path: factor * min(1.0, _FAN_IN / _fan_in(layer))}
+    return rates | ({layer.bias.path: bias} if layer.use_bias else {})
 
 
 def _fan_in(layer: keras.Layer) -> float:
