@@ -3,7 +3,8 @@
 The published networks multiply their latent numbers by Ep, so that activations at 500 GeV are 250 times those at 2 GeV. An
 integer tensor has one scale: with ranges for all energies together, only the highest bits of a low-energy shower would
 remain. So the network is calibrated in every band, and has an input, `band`, that selects the ranges. Weights are the same
-in all bands.
+in all bands. At low energies biases nearly cancel, and rounding leaves too much energy: the output of each band is scaled so
+that its energy is that of the float32 network.
 """
 
 import itertools
@@ -19,6 +20,7 @@ from calogan.errors import QuantizationError
 BAND = "band"  # the input of the merged network
 _CONSTANTS = ("Const", "HostConst")
 _BIAS = 2  # number of the input
+_RUN = 64  # showers at a time
 
 
 def within(energy_range: tuple[float, float], boundaries: Sequence[float]) -> tuple[float, ...]:
@@ -30,6 +32,27 @@ def within(energy_range: tuple[float, float], boundaries: Sequence[float]) -> tu
 def spread(low: float, high: float, n: int) -> NDArray[np.float32]:
     """Energies to calibrate a band with, shape (n,), GeV."""
     return np.geomspace(low, high, n).astype(np.float32)
+
+
+def run(graph: tf.compat.v1.GraphDef, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Outputs of a quantized network, shape (n, ...), for inputs of shape (n, k)."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.import_graph_def(graph, name="")
+        parts = (features[start : start + _RUN] for start in range(0, len(features), _RUN))
+        return np.concatenate([session.run("out_outputs:0", {"features:0": part}) for part in parts])
+
+
+def scale(graph: tf.compat.v1.GraphDef, factor: float) -> tf.compat.v1.GraphDef:
+    """A quantized network whose outputs are multiplied by a factor."""
+    scaled = tf.compat.v1.GraphDef.FromString(graph.SerializeToString())
+    last = next(node for node in scaled.node if node.name == "out_outputs")
+    constant = scaled.node.add(op="Const", name="factor")
+    constant.attr["dtype"].type = tf.float32.as_datatype_enum
+    constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(np.float32(factor)))
+    product = scaled.node.add(op="Mul", name="scaled", input=[last.input[0], constant.name])
+    product.attr["T"].type = tf.float32.as_datatype_enum
+    last.input[0] = product.name
+    return scaled
 
 
 def merge(graphs: Sequence[tf.compat.v1.GraphDef]) -> tf.compat.v1.GraphDef:

@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from calogan.config import Quantization
@@ -17,6 +18,8 @@ from calogan.networks.base import GeneratorNetwork
 from calogan.quantization import energy_bands
 from calogan.quantization.neural_compressor import compress, name_operations
 from calogan.quantization.operations import count_operations, count_weight_bits
+
+_SCALED = 128  # showers in each band that its energy is scaled with
 
 
 def quantize(folder: Path, calibration: Events, config: Quantization, target: Path) -> ModelDescription:
@@ -38,12 +41,11 @@ def quantize(folder: Path, calibration: Events, config: Quantization, target: Pa
     source = model_folder.read(folder)
     model = freezing.load_generator_network(folder, source)
     boundaries = energy_bands.within(source.energy_range, model.energy_bands)
-    samples = _calibration_energies(source, boundaries, calibration, config)
-    graphs = [
-        compress(rewrites.lower(model.network, integer=True), _features(model, source, energy), config)
-        for energy in samples
-    ]
-    definition = energy_bands.merge(graphs) if boundaries else graphs[0]
+    if boundaries:
+        definition = _quantize_bands(model, source, boundaries, config)
+    else:
+        features = _features(model, source, calibration.energy[: config.calibration_showers])
+        definition = compress(rewrites.lower(model.network, integer=True), features, config)
     counted = count_operations(definition)
     if counted.integer_convolutions == 0:
         raise QuantizationError(
@@ -69,15 +71,25 @@ def operation_names(folder: Path) -> tuple[str, ...]:
     return tuple(name_operations(rewrites.lower(model.network, integer=True)))
 
 
-def _calibration_energies(
-    description: ModelDescription, boundaries: tuple[float, ...], calibration: Events, config: Quantization
-) -> list[NDArray[np.float32]]:
-    """Energies to calibrate with, GeV, for each band of energy; without bands those of the calibration split."""
-    if not boundaries:
-        return [calibration.energy[: config.calibration_showers]]
+def _quantize_bands(
+    model: GeneratorNetwork, description: ModelDescription, boundaries: tuple[float, ...], config: Quantization
+) -> tf.compat.v1.GraphDef:
+    """Quantize a network in each band of energy, and scale its energy there to that of float32."""
     low, high = description.energy_range
-    bands = itertools.pairwise((low, *boundaries, high))
-    return [energy_bands.spread(*band, config.calibration_showers) for band in bands]
+    graphs = []
+    for band in itertools.pairwise((low, *boundaries, high)):
+        features = _features(model, description, energy_bands.spread(*band, config.calibration_showers))
+        graph = compress(rewrites.lower(model.network, integer=True), features, config)
+        features = _features(model, description, energy_bands.spread(*band, _SCALED))
+        expected = np.asarray(model.network(features, training=False)).sum(dtype=np.float64)
+        actual = energy_bands.run(graph, features).sum(dtype=np.float64)
+        if not 0 < actual < np.inf:
+            raise QuantizationError(
+                f"the int8 showers of {band[0]:g} to {band[1]:g} GeV are empty or not finite; keep the last convolutions in "
+                "float32, or more of them"
+            )
+        graphs.append(energy_bands.scale(graph, expected / actual))
+    return energy_bands.merge(graphs)
 
 
 def _features(

@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def constant(value: float, *, bias: float = 0.0, op: str = "AddV2") -> tf.compat
     with tf.Graph().as_default() as graph:
         features = tf.compat.v1.placeholder(tf.float32, (None,), "features")
         result = tf.raw_ops.AddV2(x=features, y=value) if op == "AddV2" else tf.raw_ops.Mul(x=features, y=value)
-        tf.raw_ops.AddV2(x=result, y=tf.constant(bias), name="out_outputs")
+        tf.identity(result + tf.constant(bias), name="out_outputs")
     return graph.as_graph_def()
 
 
@@ -89,6 +90,30 @@ def test_a_merged_network_computes_like_each() -> None:
 def test_networks_of_other_structure_are_refused(other: tf.compat.v1.GraphDef) -> None:
     with pytest.raises(QuantizationError, match="different structure for two bands"):
         energy_bands.merge([constant(1.0), other])
+
+
+def test_a_scaled_network_gives_multiples() -> None:
+    graph = constant(1.0, bias=1.0)
+    np.testing.assert_array_equal(run(energy_bands.scale(graph, 2.5), features=[0.0, 2.0]), [5, 10])
+    np.testing.assert_array_equal(energy_bands.run(graph, np.array([0.0, 2.0], np.float32)), [2, 4])
+
+
+def test_the_energy_of_each_band_is_that_of_float32(generators: dict[str, Generator]) -> None:
+    for low, high in itertools.pairwise((2.0, *LatentNetwork.energy_bands, 500.0)):
+        energy = np.linspace(low, high, 102)[1:-1].astype(np.float32)
+        float32, int8 = (
+            generators[precision].sample(energy, seed=5).showers.sum() for precision in ("float32", "int8")
+        )
+        assert int8 == pytest.approx(float32, rel=0.02)
+
+
+def test_empty_int8_showers_are_refused(
+    model: Path, geant4: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(energy_bands, "run", lambda *_: np.zeros(3, np.float32))
+    with pytest.raises(QuantizationError, match="int8 showers of 2 to 5 GeV are empty or not finite; keep the last"):
+        quantize(model, geant4[:32], Quantization(calibration_showers=16), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_boundaries_outside_the_range_do_not_count() -> None:
