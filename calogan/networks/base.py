@@ -50,9 +50,8 @@ class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has
         stages: stages of training, in order.
         network: the part that is quantized, features -> outputs.
         bfloat16: whether its networks may be trained in bfloat16 arithmetic.
-        bias_rate: what the learning rate of biases is multiplied by in the distance stage.
-        rate_factors: what the learning rates of the kernels of some layers of `network` are multiplied by in the distance
-            stage, by layer.
+        bias_rate: what the learning rate of biases is multiplied by in a distance stage that starts from trained weights.
+        rate_factors: what the learning rates of the kernels of some layers of `network` are multiplied by in it, by layer.
         energy_bands: energies, GeV, between bands in which an integer network has its own ranges of activations. Empty if
             activations do not grow with the energy.
     """

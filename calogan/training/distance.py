@@ -31,6 +31,7 @@ _LARGEST_GRADIENT = 2.0  # of one shower, relative to the median of the batch
 _LOWEST_TOTAL = 0.25  # of the mean sampling fraction: smaller totals do not enlarge the shares of their cells further
 _RISE = 100  # steps in which the learning rate rises
 _LAST_RATE = 0.02
+_NEW_BIAS_RATE = 10.0  # of biases relative to weights, for new weights
 
 
 class DistanceStage:
@@ -57,9 +58,9 @@ class DistanceStage:
         rate = keras.optimizers.schedules.CosineDecay(
             0.0, steps, alpha=_LAST_RATE, warmup_target=config.shape_rate, warmup_steps=min(_RISE, steps // 2)
         )
-        self._optimizer = FanInAdam(
-            rate, run.model.network, self._variables, bias=run.model.bias_rate, factors=run.model.rate_factors
-        )
+        # New weights need not be followed by biases: these would only disturb them.
+        bias, factors = (run.model.bias_rate, run.model.rate_factors) if self._started else (_NEW_BIAS_RATE, {})
+        self._optimizer = FanInAdam(rate, run.model.network, self._variables, bias=bias, factors=factors)
         self.state = {"distance_optimizer": self._optimizer}
         self._step = workers.step(self._differentiate, self._optimizer, self._variables, clip_norm=_CLIP_NORM)
 

@@ -1,3 +1,5 @@
+from types import MappingProxyType
+
 import keras
 import numpy as np
 import pytest
@@ -149,6 +151,29 @@ def test_weights_are_left_in_gev(geant4: Events) -> None:
     stage.run_epoch(1, np.random.default_rng(1))
     np.testing.assert_allclose(model.network.layers[-2].kernel.numpy(), kernel, atol=1e-7 * 4)
     assert np.abs(kernel).max() < 0.1 * np.abs(model.network.layers[1].kernel.numpy()).max()
+
+
+@pytest.mark.parametrize(("start", "rate", "factor"), [("", 10.0, 1.0), ("a model", 50.0, 3.0)])
+def test_biases_follow_trained_weights_faster(geant4: Events, start: str, rate: float, factor: float) -> None:
+    class Eager(Small):
+        bias_rate = 50.0
+        rate_factors = MappingProxyType({"hidden": 3.0})
+
+    config = Training(distance_epochs=1, batch_size=8, start=start)
+    model = Eager()
+    model.network.layers[1].name = "hidden"
+    stage = DistanceStage(DISTANCE, start_run(model, geant4[:16], config))
+    kernel, bias, _ = stage._optimizer._rates
+    assert (kernel, bias) == (factor, rate)
+
+
+def test_trained_weights_are_in_gev_from_the_first_epoch(geant4: Events) -> None:
+    model = Small()
+    config = Training(distance_epochs=1, batch_size=8, shape_rate=1e-7, start="a model")
+    stage = DistanceStage(DISTANCE, start_run(model, geant4[:16], config))
+    before = model.network.layers[-2].kernel.numpy()
+    stage.run_epoch(0, np.random.default_rng(0))
+    np.testing.assert_allclose(model.network.layers[-2].kernel.numpy(), before, atol=1e-6)
 
 
 def test_bfloat16_takes_the_steps_of_float32(geant4: Events) -> None:
