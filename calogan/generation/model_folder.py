@@ -106,8 +106,9 @@ class ModelDescription(BaseModel):
 
     def version(self, precision: str) -> str:
         """Short hash of everything that determines the showers of one precision."""
-        files = self.files(precision)
-        return provenance.digest(precision + "".join(self.sha256[file] for file in files))[:12]
+        hashes = "".join(self.sha256[file] for file in self.files(precision))
+        bands = ",".join(map(str, self.bands(precision)))
+        return provenance.digest(precision + hashes + bands)[:12]
 
     def bands(self, precision: str) -> tuple[float, ...]:
         """Energies at which the network of a precision changes the ranges of its activations, GeV."""

@@ -131,6 +131,9 @@ def test_the_model_names_its_bands(model: Path) -> None:
     description = model_folder.read(model)
     assert description.bands("int8") == LatentNetwork.energy_bands
     assert description.bands("float32") == ()
+    others = description.model_copy(update={"energy_bands": (6.0, *description.energy_bands[1:])})
+    assert others.version("int8") != description.version("int8")
+    assert others.version("float32") == description.version("float32")
 
 
 @pytest.mark.parametrize("energy", [2.0, 20.0, 499.0])
