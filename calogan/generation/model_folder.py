@@ -256,9 +256,8 @@ def check_files(folder: Path, description: ModelDescription, precision: str) -> 
         raise ModelError(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
     if precision not in description.network_files:
         offered = ", ".join(description.network_files)
-        raise ModelError(
-            f"{folder}: model {description.name} has no {precision}, only {offered}; make it with calogan quantize"
-        )
+        how = "make it with calogan quantize" if precision == "int8" else "choose one of these"
+        raise ModelError(f"{folder}: model {description.name} has no {precision}, only {offered}; {how}")
     for name in description.files(precision):
         check_file(folder, description, name)
 

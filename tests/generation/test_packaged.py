@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from calogan.errors import ModelError
 from calogan.events import Events, packaged_sample, read_events
 from calogan.generation import generator
 from calogan.validation.observables import moments, profile
@@ -44,6 +45,11 @@ def test_showers_of_an_energy_differ(precision: str) -> None:
     sample = generator.load("rehm2021", precision=precision).sample(np.full(64, 200, np.float32), seed=2)
     depth, _ = moments(profile(sample.showers, "z"))
     assert 0.4 < depth.std() < 1.4  # layers; Geant4's: 0.87
+
+
+def test_a_precision_that_is_not_packaged_is_an_error() -> None:
+    with pytest.raises(ModelError, match="has no float16, only float32, bfloat16, int8; choose one of these"):
+        generator.load("rehm2021", precision="float16")
 
 
 def test_int8_has_the_energy_of_float32() -> None:
