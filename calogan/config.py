@@ -66,25 +66,25 @@ class Training(_Step):
         pretraining_epochs, pretraining_showers: epochs of training the flow of `lean` with parametrised showers, and
             number of these showers.
         flow_epochs, shape_epochs, prior_epochs: epochs of likelihood pre-training of the three parts of `lean`.
-        distance_epochs: epochs of pre-training by the energy score (`rehm2021` and `conv3d` only).
+        distance_epochs, refinement_epochs: epochs of training by the energy score, first of mean showers, then of how
+            showers differ (`rehm2021` and `conv3d` only).
         warmup_epochs: epochs that train only the discriminator, before adversarial training of the generator.
         adversarial_epochs: epochs of adversarial training with the published losses.
         steps_per_epoch: steps of an adversarial epoch, repeating the showers if necessary; 0 for one pass.
         batch_size: showers per step.
-        flow_rate, shape_rate: learning rates of the pre-training.
+        flow_rate, shape_rate, refinement_rate: learning rates of the stages before the adversary; `shape_rate` is also that of
+            `distance`.
         generator_rate, discriminator_rate: learning rates of Adam; published 5e-4 and 1e-4.
         schedule: `published` decays these rates and restarts Adam as in the authors' code.
         ecal: polynomial for the expected ECAL of a fake at a given energy: `fitted` to the training showers, or
             `published`, which describes the published showers.
         inference_mode: call both networks in adversarial steps as at inference: dropout is inactive, and batch
             normalisation keeps its initial mean 0 and variance 1. The authors' code does so, because it never sets the
-            training flag. The distance stage follows it too.
+            training flag. The stages of the energy score follow it too.
         arithmetic: of the networks; weights stay float32. `auto` is bfloat16 for the published families on processors
             that compute in it, otherwise float32.
         score_every: epochs between two scores in the shape and prior stages; 0 to score only their last epochs.
         patience: number of scored epochs in a row without a new best after which training ends; 0 for no limit.
-        numbers_share: in the distance stage, loss of the numbers by which showers differ (centres, widths, hits), at most
-            this much relative to the loss of the other views. More is better once the showers are nearly right.
         start: model whose weights a training starts from, to adapt it to other showers or to train it further: packaged
             name or folder; empty for new weights.
         seed: seed of weights, shuffling and noise.
@@ -96,12 +96,14 @@ class Training(_Step):
     shape_epochs: int = Field(40, ge=0)
     prior_epochs: int = Field(20, ge=0)
     distance_epochs: int = Field(0, ge=0)
+    refinement_epochs: int = Field(0, ge=0)
     warmup_epochs: int = Field(1, ge=0)
     adversarial_epochs: int = Field(1, ge=0)
     steps_per_epoch: int = Field(0, ge=0)
     batch_size: int = Field(64, ge=2)
     flow_rate: float = Field(1e-3, gt=0)
     shape_rate: float = Field(2e-3, gt=0)
+    refinement_rate: float = Field(5e-4, gt=0)
     generator_rate: float = Field(5e-4, gt=0)
     discriminator_rate: float = Field(1e-4, gt=0)
     schedule: Literal["constant", "published"] = "constant"
@@ -110,7 +112,6 @@ class Training(_Step):
     arithmetic: Literal["auto", "float32", "bfloat16"] = "auto"
     score_every: int = Field(10, ge=0)
     patience: int = Field(0, ge=0)
-    numbers_share: float = Field(0.35, ge=0, le=10)
     start: str = ""
     seed: int = Field(1, ge=0)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from calogan.config import Network
 from calogan.geometry import CLIC
-from calogan.networks.stages import ADVERSARIAL, DISTANCE, WARMUP, StagePlan
+from calogan.networks.stages import ADVERSARIAL, DISTANCE, REFINEMENT, WARMUP, StagePlan
 
 Tensor: TypeAlias = Any  # a tensor of whichever backend Keras runs on
 
@@ -50,7 +50,7 @@ class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has
         stages: stages of training, in order.
         network: the part that is quantized, features -> outputs.
         bfloat16: whether its networks may be trained in bfloat16 arithmetic.
-        bias_rate: what the learning rate of biases is multiplied by in a distance stage that starts from trained weights.
+        bias_rate: what the learning rate of biases is multiplied by in the refinement stage.
         rate_factors: what the learning rates of the kernels of some layers of `network` are multiplied by in it, by layer.
         energy_bands: energies, GeV, between bands in which an integer network has its own ranges of activations. Empty if
             activations do not grow with the energy.
@@ -157,7 +157,7 @@ class LatentNetwork(GeneratorNetwork):
 
     latent_size = 200
     cell_noise = False
-    stages = (DISTANCE, WARMUP, ADVERSARIAL)
+    stages = (DISTANCE, REFINEMENT, WARMUP, ADVERSARIAL)
     bfloat16 = True
     energy_bands = (5.0, 12.5, 31.0, 78.0, 200.0)  # activations grow like the energy: by 2.5 in each
 

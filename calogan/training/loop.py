@@ -41,6 +41,7 @@ STAGES: Mapping[str, Callable[[StagePlan, TrainingRun[Any]], Stage]] = {
     "shape": ShapeStage,
     "prior": PriorStage,
     "distance": DistanceStage,
+    "refinement": DistanceStage,
     "warmup": AdversarialStage,
     "adversarial": AdversarialStage,
 }
