@@ -83,7 +83,7 @@ class Training(_Step):
             training flag. The stages of the energy score follow it too.
         arithmetic: of the networks; weights stay float32. `auto` is bfloat16 for the published families on processors
             that compute in it, otherwise float32.
-        score_every: epochs between two scores in the shape and prior stages; 0 to score only their last epochs.
+        score_every: epochs between two scores; 0 to score only the last epoch of each stage.
         patience: number of scored epochs in a row without a new best after which training ends; 0 for no limit.
         start: model whose weights a training starts from, to adapt it to other showers or to train it further: packaged
             name or folder; empty for new weights.

@@ -4,7 +4,6 @@
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from calogan.config import Training
 
@@ -15,14 +14,13 @@ class StagePlan:
 
     Attributes:
         name: name of the stage; the field `<name>_epochs` of the configuration sets its length.
-        scored: epochs after which showers are generated and scored. "at intervals": after every `score_every`-th epoch
-            and after the last.
+        scored: whether showers are generated and scored, after every `score_every`-th epoch and after the last.
         trains_network: whether it trains the quantized network; at least one stage must.
         prepares: name of the stage that it prepares; if that stage has no epochs, this one has none either.
     """
 
     name: str
-    scored: Literal["never", "at intervals", "every epoch"]
+    scored: bool
     trains_network: bool
     prepares: str = ""
 
@@ -45,16 +43,14 @@ class StagePlan:
             of: number of epochs of the stage.
             every: `score_every` of the configuration; 0 for the last epoch only.
         """
-        if self.scored == "at intervals":
-            return epoch == of - 1 or (every > 0 and (epoch + 1) % every == 0)
-        return self.scored == "every epoch"
+        return self.scored and (epoch == of - 1 or (every > 0 and (epoch + 1) % every == 0))
 
 
-PRETRAINING = StagePlan("pretraining", scored="never", trains_network=False)
-FLOW = StagePlan("flow", scored="never", trains_network=False)
-SHAPE = StagePlan("shape", scored="at intervals", trains_network=True)
-PRIOR = StagePlan("prior", scored="at intervals", trains_network=False)
-DISTANCE = StagePlan("distance", scored="at intervals", trains_network=True)
-REFINEMENT = StagePlan("refinement", scored="at intervals", trains_network=True)
-WARMUP = StagePlan("warmup", scored="never", trains_network=False, prepares="adversarial")
-ADVERSARIAL = StagePlan("adversarial", scored="every epoch", trains_network=True)
+PRETRAINING = StagePlan("pretraining", scored=False, trains_network=False)
+FLOW = StagePlan("flow", scored=False, trains_network=False)
+SHAPE = StagePlan("shape", scored=True, trains_network=True)
+PRIOR = StagePlan("prior", scored=True, trains_network=False)
+DISTANCE = StagePlan("distance", scored=True, trains_network=True)
+REFINEMENT = StagePlan("refinement", scored=True, trains_network=True)
+WARMUP = StagePlan("warmup", scored=False, trains_network=False, prepares="adversarial")
+ADVERSARIAL = StagePlan("adversarial", scored=True, trains_network=True)

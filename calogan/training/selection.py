@@ -1,7 +1,7 @@
 """Choice of the best epoch, early stopping, and errors that end a training.
 
-After every adversarial epoch, after every `score_every`-th epoch of the shape stage and after its last, showers are
-generated at the energies of the validation split, four for each Geant4 shower, and scored:
+After every `score_every`-th epoch of a scored stage and after its last, showers are generated at the energies of the
+validation split, four for each Geant4 shower, and scored:
 
 1. Losses, weights and generated showers must be finite, and the showers must not have collapsed (`check_*` below);
    otherwise training ends with an error. That epoch is not recorded: the previous checkpoint and best weights remain.

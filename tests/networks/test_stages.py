@@ -14,7 +14,7 @@ from calogan.networks.stages import ADVERSARIAL, DISTANCE, FLOW, PRIOR, SHAPE, W
         (SHAPE, 2, [1, 3, 4]),
         (PRIOR, 0, [4]),
         (DISTANCE, 5, [4]),
-        (ADVERSARIAL, 0, [0, 1, 2, 3, 4]),
+        (ADVERSARIAL, 1, [0, 1, 2, 3, 4]),
     ],
     ids=lambda value: value.name if isinstance(value, StagePlan) else None,
 )
@@ -35,4 +35,4 @@ def test_there_is_no_warm_up_for_an_adversary_that_never_comes() -> None:
 def test_every_stage_of_a_family_has_its_number_of_epochs_in_the_configuration(family: type[GeneratorNetwork]) -> None:
     plans = family.stages
     assert {plan.field for plan in plans} <= set(Training.model_fields)
-    assert all(plan.scored != "never" for plan in plans if plan.trains_network)
+    assert all(plan.scored for plan in plans if plan.trains_network)

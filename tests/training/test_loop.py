@@ -41,7 +41,9 @@ def scored(*scores: float) -> Callable[[Events, Events], Scored]:
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    training = Training(flow_epochs=2, shape_epochs=2, prior_epochs=0, adversarial_epochs=0, batch_size=16)
+    training = Training(
+        flow_epochs=2, shape_epochs=2, prior_epochs=0, adversarial_epochs=0, batch_size=16, score_every=1
+    )
     return Config(network=Network(width=8), training=training)
 
 
@@ -64,12 +66,12 @@ def test_a_run_reports_every_epoch(undisturbed: TrainingResult) -> None:
         ("shape", 2, 4),
         ("shape", 3, 4),
     ]
-    assert [epoch.score for epoch in undisturbed.history] == [None, None, None, 1.0]
-    assert undisturbed.best == undisturbed.history[3]
+    assert [epoch.score for epoch in undisturbed.history] == [None, None, 1.0, 1.0]
+    assert undisturbed.best == undisturbed.history[2]
     assert undisturbed.history[0].losses.keys() == {"flow_loss"}
     assert undisturbed.history[2].losses.keys() == {"cell_loss", "divergence"}
-    assert undisturbed.history[2].metrics == {}
-    assert undisturbed.history[3].metrics == {"physics/hits_shift": 0.25}
+    assert undisturbed.history[0].metrics == {}
+    assert undisturbed.history[2].metrics == {"physics/hits_shift": 0.25}
     assert not undisturbed.stop_reason
 
 
@@ -191,7 +193,9 @@ def test_a_checkpoint_without_a_history_entry_is_not_used(
     assert restored == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("family", "field"), [("lean", "shape_epochs"), ("rehm2021", "distance_epochs")])
+@pytest.mark.parametrize(
+    ("family", "field"), [("lean", "shape_epochs"), ("rehm2021", "distance_epochs or refinement_epochs")]
+)
 def test_a_run_without_epochs_is_refused(family: str, field: str, geant4: Events, tmp_path: Path) -> None:
     training = Training(flow_epochs=1, shape_epochs=0, adversarial_epochs=0)
     config = Config.model_validate({"network": {"family": family, "width": 8}, "training": training.model_dump()})
