@@ -75,6 +75,11 @@ class Training(_Step):
         flow_rate, shape_rate, refinement_rate: learning rates of the stages before the adversary; `shape_rate` is also that of
             `distance`.
         generator_rate, discriminator_rate: learning rates of Adam; published 5e-4 and 1e-4.
+        energy_score_weight: in adversarial steps of the generator, weight of the energy score relative to the published
+            loss. Above 0, showers are compared at the energies of real ones, and rates rise and fall as in `refinement`.
+        critic_weight: weight, relative to the published loss, of a second discriminator that sees profiles, hits, spectrum
+            and the primary energy; 0 for none.
+        critic_rate: its learning rate.
         schedule: `published` decays these rates and restarts Adam as in the authors' code.
         ecal: polynomial for the expected ECAL of a fake at a given energy: `fitted` to the training showers, or
             `published`, which describes the published showers.
@@ -106,6 +111,9 @@ class Training(_Step):
     refinement_rate: float = Field(5e-4, gt=0)
     generator_rate: float = Field(5e-4, gt=0)
     discriminator_rate: float = Field(1e-4, gt=0)
+    energy_score_weight: float = Field(0.0, ge=0)
+    critic_weight: float = Field(0.0, ge=0)
+    critic_rate: float = Field(5e-4, gt=0)
     schedule: Literal["constant", "published"] = "constant"
     ecal: Literal["fitted", "published"] = "fitted"
     inference_mode: bool = False

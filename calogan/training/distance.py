@@ -4,7 +4,6 @@ New weights learn mean showers in the stage `distance`. The stage `refinement` t
 which they do count as much as all views, and biases learn at the rate that the network needs.
 """
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -12,14 +11,12 @@ from calogan.events import batches
 from calogan.networks.base import GeneratorNetwork
 from calogan.networks.stages import DISTANCE, StagePlan
 from calogan.training.energy_score import EnergyScore
-from calogan.training.optimizers import FanInAdam
+from calogan.training.optimizers import FanInAdam, rise_and_fall, scale_output
 from calogan.training.run import TrainingRun
 from calogan.training.workers import Gradients
 
 SURVEYED = 1024  # showers used to measure the fluctuation of each number
 _CLIP_NORM = 1.0
-_RISE = 100  # steps in which the learning rate rises
-_LAST_RATE = 0.02
 _NEW_BIAS_RATE = 10.0  # of biases relative to weights: faster ones only disturb new weights
 _NUMBERS_SHARE, _REFINED_NUMBERS_SHARE = 0.35, 1.0
 
@@ -43,14 +40,9 @@ class DistanceStage:
         self._unit, self._score = float(some.showers.mean()), EnergyScore.of(some)
         if new:
             model.sketch(run.survey.mean_shower, float(run.survey.energy.mean()))
-        steps = max(1, self.epochs * (len(showers) // self._batch_size))
         self._variables = list(model.trainable_variables)
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0,
-            steps,
-            alpha=_LAST_RATE,
-            warmup_target=config.shape_rate if new else config.refinement_rate,
-            warmup_steps=min(_RISE, steps // 2),
+        rate = rise_and_fall(
+            config.shape_rate if new else config.refinement_rate, steps=self.epochs * (len(showers) // self._batch_size)
         )
         bias, factors = (_NEW_BIAS_RATE, {}) if new else (model.bias_rate, model.rate_factors)
         self._optimizer = FanInAdam(rate, model.network, self._variables, bias=bias, factors=factors)
@@ -67,7 +59,7 @@ class DistanceStage:
         rough = self._rough and epoch == 0
         share = tf.constant(0.0 if rough else self._numbers_share)
         if not rough:  # the output of a new network is of order 1 already
-            self._scale_output(1 / self._unit)
+            scale_output(self._variables, 1 / self._unit)
         for batch in batches(self._showers, self._batch_size, rng):
             mirrored = rng.random() < 0.5
             latent = rng.standard_normal((2, len(batch), self._model.latent_size), np.float32)[:, self._mine]
@@ -75,17 +67,8 @@ class DistanceStage:
             showers = mine.showers[:, ::-1] if mirrored else mine.showers
             losses.append(self._step(*(tf.constant(array) for array in (showers, mine.energy, *latent)), share))
         self._optimizer.finalize_variable_values(self._variables)
-        self._scale_output(self._unit)
+        scale_output(self._variables, self._unit)
         return {f"{self.plan.name}_loss": float(np.mean(losses))}
-
-    def _scale_output(self, factor: float) -> None:
-        """Change the unit of the network's output, between GeV and the mean cell.
-
-        Adam changes a weight by the learning rate, however small the weight is, and the weights of a last layer that
-        outputs GeV are all small.
-        """
-        kernel = next(variable for variable in reversed(self._variables) if variable.path.endswith("kernel"))
-        kernel.assign(kernel * factor)
 
     def _differentiate(
         self, showers: tf.Tensor, energy: tf.Tensor, first: tf.Tensor, second: tf.Tensor, share: tf.Tensor

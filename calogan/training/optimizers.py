@@ -1,4 +1,4 @@
-"""Adam with a learning rate for each layer, and averages of the weights."""
+"""Adam with a learning rate for each layer and averages of the weights, its schedule, and the unit that suits it."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -11,6 +11,25 @@ from calogan.networks.base import Tensor
 
 _FAN_IN = 200.0  # inputs of an output up to which a kernel has the full rate
 _AVERAGED_STEPS = 100
+_RISE = 100  # steps in which a rate rises
+_LAST_RATE = 0.02
+
+
+def rise_and_fall(rate: float, *, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """A learning rate that rises over the first steps and then falls with a cosine, nearly to 0."""
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps), alpha=_LAST_RATE, warmup_target=rate, warmup_steps=min(_RISE, steps // 2)
+    )
+
+
+def scale_output(variables: list[keras.Variable], factor: float) -> None:
+    """Change the unit of a network's output, between GeV and the mean cell, in its last kernel.
+
+    Adam changes a weight by the learning rate, however small the weight is, and the weights of a last layer that
+    outputs GeV are all small.
+    """
+    kernel = next(variable for variable in reversed(variables) if variable.path.endswith("kernel"))
+    kernel.assign(kernel * factor)
 
 
 class FanInAdam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras has no types

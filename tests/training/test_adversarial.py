@@ -17,36 +17,6 @@ from calogan.training.run import TrainingRun
 from calogan.training.survey import survey
 
 
-def test_mape_of_known_numbers() -> None:
-    # |2 - 1| / 2 and |4 - 5| / 4
-    assert float(adversarial.mape(np.array([2, 4], np.float32), np.array([1, 5], np.float32))) == pytest.approx(
-        37.5, rel=1e-5
-    )
-
-
-def test_binary_crossentropy_of_known_numbers() -> None:
-    loss = float(
-        adversarial.binary_crossentropy(np.array([1, 0, 0.9], np.float32), np.array([0.5, 0.25, 0.5], np.float32))
-    )
-    assert loss == pytest.approx((np.log(2) + np.log(4 / 3) + np.log(2)) / 3, rel=1e-5)
-
-
-@pytest.mark.parametrize("probability", [0.0, 1.0])
-def test_binary_crossentropy_of_certainty_is_finite(probability: float) -> None:
-    loss = float(
-        adversarial.binary_crossentropy(np.array([1 - probability], np.float32), np.array([probability], np.float32))
-    )
-    assert loss == pytest.approx(-np.log(2e-7), rel=0.02)
-
-
-def test_the_published_loss_weighs_its_three_terms() -> None:
-    answer = (np.array([[0.5]], np.float32), np.array([[1.5]], np.float32), np.array([[3.0]], np.float32))
-    loss = adversarial.published_loss(
-        np.array([1], np.float32), np.array([100], np.float32), np.array([4], np.float32), answer
-    )
-    assert float(loss) == pytest.approx(6 * np.log(2) + 0.2 * 50 + 0.1 * 25, rel=1e-5)
-
-
 def test_fit_ecal_finds_a_known_polynomial() -> None:
     energy = np.linspace(2, 500, 200, dtype=np.float32)
     e = energy.astype(np.float64) / 100
@@ -107,7 +77,7 @@ def test_the_step_of_the_generator_moves_neither_discriminator_nor_flow(
     stage = AdversarialStage(ADVERSARIAL, run_of(generator, discriminator, geant4[:32], Training(batch_size=16)))
     of_generator, of_discriminator = values(generator), values(discriminator)
     fakes, _, target = stage._draw_fakes(16, True, np.random.default_rng(1))
-    stage._step_generator(*fakes, tf.constant(target), tf.ones(16), True)
+    stage._step_generator(*fakes, tf.constant(target), tf.ones(16), tf.constant(geant4.showers[:16]), True)
     assert not changed(of_discriminator, discriminator)
     names = changed(of_generator, generator)
     assert names
@@ -156,13 +126,12 @@ class Counted(AdversarialStage):
 
     def __init__(self, plan: StagePlan, run: TrainingRun[GeneratorNetwork]) -> None:
         super().__init__(plan, run)
-        self._generate = lambda *_, **__: None
+        self._generate = lambda *_, **__: 0.0
+        self.rates = []
 
-    def _discriminate(self, *_: object) -> float:
-        if not self.__dict__.get("rates"):
-            self.rates = []
-        self.rates.append(float(self._discriminator_optimizer.learning_rate))
-        return 1.0
+    def _discriminate(self, kind: str, *_: object) -> dict[str, float]:
+        self.rates.append(float(self._optimizers["discriminator"].learning_rate))
+        return {f"discriminator_{kind}": 1.0}
 
 
 def test_the_published_schedule_restarts_the_optimizers_twenty_times_an_epoch(
@@ -171,7 +140,7 @@ def test_the_published_schedule_restarts_the_optimizers_twenty_times_an_epoch(
     config = Training(batch_size=8, steps_per_epoch=40, schedule="published", discriminator_rate=1e-4)
     stage = Counted(WARMUP, run_of(generator, discriminator, geant4[:24], config))
     restarts: list[tuple[int, int]] = []
-    moments = next(v for v in stage._discriminator_optimizer.variables if v.shape == (4, 1))
+    moments = next(v for v in stage._optimizers["discriminator"].variables if v.shape == (4, 1))
 
     def note(epoch: int, step: int) -> None:
         moments.assign(np.ones((4, 1), np.float32))
@@ -192,7 +161,7 @@ def test_the_constant_schedule_leaves_the_optimizers_alone(
 ) -> None:
     config = Training(batch_size=8, discriminator_rate=2e-4)
     stage = Counted(WARMUP, run_of(generator, discriminator, geant4[:24], config))
-    moments = next(v for v in stage._discriminator_optimizer.variables if v.shape == (4, 1))
+    moments = next(v for v in stage._optimizers["discriminator"].variables if v.shape == (4, 1))
     moments.assign(np.ones((4, 1), np.float32))
     stage.run_epoch(9, np.random.default_rng(1))
     np.testing.assert_allclose(stage.rates, [2e-4] * 6, rtol=1e-6)  # three batches, real and fake
@@ -222,3 +191,48 @@ def test_in_inference_mode_the_statistics_of_the_batches_stay_out(
     names = changed(before, discriminator)
     assert {variable.path for variable in discriminator.trainable_variables} <= names
     assert any("moving" in path for path in names) is not inference_mode
+
+
+def test_a_critic_and_the_energy_score_join_the_published_loss(
+    generator: GeneratorNetwork, discriminator: keras.Model, geant4: Events
+) -> None:
+    config = Training(batch_size=8, critic_weight=0.5, energy_score_weight=2.0)
+    run = run_of(generator, discriminator, geant4[:32], config)
+    stage = AdversarialStage(ADVERSARIAL, run)
+    of_critic, of_discriminator = values(run.networks["critic"]), values(discriminator)
+    losses = stage.run_epoch(0, np.random.default_rng(1))
+    names = {f"{name}_{kind}_loss" for name in ("discriminator", "critic") for kind in ("real", "fake")}
+    assert losses.keys() == names | {"generator_loss"}
+    assert all(np.isfinite(value) for value in losses.values())
+    assert changed(of_critic, run.networks["critic"])
+    assert changed(of_discriminator, discriminator)
+    assert {name.partition("_")[2] for name in stage.state} == {
+        "generator_optimizer",
+        "discriminator_optimizer",
+        "critic_optimizer",
+    }
+
+
+def test_a_guided_generator_is_left_in_gev(discriminator: keras.Model, geant4: Events) -> None:
+    keras.utils.set_random_seed(1)
+    model = build_generator(Network(family="rehm2021"))
+    config = Training(
+        batch_size=4, steps_per_epoch=2, energy_score_weight=1.0, generator_rate=1e-9, inference_mode=True
+    )
+    stage = AdversarialStage(ADVERSARIAL, run_of(model, discriminator, geant4[:8], config))
+    before = values(model)
+    stage.run_epoch(0, np.random.default_rng(1))
+    for old, new in zip(before, values(model), strict=True):
+        np.testing.assert_allclose(new, old, atol=1e-5)
+
+
+def test_guided_showers_have_the_energies_of_the_real_ones_twice(
+    generator: GeneratorNetwork, discriminator: keras.Model, geant4: Events
+) -> None:
+    config = Training(batch_size=8, energy_score_weight=1.0)
+    stage = AdversarialStage(ADVERSARIAL, run_of(generator, discriminator, geant4[:8], config))
+    fakes, energy, target = stage._draw_fakes(8, False, np.random.default_rng(1), at=geant4.energy[:8])
+    np.testing.assert_array_equal(fakes[0], np.tile(geant4.energy[:8], 2))
+    np.testing.assert_array_equal(energy, geant4.energy[:8])
+    assert target.shape == (8,)
+    assert not np.array_equal(fakes[1][:8], fakes[1][8:])
