@@ -8,14 +8,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 import click
 import numpy as np
 
 from calogan import provenance, steps
 from calogan.benchmark.cores import one_core
-from calogan.config import load_config
+from calogan.benchmark.peak import multiply_adds, peak
+from calogan.config import Network, load_config
 from calogan.events import EventSource, batches, open_events, packaged_sample, read_events
+from calogan.networks import rehm2021
+from calogan.networks.families import build_generator, find_family
+from calogan.training import arithmetic
 
 PAGE = Path(__file__).parents[1] / "distributed_training.md"
 # Family, measured stage and showers per step.
@@ -63,9 +68,12 @@ One core for each worker, interleaved rounds: {rounds}. Showers per second are m
 median of the rounds with their range. Efficiency is half of the ratio. {load} The gradients of a step, 8 MB for `rehm2021` and
 2 MB for `lean` at any batch size, go through the network stack of the machine: the longer a step, the smaller their share.
 
-| network | stage | batch | 1 worker | 2 workers | ratio | efficiency |
-|---|---|---|---|---|---|---|
+| network | stage | batch | 1 worker | 2 workers | ratio | efficiency | step, one worker | share of the peak |
+|---|---|---|---|---|---|---|---|---|
 {rows}
+
+The share of the peak is that of one core: multiply-adds of the networks in a step, forward and backward, over the time of the
+step, relative to the product of two matrices of 2048 x 2048 in the arithmetic of the training, {peaks}.
 
 ## Reading speed
 
@@ -84,20 +92,45 @@ def main(rounds: int) -> None:
     """Measure on this machine, which needs two cores, and write the page."""
     before = os.getloadavg()[0]
     rows, alone = [], {}
+    peaks = {name: peak(name) for name in {policy(family) for family, *_ in MEASURED}}
     for family, stage, batch in MEASURED:
         speeds = [(measure(family, stage, batch, 1), measure(family, stage, batch, 2)) for _ in range(rounds)]
         ratios = sorted(two / one for one, two in speeds)
         one, two = (statistics.median(column) for column in zip(*speeds, strict=True))
         ratio, alone[family, batch] = statistics.median(ratios), one
         spread = f"{ratio:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        rows.append(f"| `{family}` | `{stage}` | {batch} | {one:.3g}/s | {two:.3g}/s | {spread} | {ratio / 2:.0%} |")
+        share = one * arithmetic_per_shower(family, stage) / peaks[policy(family)]
+        rows.append(
+            f"| `{family}` | `{stage}` | {batch} | {one:.3g}/s | {two:.3g}/s | {spread} | {ratio / 2:.0%} "
+            f"| {1000 * batch / one:.0f} ms | {share:.0%} |"
+        )
     load = f"The initial load of the machine was {before:.1f} of {os.cpu_count()} cores."
     header = provenance.header(seed=1, inputs=(packaged_sample(),))
     header_lines = "\n".join(f"- {name}: `{value}`" for name, value in header.items())
     rates = {"memory": reading(read_events(packaged_sample())), "files": reading(open_events([packaged_sample()]))}
     shares = {f"{name}_share": alone["lean", 64] / speed for name, speed in rates.items()}
-    text = TEXT.format(rounds=rounds, load=load, rows="\n".join(rows), header=header_lines, **rates, **shares)
+    said = " and ".join(f"{rate / 1e9:.0f} billion a second in {name}" for name, rate in peaks.items())
+    text = TEXT.format(
+        rounds=rounds, load=load, rows="\n".join(rows), header=header_lines, peaks=said, **rates, **shares
+    )
     PAGE.write_text(text, encoding="utf-8")
+
+
+def policy(family: str) -> Literal["float32", "bfloat16"]:
+    """Arithmetic that a family is trained in on this machine."""
+    chosen = arithmetic.choose(
+        "auto", family=family, allowed=find_family(Network.model_validate({"family": family})).bfloat16
+    )
+    return "bfloat16" if "bfloat16" in chosen else "float32"
+
+
+def arithmetic_per_shower(family: str, stage: str) -> float:
+    """Multiply-adds of the networks for one real shower in a training step."""
+    generator = multiply_adds(build_generator(Network.model_validate({"family": family})).network)
+    if stage == "adversarial":  # discriminator on real and fake; a fake for it; generator through the discriminator
+        judge = multiply_adds(rehm2021.discriminator())
+        return 2 * 3 * judge + generator + 3 * generator + 2 * judge
+    return 3 * generator * (2 if stage == "distance" else 1)  # two generated showers for each real one
 
 
 def reading(source: EventSource) -> float:
