@@ -4,7 +4,7 @@ import contextlib
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,22 @@ def name_operations(network: keras.Model) -> dict[str, keras.Layer]:
 
 
 def compress(network: keras.Model, features: NDArray[np.float32], config: Quantization) -> tf.compat.v1.GraphDef:
+    """Quantize a lowered network to int8 with one calibration, see `compress_each`."""
+    return compress_each(network, [features], config)[0]
+
+
+def compress_each(
+    network: keras.Model, calibrations: Sequence[NDArray[np.float32]], config: Quantization
+) -> list[tf.compat.v1.GraphDef]:
     """Quantize a lowered network to int8; on a processor without integer instructions, weights have 7 bits.
 
     Args:
         network: network from `rewrites.lower`; its layers are renamed.
-        features: inputs for the calibration, shape (n, k).
+        calibrations: inputs for each calibration, shape (n, k).
         config: the configuration to try.
+
+    Returns:
+        A quantized network for each calibration.
 
     Raises:
         QuantizationError: the configuration names an unknown operation, the compressor failed or returned nothing, or
@@ -58,7 +68,6 @@ def compress(network: keras.Model, features: NDArray[np.float32], config: Quanti
         from neural_compressor import tensorflow as compressor  # noqa: PLC0415 - takes seconds
 
     scopes = _name_scopes(network, config)
-    loader = _CalibrationLoader(features)
     narrow = not provenance.has_integer_instructions(provenance.cpu()["isa"])
     reduced = _weights_of_7_bits() if narrow else contextlib.nullcontext()
     with tempfile.TemporaryDirectory(prefix="calogan-") as scratch, _no_warnings_of_deprecation(), reduced:
@@ -66,22 +75,39 @@ def compress(network: keras.Model, features: NDArray[np.float32], config: Quanti
         compressor.utils.TFConfig.global_config["workspace_path"] = str(Path(scratch) / "workspace")
         path = str(Path(scratch) / "float32")
         network.export(path, verbose=False)
-        nodes = _find_nodes(compressor.utils.Model(path).graph_def, scopes)
-        try:
-            settings = _settings(compressor, config, nodes)
-            compressed = compressor.quantize_model(path, settings, loader, calib_iteration=len(loader))
-        except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, tf.errors.OpError) as error:
-            raise QuantizationError(f"Intel Neural Compressor failed on this network: {error}") from error
-        if compressed is None:
-            raise QuantizationError("Intel Neural Compressor returned no model for this configuration")
-        _check(compressed.graph_def, config, nodes)
-        if narrow and count_weight_bits(compressed.graph_def) > _NARROW_BITS:
-            raise QuantizationError(
-                "Intel Neural Compressor returned 8-bit weights, whose sums saturate on a processor without "
-                "AVX512_VNNI or AVX_VNNI; quantize on a processor that has one of them"
-            )
-        definition = hand_on_integers(compressed.graph_def)
-        return _with_names(definition, compressed.input_tensor_names[0], compressed.output_tensor_names[0])
+        exported = compressor.utils.Model(path)
+        nodes = _find_nodes(exported.graph_def, scopes)
+        return [_calibrate(compressor, exported, features, config, nodes, narrow=narrow) for features in calibrations]
+
+
+def _calibrate(
+    compressor: Any,
+    exported: Any,
+    features: NDArray[np.float32],
+    config: Quantization,
+    nodes: Mapping[str, str],
+    *,
+    narrow: bool,
+) -> tf.compat.v1.GraphDef:
+    """Quantize an exported network with one calibration."""
+    loader = _CalibrationLoader(features)
+    model = compressor.utils.Model(exported.graph_def)  # not from the export: freezing takes as long as a calibration
+    model.input_tensor_names, model.output_tensor_names = exported.input_tensor_names, exported.output_tensor_names
+    try:
+        settings = _settings(compressor, config, nodes)
+        compressed = compressor.quantize_model(model, settings, loader, calib_iteration=len(loader))
+    except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, tf.errors.OpError) as error:
+        raise QuantizationError(f"Intel Neural Compressor failed on this network: {error}") from error
+    if compressed is None:
+        raise QuantizationError("Intel Neural Compressor returned no model for this configuration")
+    _check(compressed.graph_def, config, nodes)
+    if narrow and count_weight_bits(compressed.graph_def) > _NARROW_BITS:
+        raise QuantizationError(
+            "Intel Neural Compressor returned 8-bit weights, whose sums saturate on a processor without "
+            "AVX512_VNNI or AVX_VNNI; quantize on a processor that has one of them"
+        )
+    definition = hand_on_integers(compressed.graph_def)
+    return _with_names(definition, compressed.input_tensor_names[0], compressed.output_tensor_names[0])
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from calogan.generation.random_numbers import latent_numbers
 from calogan.networks import rewrites
 from calogan.networks.base import GeneratorNetwork
 from calogan.quantization import energy_bands
-from calogan.quantization.neural_compressor import compress, name_operations
+from calogan.quantization.neural_compressor import compress, compress_each, name_operations
 from calogan.quantization.operations import count_operations, count_weight_bits
 
 _SCALED = 128  # showers in each band that its energy is scaled with
@@ -76,10 +76,13 @@ def _quantize_bands(
 ) -> tf.compat.v1.GraphDef:
     """Quantize a network in each band of energy, and scale its energy there to that of float32."""
     low, high = description.energy_range
+    bands = list(itertools.pairwise((low, *boundaries, high)))
+    calibrations = [
+        _features(model, description, energy_bands.spread(*band, config.calibration_showers)) for band in bands
+    ]
+    compressed = compress_each(rewrites.lower(model.network, integer=True), calibrations, config)
     graphs = []
-    for band in itertools.pairwise((low, *boundaries, high)):
-        features = _features(model, description, energy_bands.spread(*band, config.calibration_showers))
-        graph = compress(rewrites.lower(model.network, integer=True), features, config)
+    for band, graph in zip(bands, compressed, strict=True):
         features = _features(model, description, energy_bands.spread(*band, _SCALED))
         expected = np.asarray(model.network(features, training=False)).sum(dtype=np.float64)
         actual = energy_bands.run(graph, features).sum(dtype=np.float64)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,43 @@ def test_two_workers_train_as_one_and_nothing_that_is_killed_changes_it(
     for name, values in actual.items():
         np.testing.assert_array_equal(values, expected[name], err_msg=name)
     assert model_folder.read(disturbed).name == "small"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_worker_killed_in_an_adversarial_epoch_costs_that_epoch_at_most(
+    tmp_path: Path, write_config: Callable[..., Path], start: Callable[..., Any]
+) -> None:
+    training = {
+        "distance_epochs": 1,
+        "refinement_epochs": 1,
+        "warmup_epochs": 1,
+        "adversarial_epochs": 3,
+        "energy_score_weight": 7.0,
+        "critic_weight": 1.0,
+        "batch_size": 4,
+        "score_every": 0,
+        "inference_mode": True,
+    }
+    data = {"train": 0.06, "validation": 0.04, "calibration": 0.02, "test": 0.88}
+    config = write_config(tmp_path / "gan.toml", data=data, network={"family": "rehm2021"}, training=training)
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    arguments = ["--config", config, "--workers", 2, "--cpus-per-worker", 1, "--out"]
+    driver = start("train", *arguments, undisturbed)
+    output = driver.end()
+    assert driver.process.returncode == 0, output
+    stages = [epoch["stage"] for epoch in history(undisturbed)]
+    assert stages == ["distance", "refinement", "warmup", *3 * ["adversarial"]]
+    middle = history(undisturbed)[4]["seconds"] / 2
+
+    driver = start("train", *arguments, disturbed)
+    driver.wait_until(lambda: len(history(disturbed)) == 4)
+    time.sleep(middle)
+    driver.workers("RayTrainWorker")[0].send_signal(signal.SIGKILL)
+    at_death = history(disturbed)
+    assert len(at_death) == 4
+    output = driver.end()
+    assert driver.process.returncode == 0, output
+    assert history(disturbed)[:4] == at_death
+    # The rest is trained again by the same steps; sums of bfloat16 products may be rounded differently.
+    np.testing.assert_allclose(curve(disturbed), curve(undisturbed), rtol=0.02)
