@@ -75,7 +75,7 @@ ROOMS: dict[str, list[str]] = {
     "generation": ["", "model_folder", "random_numbers", "graphs", "cell_sampling", "freezing", "generator"],
     "quantization": ["", "operations", "neural_compressor", "energy_bands", "quantize"],
     "exporting": ["", "base", "saved_model", "graphs", "integer", "onnx_model", "export"],
-    "tracking": ["", "runs", "registry", "location", "shower_model"],
+    "tracking": ["", "runs", "candidates", "registry", "location", "shower_model"],
     "benchmark": [
         "",
         "cores",
@@ -87,6 +87,7 @@ ROOMS: dict[str, list[str]] = {
         "peers.onnx_runtime",
         "peers.openvino_runtime",
         "peers.loading",
+        "comparison",
     ],
     "reporting": ["", "glossary", "pictures", "plots", "tables", "html", "terminal"],
     "steps": [""],
