@@ -81,6 +81,8 @@ ROOMS: dict[str, list[str]] = {
         "cores",
         "precisions",
         "profiling",
+        "arithmetic",
+        "streams",
         "peers",
         "peers.base",
         "peers.tflite",

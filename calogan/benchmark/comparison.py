@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from calogan.benchmark.precisions import ROUND_SHOWERS, BenchmarkReport, benchma
 from calogan.config import Benchmark, Validation
 from calogan.events import Events, EventSource
 from calogan.generation import model_folder
+from calogan.generation.generator import Generator
 from calogan.tracking import runs
 from calogan.tracking.candidates import candidate_run
 from calogan.validation.gates import load_gates
@@ -75,6 +77,7 @@ def compare_precisions(
     *,
     validation: Validation,
     rounds: int,
+    others: Mapping[str, Generator] = MappingProxyType({}),
     inputs: Sequence[Path] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
@@ -88,6 +91,7 @@ def compare_precisions(
         reference: Geant4 showers.
         validation: gates, showers for each Geant4 shower, and depth of the validation.
         rounds: interleaved rounds of timing.
+        others: further generators by name, which are validated alike and not timed.
         inputs: files of the reference, for the provenance.
         progress: called with a line before each step.
 
@@ -103,7 +107,7 @@ def compare_precisions(
         samplers[name] = loading.sampler(model, name)
     reports: dict[str, ValidationReport] = {}
     float32: Events | None = None
-    for name, sampler in samplers.items():
+    for name, sampler in {**samplers, **others}.items():
         progress(f"generating {len(energy):,} showers in {name}")
         candidate = sampler.sample(energy, seed=_SEED)
         float32 = candidate if float32 is None else float32
