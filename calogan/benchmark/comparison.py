@@ -50,7 +50,7 @@ def measure_speed(
     names: Sequence[str],
     config: Benchmark,
     *,
-    round_showers: int = ROUND_SHOWERS,
+    round_showers: int | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> BenchmarkReport:
     """Time precisions of a model and other runtimes for its network, interleaved on one core, float32 always among them.
@@ -59,14 +59,18 @@ def measure_speed(
         model: folder of the model.
         names: precisions, and kinds of `loading.KINDS`; with one of these, batches have the size it is converted for.
         config: batch size and number of rounds.
-        round_showers: showers of a whole call in each round.
+        round_showers: showers of a whole call in each round; by default fewer with other runtimes.
         progress: called after every round.
     """
     if not set(names) & set(loading.KINDS):
-        return benchmark(model, names, config, round_showers=round_showers, progress=progress)
+        return benchmark(model, names, config, round_showers=round_showers or ROUND_SHOWERS, progress=progress)
     samplers = {name: loading.sampler(model, name) for name in dict.fromkeys(("float32", *names))}
     return loading.compare_speed(
-        model, samplers, rounds=config.repetitions, round_showers=round_showers, progress=progress
+        model,
+        samplers,
+        rounds=config.repetitions,
+        round_showers=round_showers or COMPARED_SHOWERS,
+        progress=progress,
     )
 
 

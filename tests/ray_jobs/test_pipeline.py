@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from calogan import provenance
-from calogan.config import Quantization, load_config
+from calogan.config import Quantization, as_toml, load_config
 from calogan.events import packaged_sample, read_events, write_events
 from calogan.generation import model_folder
 from calogan.search import quantization_trials
@@ -283,6 +283,51 @@ def test_a_pipeline_that_is_killed_resumes_in_its_run_trains_on_two_workers_and_
     best = rank(trials, 0.9)[0].quantization
     assert Quantization.model_validate(model_folder.read(model).quantization) == best
     assert json.loads((model / "summary.json").read_text())["precisions"]["int8"]["champion"]
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::FutureWarning:mlflow")
+def test_the_published_network_goes_the_whole_way_beside_tflite(tmp_path: Path, start: Callable[..., Any]) -> None:
+    """The packaged configuration, with one epoch from the packaged weights, few showers and quick comparisons."""
+    packaged = load_config("rehm2021")
+    showers = write_events(tmp_path / "g4.h5", read_events(packaged_sample())[:200], header={})
+    data = packaged.data.model_copy(
+        update={"path": str(showers), "train": 0.1, "validation": 0.35, "calibration": 0.05, "test": 0.5}
+    )
+    config = tmp_path / "short.toml"
+    sections = as_toml(
+        data=data,
+        network=packaged.network,
+        training=packaged.training.model_copy(update={"start": "rehm2021", "distance_epochs": 1, "score_every": 1}),
+        quantization=packaged.quantization.model_copy(update={"calibration_showers": 16}),
+        validation=packaged.validation.model_copy(update={"draws": 1, "thorough": False, "cell_trainings": 0}),
+        benchmark=packaged.benchmark.model_copy(update={"repetitions": 1}),
+    )
+    config.write_text(f'name = "short"\n{sections}', encoding="utf-8")
+    tracking = f"sqlite:///{tmp_path}/mlflow.db"
+    client = mlflow.MlflowClient(tracking)
+    experiment = client.create_experiment(EXPERIMENT, artifact_location=str(tmp_path / "artifacts"))
+    driver = start(
+        "pipeline", "--config", config, "--storage", tmp_path / "storage", "--workers", 1, MLFLOW_TRACKING_URI=tracking
+    )
+    output = driver.end()
+    assert driver.process.returncode == 0, output
+
+    names = ["float32", "bfloat16", "int8", "tflite-float16", "tflite-int8"]
+    summary = json.loads((tmp_path / "storage" / "short" / "summary.json").read_text())
+    assert list(summary["precisions"]) == names
+    assert summary["best_epoch"]["stage"] == "distance"
+    assert summary["precisions"]["int8"]["performance"]["quant/integer_convolutions"] == 57
+    runs = {run.info.run_id: run for run in client.search_runs([experiment])}
+    children = {name: runs[entry["run_id"]] for name, entry in summary["precisions"].items()}
+    assert len({frozenset(run.data.metrics) for run in children.values()}) == 1
+    assert {run.data.tags["precision"] for run in children.values()} == set(names)
+    float32, int8, runtime = (children[name].data.metrics for name in ("float32", "int8", "tflite-int8"))
+    assert int8["model/size_mb"] < float32["model/size_mb"] / 2
+    assert runtime["model/size_mb"] < float32["model/size_mb"] / 2
+    assert int8["perf/showers_per_s"] > float32["perf/showers_per_s"]
+    versions = client.search_model_versions("name = 'short'")
+    assert {version.tags["precision"] for version in versions} == {"float32", "bfloat16", "int8"}
 
 
 def test_too_many_models_beside_are_one_readable_line(cluster: Cluster, tiny_model: Path) -> None:
