@@ -46,7 +46,7 @@ lint: install  ## Style and types.
 	$(BIN)/mypy
 
 # A generated page does not need the site's tools, and hours of measurement must not end with a download.
-docs: $(VENV)/installed$(if $(PAGE),,-docs)  ## Build the site into site/; PAGE=results regenerates that page instead.
+docs: $(VENV)/installed$(if $(PAGE),,-docs)  ## Build the site into site/; PAGE=results regenerates that page instead, PAGE=all every page.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python $(if $(PAGE),docs/scripts/make_page.py $(PAGE) $(if $(SHOWERS),--showers $(SHOWERS)),\
 		-m mkdocs build --strict --quiet)
 

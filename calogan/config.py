@@ -4,7 +4,7 @@ import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -204,10 +204,18 @@ class Search(_Step):
     )
 
 
+# A precision of a model, or its network in another runtime: the kinds of `benchmark.peers.loading`.
+Candidate: TypeAlias = Literal[
+    "float32", "bfloat16", "float16", "int8", "tflite-float16", "tflite-int8", "onnxruntime-int8", "openvino-int8"
+]
+
+
 class Validation(_Step):
     """The validation of showers.
 
     Attributes:
+        candidates: precisions of the model, and other runtimes for its network, that the pipeline validates, times and logs
+            side by side; float32, which the others are compared with, is always among them.
         gates: TOML file of limits, or a packaged name: `default`, or `demo`, whose limits a few hundred showers can
             decide.
         draws: showers generated for each Geant4 shower of the test split.
@@ -215,6 +223,7 @@ class Validation(_Step):
         cell_trainings: number of trainings of the cell classifier, for each candidate and for the floor.
     """
 
+    candidates: tuple[Candidate, ...] = Field(("float32", "int8"), max_length=7)
     gates: str = "default"
     draws: int = Field(4, ge=1)
     thorough: bool = True

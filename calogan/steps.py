@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from calogan import provenance
+from calogan.benchmark.peers import loading
 from calogan.config import Config, Network
 from calogan.errors import ConfigError, ModelError
 from calogan.events import Events, EventSource, Selection, open_events, packaged_sample, split_source
@@ -165,13 +166,16 @@ def quantize_model(config: Config, model: Path, target: Path | None = None) -> M
 
 
 def validate_model(config: Config, model: Path, precision: str, *, threads: int = 1) -> ValidationReport:
-    """Validate one precision of a model on the test split, also against float32 with the same latent numbers."""
+    """Validate one precision of a model, or its network in another runtime, on the test split.
+
+    float32 showers with the same latent numbers are generated for the pixel-wise metrics.
+    """
     reference = read_split(config, "test")
     energy = np.repeat(reference.energy, config.validation.draws)
     float32 = generator.load(model, precision="float32", threads=threads).sample(energy, seed=_VALIDATION_SEED)
     candidate = float32
     if precision != "float32":
-        candidate = generator.load(model, precision=precision, threads=threads).sample(energy, seed=_VALIDATION_SEED)
+        candidate = loading.sampler(model, precision, threads=threads).sample(energy, seed=_VALIDATION_SEED)
     return _judge(config, reference, candidate, float32)
 
 

@@ -42,6 +42,7 @@ from calogan.tracking.runs import comparison_url
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".demo"
 MARK = "CALOGAN_DEMO"
+BESIDE = "rehm2021"  # the packaged model that is compared with the one the demo trains
 GRACE_S, KILL_S = 8.0, 30.0  # time for processes to end after SIGTERM, and after SIGKILL
 PICTURE_GEV = 200.0
 # Messages of Ray's client and of TensorFlow's native code, which are shown only in the log.
@@ -98,7 +99,8 @@ def demonstrate(config_name: str) -> None:
     mlflow_uri, dashboard, environment = start_servers()
     say("pipeline", "ray job submit: train, quantize, validate, benchmark, register")
     job = ["ray", "job", "submit", "--address", dashboard, "--working-dir", str(ROOT), "--"]
-    follow([*job, "python", "-m", "ray_jobs.pipeline", "--config", config_name, "--storage", str(storage)], environment)
+    pipeline = ["python", "-m", "ray_jobs.pipeline", "--config", config_name, "--storage", str(storage)]
+    follow([*job, *pipeline, "--beside", BESIDE], environment)
     summary = json.loads((storage / config.name / "summary.json").read_text(encoding="utf-8"))
     say("deploy", "serve deploy deploy/serve.yaml")
     endpoint = deploy(dashboard, environment)
@@ -120,7 +122,8 @@ def demonstrate(config_name: str) -> None:
     )
     save(figure, picture)
     _screen.print(terminal.summary_table(summary))
-    runs = [run["run_id"] for run in summary["precisions"].values()]
+    models = (summary["precisions"], *summary["beside"].values())
+    runs = [run["run_id"] for precisions in models for run in precisions.values()]
     _screen.print(f"\n[bold]comparison[/]  {escape(comparison_url(runs, tracking_uri=mlflow_uri))}")
     page = storage / config.name / "report.html"
     _screen.print(f"[bold]report[/]      {page.relative_to(ROOT)}: every figure and gate, on one page")

@@ -53,6 +53,7 @@ def test_a_configuration_cannot_be_changed() -> None:
             "[quantization]\nkeep_float32 = ['dense 1']\nkeep_bfloat16 = ['dense 2', 'dense 1']",
             "dense 1: kept in float32 and in bfloat16; name one precision",
         ),
+        ("[validation]\ncandidates = ['int4']", r"validation\.candidates\.0: .*'tflite-int8'"),
         ("[tuning]\nrepeats = 1", r"tuning\.repeats: .* greater than or equal to 2"),
         ("[data]\ntrain = 0.7", "add up to 1.1; expected 1"),
         ("[data]\nenergy_low = 600", "energy_low is above data.energy_high"),

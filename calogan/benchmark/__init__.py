@@ -1,1 +1,1 @@
-"""Speed and size of models: precisions, operations and other runtimes, on one core."""
+"""Models in several precisions and runtimes, side by side: speed, size and physics, on one core."""

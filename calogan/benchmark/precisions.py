@@ -29,7 +29,7 @@ from calogan.generation.random_numbers import latent_numbers
 from calogan.quantization.operations import OperationCount, count_operations
 
 _SEED = 1
-_ROUND_SHOWERS = 512
+ROUND_SHOWERS = 512  # of a whole call in each round
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,17 @@ class BenchmarkReport:
             "quant/float_arithmetic": timing.operations.float_arithmetic,
         }
 
+    def speeds(self) -> dict[str, dict[str, float]]:
+        """The main figures of each precision, by title, for a report."""
+        return {
+            name: {
+                "core-ms per shower": timing.ms_per_shower,
+                "ratio to float32": timing.speedup,
+                "network, MB": timing.size_mb,
+            }
+            for name, timing in self.timings.items()
+        }
+
     def to_json(self) -> str:
         """The whole report as JSON."""
         return json.dumps(asdict(self), indent=1) + "\n"
@@ -109,6 +120,7 @@ def benchmark(
     precisions: Sequence[str],
     config: Benchmark,
     *,
+    round_showers: int = ROUND_SHOWERS,
     progress: Callable[[], None] = lambda: None,
 ) -> BenchmarkReport:
     """Time a model in several precisions, always including float32.
@@ -117,6 +129,7 @@ def benchmark(
         model: packaged name or folder.
         precisions: the precisions; float32, the baseline, is added.
         config: batch size and number of rounds.
+        round_showers: showers of a whole call in each round.
         progress: called after every round.
 
     Raises:
@@ -129,7 +142,14 @@ def benchmark(
     networks = {name: tensorflow_network(folder, description, name) for name in names}
     samplers = {name: generator.load(folder, precision=name) for name in names}
     features = network_features(folder, description, config.batch_size)
-    timings = interleave(samplers, networks, features, rounds=config.repetitions, progress=progress)
+    timings = interleave(
+        samplers,
+        networks,
+        features,
+        rounds=config.repetitions,
+        round_showers=round_showers,
+        progress=progress,
+    )
     return BenchmarkReport(
         description.name, timings, config.batch_size, config.repetitions, provenance.header(seed=_SEED)
     )
@@ -141,6 +161,7 @@ def interleave(
     features: NDArray[np.float32],
     *,
     rounds: int,
+    round_showers: int = ROUND_SHOWERS,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Timing]:
     """Time generators and their networks in turn on one core, round after round.
@@ -150,10 +171,11 @@ def interleave(
         networks: the quantized part of each, under the same names.
         features: inputs of the networks, shape (n, k).
         rounds: number of rounds; one more warms up caches and compiled kernels.
+        round_showers: showers of a whole call in each round.
         progress: called after every round.
     """
     first = next(iter(samplers))
-    energy = samplers[first].energy_range.draw(_ROUND_SHOWERS, _SEED)
+    energy = samplers[first].energy_range.draw(round_showers, _SEED)
     whole: dict[str, list[float]] = {name: [] for name in samplers}
     inner: dict[str, list[float]] = {name: [] for name in samplers}
     with one_core():

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from calogan import quiet
-from calogan.atomic_files import write_text
+from calogan.atomic_files import write_json, write_text
 from calogan.cli import comparisons, options
 from calogan.cli.comparisons import Paths
 from calogan.cli.loading import names
 from calogan.cli.screen import bar, examples, progress_bars, screen
-from calogan.events import open_events
+from calogan.events import open_events, packaged_sample
 from calogan.reporting import terminal
 from calogan.tracking.location import locate
 
@@ -129,6 +129,77 @@ def benchmark(model: str, precision: str, rounds: int, json_file: Path | None) -
     if json_file:
         write_text(json_file, report.to_json())
     terminal.show(terminal.benchmark_table(report))
+
+
+@click.command(
+    epilog=examples(
+        "calogan compare --model rehm2021 --html compare.html",
+        "calogan compare --model rehm2021 --reference g4/ --precision int8,tflite-int8 --draws 2 --json c.json",
+        "MLFLOW_TRACKING_URI=http://127.0.0.1:5000 calogan compare --model rehm2021 --mlflow",
+    )
+)
+@options.model
+@click.option(
+    "--reference",
+    multiple=True,
+    help="Geant4 showers: file, folder or pattern; repeatable. Default: the packaged ones.",
+)
+@click.option(
+    "--precision",
+    default="float32,bfloat16,int8,tflite-float16,tflite-int8",
+    show_default=True,
+    help="Precisions, and other runtimes (also onnxruntime-int8, openvino-int8), separated by commas.",
+)
+@click.option("--draws", type=click.IntRange(1), default=1, show_default=True, help="Showers for each Geant4 shower.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Interleaved rounds of timing.")
+@click.option("--gates", default="default", show_default=True, help="Limits: of the package, or a TOML file.")
+@click.option("--quick", is_flag=True, help="Skip the comparison of whole distributions.")
+@options.json
+@click.option("--html", type=options.FILE, callback=options.in_a_folder, help="Report to write, one file.")
+@click.option("--mlflow", is_flag=True, help="Log a run for each precision to MLflow (MLFLOW_TRACKING_URI).")
+def compare(
+    model: str,
+    reference: Paths,
+    precision: str,
+    draws: int,
+    rounds: int,
+    gates: str,
+    quick: bool,
+    json_file: Path | None,
+    html: Path | None,
+    mlflow: bool,
+) -> None:
+    """Generate, validate and time a model in several precisions and runtimes, all in one table."""
+    quiet.load_tensorflow()
+    from calogan.benchmark import comparison  # noqa: PLC0415
+    from calogan.config import Validation  # noqa: PLC0415
+    from calogan.reporting import html as page  # noqa: PLC0415
+
+    source = open_events(reference or (packaged_sample(),))
+    precisions = names(precision)
+    folder = locate(model, precisions[0])
+    trainings = 0 if quick else Validation().cell_trainings
+    validation = Validation(gates=gates, draws=draws, thorough=not quick, cell_trainings=trainings)
+    with screen.status("comparing") as status:
+        compared = comparison.compare_precisions(
+            folder,
+            precisions,
+            source,
+            validation=validation,
+            rounds=rounds,
+            inputs=source.paths,
+            progress=status.update,
+        )
+    summary = compared.summary()
+    if json_file:
+        write_json(json_file, summary)
+    if html:
+        title = f"{compared.timed.model} in several precisions"
+        page.write_html(html, compared.reports, title=title, speed=compared.timed.speeds())
+    terminal.show(terminal.summary_table(summary, title=f"{compared.timed.model} against {len(source)} Geant4 showers"))
+    if mlflow:
+        for name, run_id in comparison.log_comparison(compared, folder).items():
+            screen.print(f"MLflow run of {name}: {run_id}")
 
 
 @click.command(

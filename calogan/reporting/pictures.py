@@ -22,6 +22,7 @@ _VIEWS = (
     ("front view", "xy", "x (cell)", "y (cell)"),
 )
 _DPI = 130
+_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")
 _MOST_KINDS = 8  # types of operations with their own colour
 _MOST_POINTS = 20_000  # more points only darken the cloud
 
@@ -123,6 +124,27 @@ def operation_times(profiles: Mapping[str, Mapping[str, float]]) -> Figure:
     panel.invert_yaxis()
     panel.set_xlabel("time of one core for one shower (ms)")
     figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
+    return figure
+
+
+def stream_rates(rates: Mapping[str, Mapping[tuple[int, int], float]]) -> Figure:
+    """Draw figure 4 of arXiv 2103.10142: throughput against the number of streams and of threads of each.
+
+    Args:
+        rates: showers per second, by precision and by (streams, threads); all have the same arrangements.
+    """
+    arrangements = list(next(iter(rates.values())))
+    figure = blank(max(5.0, 2.5 + 0.6 * len(arrangements)), 4.0)
+    panel = figure.subplots()
+    width = 0.8 / len(rates)
+    for number, (name, values) in enumerate(rates.items()):
+        places = np.arange(len(arrangements)) + (number - (len(rates) - 1) / 2) * width
+        bars = panel.bar(places, [values[each] for each in arrangements], width, label=name, color=_COLOURS[number])
+        panel.bar_label(bars, fmt="%.3g", fontsize="small")
+    panel.set_xticks(np.arange(len(arrangements)), [f"{streams} x {threads}" for streams, threads in arrangements])
+    panel.set(xlabel="streams x threads of each", ylabel="showers per second, all streams")
+    panel.margins(y=0.1)
+    figure.legend(loc="outside upper center", ncols=len(rates), frameon=False)
     return figure
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "colours",
     "curve",
     "curve_names",
+    "published_profiles",
     "sampling_fraction",
     "save_figures",
     "shower_picture",
@@ -74,6 +75,11 @@ def shower_shapes(reports: Reports, *, reference_name: str = "reference") -> Fig
         reference_name: name of the reference in the legend.
     """
     return _figure_of(("x", "y", "z"), reports, (13.5, 9.0), reference_name)
+
+
+def published_profiles(reports: Reports, *, reference_name: str = "reference") -> Figure:
+    """Draw figures 5 and 6 of arXiv 2103.10142: the mean profiles along y and z, linear, logarithmic, and as ratios."""
+    return _figure_of(("y", "z"), reports, (13.5, 10.0), reference_name)
 
 
 def sampling_fraction(reports: Reports, *, reference_name: str = "reference") -> Figure:

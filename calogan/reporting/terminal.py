@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from calogan.events.inspection import Inspection
     from calogan.validation.report import ValidationReport
 
-_WIDE = 100  # columns of a table if the output is not a terminal
+_WIDE, _WIDEST = 100, 300  # columns of a table if the output is not a terminal: at least, and at most
 
 
 def show(table: Table) -> None:
     """Print a table to standard output."""
     console = Console()
     if not console.is_terminal:
-        console.width = _WIDE
+        console.width = max(_WIDE, Console(width=_WIDEST).measure(table).maximum)
     console.print(table)
 
 
@@ -93,30 +93,37 @@ def inspection_tables(inspection: "Inspection") -> list[Table]:
     return [files, energies]
 
 
-def summary_table(summary: Mapping[str, Any]) -> Table:
-    """Precisions side by side, from the summary of a pipeline."""
+def summary_table(
+    summary: Mapping[str, Any], *, title: str = "against Geant4 showers not used in any earlier step"
+) -> Table:
+    """Precisions side by side, from the summary of a pipeline or a comparison, and those of other models beside them."""
     rows: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
         ("sampling fraction shift", _physics("sampling_fraction_shift", percent=True)),
         ("worst layer, mean energy", _physics("worst_layer", percent=True)),
         ("composite MSE", _physics("composite_mse")),
         ("mean y / std (cells)", lambda p: f"{_value(p, 'y_mean'):.2f} / {_value(p, 'y_std'):.2f}"),
         ("mean z / std (layers)", lambda p: f"{_value(p, 'z_mean'):.2f} / {_value(p, 'z_std'):.2f}"),
-        ("pixel-wise from float32, of ECAL", _physics("pixelwise_relative", percent=True)),
-        ("classifier AUC against Geant4", _physics("auc_high_level")),
+        ("pixel-wise, of ECAL", _physics("pixelwise_relative", percent=True)),
+        ("AUC against Geant4", _physics("auc_high_level")),
         ("gates passed", lambda p: _gates(p["gates"])),
         ("ms per shower, one core", lambda p: f"{p['performance']['perf/ms_per_shower']:.3f}"),
         ("  ratio to float32", lambda p: f"{p['performance']['perf/speedup']:.2f}x"),
         ("  of it the network", lambda p: f"{p['performance']['perf/network_ms_per_shower']:.3f}"),
         ("  ratio to float32", lambda p: f"{p['performance']['perf/network_speedup']:.2f}x"),
+        ("showers/s, one core", lambda p: f"{p['performance']['perf/showers_per_s']:.0f}"),
         ("network size (MB)", lambda p: f"{p['performance']['model/size_mb']:.2f}"),
         ("int8 convolutions", lambda p: f"{p['performance']['quant/integer_convolutions']:.0f}"),
     ]
-    table = Table(title=f"\nagainst Geant4 showers not used in any earlier step; {summary['header']['cpu_isa']}")
+    table = Table(title=f"\n{title}; {summary['header']['cpu_isa']}")
     table.add_column("", no_wrap=True)
-    for name in summary["precisions"]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for title, text in rows:
-        table.add_row(title, *(text(precision) for precision in summary["precisions"].values()))
+    models = {summary["model"]: summary["precisions"], **summary.get("beside", {})}
+    columns = [
+        (model, name, precision) for model, precisions in models.items() for name, precision in precisions.items()
+    ]
+    for model, name, _ in columns:
+        table.add_column(escape(f"{model}\n{name}") if len(models) > 1 else escape(name), justify="right")
+    for row, text in rows:
+        table.add_row(row, *(text(precision) for *_, precision in columns))
     return table
 
 

@@ -14,11 +14,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
-from calogan import __version__, provenance
+from calogan import __version__
 from calogan.errors import GateError, ModelError
 from calogan.generation import model_folder
-from calogan.tracking.runs import EXPERIMENT, reachable
-from calogan.validation.report import ValidationReport, physics_score, require_proof, write_report
+from calogan.tracking.candidates import candidate_run
+from calogan.tracking.runs import reachable
+from calogan.validation.report import ValidationReport, require_proof
 
 _MODEL = "model"  # name of the artifact with the folder of a model
 _log = logging.getLogger(__name__)
@@ -50,9 +51,6 @@ def log_precision(
 ) -> Registered:
     """Log one precision of a model as a child run, register it, and promote it if it passed all gates.
 
-    The names of metrics and figures are the same for every precision, so that MLflow compares them; the
-    precision is a parameter and a tag.
-
     Args:
         parent: id of the parent run.
         folder: the model.
@@ -67,16 +65,10 @@ def log_precision(
     """
     description = model_folder.read(folder)
     with reachable(), tempfile.TemporaryDirectory(prefix="calogan-") as scratch:
-        run = _start_child(parent, description.name, precision)
-        with run:
-            mlflow.log_params(_parameters(description, precision))
-            mlflow.log_metrics(_physics(report) | dict(performance))
-            mlflow.log_artifact(str(write_report(Path(scratch) / "validation.json", report)))
-            for figure in figures:
-                mlflow.log_artifact(str(figure), "figures")
+        run = candidate_run(parent, description, precision, report, performance=performance, figures=figures)
+        with run as run_id:
             model_folder.copy(folder, Path(scratch) / _MODEL, precisions=(precision,))
             model_info = _log_model(description.name, Path(scratch) / _MODEL)
-            run_id = run.info.run_id
         client = mlflow.MlflowClient()
         version = _register(client, description.name, model_info, {"precision": precision})
         client.set_registered_model_alias(description.name, f"latest-{precision}", version.version)
@@ -138,31 +130,6 @@ def fetch(uri: str, *, precision: str) -> Path:
     if not descriptions:
         raise ModelError(f"{full}: is not a model of this package (it holds no {model_folder.DESCRIPTION})")
     return descriptions[0].parent
-
-
-def _start_child(parent: str, name: str, precision: str) -> Any:
-    tags = {"precision": precision, "mlflow.parentRunId": parent} | provenance.header()
-    mlflow.set_experiment(EXPERIMENT)
-    return mlflow.start_run(run_name=f"{name} {precision}", nested=True, parent_run_id=parent, tags=tags)
-
-
-def _parameters(description: model_folder.ModelDescription, precision: str) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "precision": precision,
-        "family": description.family,
-        "version": description.version(precision),
-    }
-    if precision == "int8" and description.weight_bits:
-        fields["weight_bits"] = description.weight_bits
-    return fields | {f"quantization.{name}": value for name, value in description.quantization.items()}
-
-
-def _physics(report: ValidationReport) -> dict[str, float]:
-    finite = {name: estimate.value for name, estimate in report.metrics.items() if np.isfinite(estimate.value)}
-    errors = {
-        f"{name}_error": estimate.error for name, estimate in report.metrics.items() if np.isfinite(estimate.error)
-    }
-    return finite | errors | {"physics/score": physics_score(report)}
 
 
 def _register(client: mlflow.MlflowClient, name: str, model_info: Any, tags: dict[str, str]) -> Any:

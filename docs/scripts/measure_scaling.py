@@ -14,8 +14,9 @@ import click
 import numpy as np
 
 from calogan import provenance, steps
+from calogan.benchmark.arithmetic import multiply_adds
 from calogan.benchmark.cores import one_core
-from calogan.benchmark.peak import multiply_adds, peak
+from calogan.benchmark.peak import peak
 from calogan.config import Network, load_config
 from calogan.events import EventSource, batches, open_events, packaged_sample, read_events
 from calogan.networks import rehm2021

@@ -1,37 +1,41 @@
-"""Common parts of the generated pages: tables of physics metrics, and provenance."""
+"""Common parts of the generated pages: tables of metrics, and provenance."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 
 from calogan.reporting.tables import number
 from calogan.validation.report import ValidationReport
 
 
-def physics_rows(
-    reports: Mapping[str, ValidationReport], shown: Mapping[str, str], *, floor: str = "float32"
-) -> list[str]:
-    """Rows of metrics and gates, with a column for the floor and for each report.
+def row(title: str, cells: Iterable[str]) -> str:
+    """A row of a table."""
+    return f"| {title} | {' | '.join(cells)} |"
+
+
+def head(names: Iterable[str]) -> list[str]:
+    """Head of a table with a column for each name, after that of the titles."""
+    columns = list(names)
+    return [row("", columns), "|---|" + "---|" * len(columns)]
+
+
+def physics_table(reports: Mapping[str, ValidationReport], shown: Mapping[str, str], titles: list[str]) -> list[str]:
+    """Metrics and gates, with a column for the floor and for each report.
 
     Args:
-        reports: reports by candidate.
+        reports: reports by candidate; the first one has the floor, Geant4 against Geant4.
         shown: titles by name of the metric.
-        floor: the report with the floor, Geant4 against Geant4.
+        titles: titles of the candidates.
     """
-    columns = [reports[floor].floor, *(report.metrics for report in reports.values())]
-    rows = [
-        _row(title, [number(metrics.get(f"physics/{name}")) for metrics in columns]) for name, title in shown.items()
+    columns = [next(iter(reports.values())).floor, *(report.metrics for report in reports.values())]
+    verdicts = [[result.verdict for result in report.gates.values()] for report in reports.values()]
+    return [
+        *head(["Geant4 (floor)", *titles]),
+        *(row(title, [number(metrics.get(f"physics/{name}")) for metrics in columns]) for name, title in shown.items()),
+        *(
+            row(f"gates {verdict}", ["", *(str(each.count(verdict)) for each in verdicts)])
+            for verdict in ("passed", "undecided", "failed")
+        ),
     ]
-    verdict_lists = [[result.verdict for result in report.gates.values()] for report in reports.values()]
-    return rows + [
-        _row(
-            f"gates {verdict} (gates/default.toml)", ["", *(str(verdicts.count(verdict)) for verdicts in verdict_lists)]
-        )
-        for verdict in ("passed", "undecided", "failed")
-    ]
-
-
-def header_row(names: Mapping[str, object]) -> list[str]:
-    """Head of a table with a column for the floor and for each name."""
-    return [_row("", ["Geant4 (floor)", *names]), "|---|---|" + "---|" * len(names)]
 
 
 def provenance_section(header: Mapping[str, str]) -> list[str]:
@@ -39,5 +43,6 @@ def provenance_section(header: Mapping[str, str]) -> list[str]:
     return ["## Provenance", "", *(f"- {name}: `{value}`" for name, value in header.items()), ""]
 
 
-def _row(title: str, cells: list[str]) -> str:
-    return f"| {title} | {' | '.join(cells)} |"
+def say(text: str) -> None:
+    """Print a line of progress."""
+    print(text, file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from calogan.cli.main import cli
 from calogan.reporting import glossary
 from calogan.validation.gates import load_gates
 
-WIDE = {"comparators.md", "families.md", "metrics.md", "published.md", "results.md", "training-log.md"}
+WIDE = {"metrics.md", "results.md", "training-log.md"}
 COLUMNS = 96  # of the help of a command
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import h5py
 import httpx
+import mlflow
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -147,6 +148,8 @@ def compare(**changed: object) -> list[object]:
         (["generate", "--model", "{model}", "--energy", 5000, "-o", "{tmp}/x.h5"], "5000"),
         (["benchmark", "--model", "{model}", "--precision", "int8,int4"], "int4"),
         (["benchmark", "--model", "no-such"], "no-such"),
+        (["compare", "--model", "{model}", "--precision", "int4"], "int4"),
+        (["compare", "--model", "{model}", "--reference", "{tmp}/none.h5"], "none.h5"),
         (["serve", "--model", "no-such", "--port", 0], "no-such"),
         (["serve", "--model", "{model}", "--port", 70000], "70000"),
         (["quantize", "--model", "{tmp}/no-such"], "no-such"),
@@ -362,6 +365,28 @@ def test_benchmark_counts_and_times_both_precisions(run: Run, tiny_model: Path, 
     assert timings["float32"]["operations"]["integer_convolutions"] == 0
     assert all(f"{timing['size_mb']:.2f}" in result.out for timing in timings.values())
     assert "…" not in result.out
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::FutureWarning:mlflow")
+def test_compare_lays_precisions_and_runtimes_side_by_side(
+    run: Run, tiny_model: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    options = ("--precision", "int8, tflite-int8", "--quick", "--rounds", 1, "--gates", "demo", "--mlflow")
+    written = ("--json", tmp_path / "c.json", "--html", tmp_path / "c.html")
+    result = run("compare", "--model", tiny_model, "--reference", files / "geant4.h5", *options, *written)
+    mlflow.set_tracking_uri(None)
+    assert result.code == 0, result.err
+    assert "tiny against 200 Geant4 showers" in result.out
+    summary = json.loads((tmp_path / "c.json").read_text())
+    names = ["float32", "int8", "tflite-int8"]
+    assert list(summary["precisions"]) == names
+    page = (tmp_path / "c.html").read_text()
+    for name in names:
+        assert name in result.out
+        assert name in page
+        assert f"MLflow run of {name}: " in result.err
 
 
 @pytest.mark.slow

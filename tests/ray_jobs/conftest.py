@@ -25,7 +25,7 @@ SMALL: dict[str, dict[str, object]] = {
     "training": {"flow_epochs": 1, "shape_epochs": 1, "adversarial_epochs": 0},
     "quantization": {"calibration_showers": 32},
     "tuning": {"draws": 1, "repeats": 2, "tolerance": 0.9},
-    "validation": {"draws": 1, "cell_trainings": 0},
+    "validation": {"candidates": ["float32", "int8"], "draws": 1, "cell_trainings": 0},
     "benchmark": {"batch_size": 16, "repetitions": 2},
 }
 

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from calogan import provenance
-from calogan.config import Quantization, load_config
+from calogan.config import Quantization, as_toml, load_config
 from calogan.events import packaged_sample, read_events, write_events
 from calogan.generation import model_folder
 from calogan.search import quantization_trials
@@ -33,6 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 MARK = "CALOGAN_TEST_CLUSTER"
+CANDIDATES = ("float32", "int8", "tflite-int8")
 COMMIT = "0123456789ab"  # a job runs in a copy of the files, without their history
 
 
@@ -143,7 +144,8 @@ def cluster(write_config: Callable[..., Path], tmp_path_factory: pytest.TempPath
         # It is the agent that starts jobs.
         agent = f"http://127.0.0.1:{ports['agent']}/api/local_raylet_healthz"
         wait_for(lambda: httpx.get(agent, headers=headers).is_success)
-        yield Cluster(dashboard, mlflow, environment, folder, write_config(folder / "small.toml"))
+        config = write_config(folder / "small.toml", validation={"candidates": list(CANDIDATES)})
+        yield Cluster(dashboard, mlflow, environment, folder, config)
     finally:
         stop_marked(str(folder))
         for server in servers:
@@ -174,7 +176,7 @@ def errors(result: subprocess.CompletedProcess[str]) -> set[str]:
 def storage(cluster: Cluster) -> Path:
     """Folder of a pipeline that has run."""
     storage = cluster.folder / "storage"
-    result = cluster.submit("pipeline", "--config", cluster.config, "--storage", storage)
+    result = cluster.submit("pipeline", "--config", cluster.config, "--storage", storage, "--beside", "lean")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr
     for step in ("train", "quantize", "validate", "benchmark", "register", "report", "done"):
@@ -191,10 +193,14 @@ def model(storage: Path, tmp_path: Path) -> Path:
 
 def test_the_pipeline_writes_a_summary(storage: Path) -> None:
     summary = json.loads((storage / "small" / "summary.json").read_text())
-    assert list(summary["precisions"]) == ["float32", "int8"]
-    float32, int8 = summary["precisions"].values()
-    assert set(float32["physics"]) == set(int8["physics"])
-    assert set(float32["performance"]) == set(int8["performance"])
+    assert list(summary["precisions"]) == list(CANDIDATES)
+    float32, int8, runtime = summary["precisions"].values()
+    assert set(float32["physics"]) == set(int8["physics"]) == set(runtime["physics"])
+    assert set(float32["performance"]) == set(int8["performance"]) == set(runtime["performance"])
+    assert "uri" not in runtime  # it is no version of the model
+    assert list(summary["beside"]) == ["lean"]
+    assert list(summary["beside"]["lean"]) == ["float32", "int8"]
+    assert set(summary["beside"]["lean"]["int8"]["performance"]) == set(int8["performance"])
     assert int8["performance"]["quant/integer_convolutions"] > 0
     assert int8["gates"] == {"physics/sampling_fraction_shift": "passed"}
     assert float32["champion"]
@@ -202,17 +208,22 @@ def test_the_pipeline_writes_a_summary(storage: Path) -> None:
     assert summary["best_epoch"]["stage"] == "shape"
     assert summary["header"]["git_commit"] == COMMIT
     page = (storage / "small" / "report.html").read_text()
-    assert all(name in page for name in ("parametrised", "float32", "int8"))
+    assert all(name in page for name in ("parametrised", *CANDIDATES, "lean float32", "lean int8"))
 
 
 def test_the_pipeline_logs_a_parent_and_a_run_of_each_precision(cluster: Cluster, storage: Path) -> None:
     summary = json.loads((storage / "small" / "summary.json").read_text())
     runs = {run["info"]["run_id"]: run for run in cluster.runs()}
-    children = {name: runs[entry["run_id"]] for name, entry in summary["precisions"].items()}
+    models = (summary["precisions"], *summary["beside"].values())
+    (own, beside) = ({name: runs[entry["run_id"]] for name, entry in model.items()} for model in models)
+    children = own | {f"lean {name}": run for name, run in beside.items()}
     names = {name: {metric["key"] for metric in run["data"]["metrics"]} for name, run in children.items()}
-    assert names["float32"] == names["int8"]
+    assert names["float32"] == names["int8"] == names["tflite-int8"]
+    assert names["lean float32"] == names["lean int8"] <= names["float32"]
     tags = {name: {tag["key"]: tag["value"] for tag in run["data"]["tags"]} for name, run in children.items()}
-    assert {name: values["precision"] for name, values in tags.items()} == {"float32": "float32", "int8": "int8"}
+    assert {name: values["precision"] for name, values in tags.items()} == {
+        name: name.removeprefix("lean ") for name in children
+    }
     (parent,) = {values["mlflow.parentRunId"] for values in tags.values()}
     files = httpx.get(f"{cluster.mlflow}/api/2.0/mlflow/artifacts/list", params={"run_id": parent}).json()["files"]
     assert "report.html" in {file["path"] for file in files}
@@ -272,6 +283,60 @@ def test_a_pipeline_that_is_killed_resumes_in_its_run_trains_on_two_workers_and_
     best = rank(trials, 0.9)[0].quantization
     assert Quantization.model_validate(model_folder.read(model).quantization) == best
     assert json.loads((model / "summary.json").read_text())["precisions"]["int8"]["champion"]
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::FutureWarning:mlflow")
+def test_the_published_network_goes_the_whole_way_beside_tflite(tmp_path: Path, start: Callable[..., Any]) -> None:
+    """The packaged configuration, with one epoch from the packaged weights, few showers and quick comparisons."""
+    packaged = load_config("rehm2021")
+    showers = write_events(tmp_path / "g4.h5", read_events(packaged_sample())[:200], header={})
+    data = packaged.data.model_copy(
+        update={"path": str(showers), "train": 0.1, "validation": 0.35, "calibration": 0.05, "test": 0.5}
+    )
+    config = tmp_path / "short.toml"
+    sections = as_toml(
+        data=data,
+        network=packaged.network,
+        training=packaged.training.model_copy(update={"start": "rehm2021", "distance_epochs": 1, "score_every": 1}),
+        quantization=packaged.quantization.model_copy(update={"calibration_showers": 16}),
+        validation=packaged.validation.model_copy(update={"draws": 1, "thorough": False, "cell_trainings": 0}),
+        benchmark=packaged.benchmark.model_copy(update={"repetitions": 1}),
+    )
+    config.write_text(f'name = "short"\n{sections}', encoding="utf-8")
+    tracking = f"sqlite:///{tmp_path}/mlflow.db"
+    client = mlflow.MlflowClient(tracking)
+    experiment = client.create_experiment(EXPERIMENT, artifact_location=str(tmp_path / "artifacts"))
+    driver = start(
+        "pipeline", "--config", config, "--storage", tmp_path / "storage", "--workers", 1, MLFLOW_TRACKING_URI=tracking
+    )
+    output = driver.end()
+    assert driver.process.returncode == 0, output
+
+    names = ["float32", "bfloat16", "int8", "tflite-float16", "tflite-int8"]
+    summary = json.loads((tmp_path / "storage" / "short" / "summary.json").read_text())
+    assert list(summary["precisions"]) == names
+    assert summary["best_epoch"]["stage"] == "distance"
+    assert summary["precisions"]["int8"]["performance"]["quant/integer_convolutions"] == 57
+    runs = {run.info.run_id: run for run in client.search_runs([experiment])}
+    children = {name: runs[entry["run_id"]] for name, entry in summary["precisions"].items()}
+    assert len({frozenset(run.data.metrics) for run in children.values()}) == 1
+    assert {run.data.tags["precision"] for run in children.values()} == set(names)
+    float32, int8, runtime = (children[name].data.metrics for name in ("float32", "int8", "tflite-int8"))
+    assert int8["model/size_mb"] < float32["model/size_mb"] / 2
+    assert runtime["model/size_mb"] < float32["model/size_mb"] / 2
+    assert int8["perf/showers_per_s"] > float32["perf/showers_per_s"]
+    versions = client.search_model_versions("name = 'short'")
+    assert {version.tags["precision"] for version in versions} == {"float32", "bfloat16", "int8"}
+
+
+def test_too_many_models_beside_are_one_readable_line(cluster: Cluster, tiny_model: Path) -> None:
+    beside = [word for model in ("lean", "rehm2021", tiny_model) for word in ("--beside", model)]
+    result = cluster.submit("pipeline", "--config", cluster.config, "--storage", cluster.folder / "none", *beside)
+    assert result.returncode != 0
+    (line,) = errors(result)
+    assert "10 candidates with the parametrised simulation and the models beside" in line
+    assert not (cluster.folder / "none").exists()
 
 
 def test_a_missing_configuration_is_one_readable_line(cluster: Cluster) -> None:

@@ -16,10 +16,17 @@ from numpy.typing import NDArray
 
 from calogan import provenance
 from calogan.benchmark.peers.base import Floats
-from calogan.benchmark.precisions import BenchmarkReport, Network, interleave, network_features, tensorflow_network
+from calogan.benchmark.precisions import (
+    ROUND_SHOWERS,
+    BenchmarkReport,
+    Network,
+    interleave,
+    network_features,
+    tensorflow_network,
+)
 from calogan.errors import ModelError
 from calogan.events import EnergyRange
-from calogan.generation import freezing, model_folder
+from calogan.generation import freezing, generator, model_folder
 from calogan.generation.generator import BATCH, Compute, Generator
 from calogan.generation.graphs import prepare_graph, session_config
 from calogan.generation.model_folder import ModelDescription
@@ -53,6 +60,23 @@ class Comparator(Generator):
         )
         super().__init__(folder, description, kind, _compute(folder, model, network))
         self.network = network
+
+
+def sampler(model: str | os.PathLike[str], name: str, *, threads: int = 1) -> Generator:
+    """Load a precision of a model, or its network in another runtime.
+
+    Args:
+        model: packaged name or folder.
+        name: one of `model_folder.PRECISIONS` or `KINDS`.
+        threads: number of threads of one operation; another runtime always has one.
+
+    Raises:
+        ModelError: there is no such model, precision or runtime, a file of the model is damaged, or a package is missing.
+        QuantizationError: the runtime cannot convert the network.
+    """
+    if name not in (*model_folder.PRECISIONS, *KINDS):
+        raise ModelError(f"no precision {name!r}; there are {', '.join((*model_folder.PRECISIONS, *KINDS))}")
+    return load(model, name) if name in KINDS else generator.load(model, precision=name, threads=threads)
 
 
 def installed() -> list[str]:
@@ -134,6 +158,7 @@ def compare_speed(
     samplers: Mapping[str, Generator],
     *,
     rounds: int,
+    round_showers: int = ROUND_SHOWERS,
     progress: Callable[[], None] = lambda: None,
 ) -> BenchmarkReport:
     """Time precisions of a model and its comparators side by side.
@@ -142,6 +167,7 @@ def compare_speed(
         model: packaged name or folder.
         samplers: generators by name, each on one thread; the first is the baseline.
         rounds: number of interleaved rounds.
+        round_showers: showers of a whole call in each round.
         progress: called after every round.
     """
     folder = model_folder.find(model)
@@ -153,5 +179,5 @@ def compare_speed(
         for name, sampler in samplers.items()
     }
     features = network_features(folder, description, BATCH)
-    timings = interleave(samplers, networks, features, rounds=rounds, progress=progress)
+    timings = interleave(samplers, networks, features, rounds=rounds, round_showers=round_showers, progress=progress)
     return BenchmarkReport(description.name, timings, BATCH, rounds, provenance.header())

@@ -3,6 +3,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from calogan.benchmark.peers import base, loading
 from calogan.benchmark.peers.base import Floats
 from calogan.benchmark.peers.loading import Comparator, compare_speed
+from calogan.config import Candidate
 from calogan.errors import ModelError
 from calogan.events import Events
 from calogan.generation import freezing, generator, model_folder
@@ -145,6 +147,18 @@ def test_a_comparator_that_cannot_be_loaded_is_an_error(tiny_model: Path, monkey
     with pytest.raises(ModelError, match=r"needs no_such_package.*calogan\[peers\]"):
         loading.load(tiny_model, "tflite-int8")
     assert "tflite-int8" not in loading.installed()
+
+
+def test_a_configuration_names_the_precisions_and_runtimes_that_there_are() -> None:
+    assert get_args(Candidate) == (*model_folder.PRECISIONS, *loading.KINDS)
+
+
+def test_a_precision_and_a_runtime_are_loaded_by_their_names(tiny_model: Path, float32: Events) -> None:
+    assert [loading.sampler(tiny_model, name).precision for name in ("int8", "tflite-int8")] == ["int8", "tflite-int8"]
+    showers = loading.sampler(tiny_model, "float32", threads=2).sample(ENERGY, seed=3).showers
+    np.testing.assert_array_equal(showers, float32.showers)
+    with pytest.raises(ModelError, match=r"no precision 'int4'; there are float32, bfloat16, .*, openvino-int8"):
+        loading.sampler(tiny_model, "int4")
 
 
 def test_silence_covers_native_code_and_ends(capfd: pytest.CaptureFixture[str]) -> None:
