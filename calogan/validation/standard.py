@@ -108,7 +108,7 @@ def curves(reference: Sample, candidate: Sample) -> dict[str, Curve]:
     results["width"] = curve(CURVE_EDGES_GEV, lambda s: _in_bins(s, "y", 1), lambda means: _bin_moments(means)[0])
     results["cell_energy"] = curve(SPECTRUM_EDGES_GEV, lambda s: s.spectrum.astype(np.float64))
     results["sampling_fraction"] = curve(CURVE_EDGES_GEV, _in_bins, lambda means: _bin_moments(means)[0])
-    results["resolution"] = curve(CURVE_EDGES_GEV, _in_bins, lambda means: np.divide(*_bin_moments(means)[::-1]))
+    results["resolution"] = curve(CURVE_EDGES_GEV, _in_bins, _bin_resolution)
     return results
 
 
@@ -122,6 +122,13 @@ def _in_bins(sample: Observables, axis: str = "", moment: int = 0) -> Floats:
     number = moments(sample.profiles[:, AXES.index(axis)])[moment] if axis else sample.sampling_fraction
     column = np.nan_to_num(number)[:, None]
     return np.hstack([inside, inside * column, inside * column**2])
+
+
+def _bin_resolution(means: Floats) -> Floats:
+    """Standard deviation over mean of a number in each bin; NaN where all showers of a bin are empty."""
+    mean, spread = _bin_moments(means)
+    with np.errstate(invalid="ignore"):
+        return spread / mean
 
 
 def _bin_moments(means: Floats) -> tuple[Floats, Floats]:

@@ -50,6 +50,16 @@ def scaled_report(events: Events) -> ValidationReport:
     return validate.validate(events, scaled, floor=False)
 
 
+def test_a_bin_of_energy_with_empty_showers_only_has_no_resolution(events: Events) -> None:
+    # As int8 makes them of the lowest energies if one range of activations serves all.
+    low = (events.energy < 25)[:, None, None, None]
+    empty = Events(np.where(low, np.float32(0), events.showers), events.energy)
+    curves = validate.validate(events, empty, floor=False).curves
+    assert np.isnan(curves["resolution"].candidate[:2]).all()
+    assert np.isfinite(curves["resolution"].candidate[2:]).all()
+    np.testing.assert_array_equal(curves["sampling_fraction"].candidate[:2], 0)
+
+
 def test_metrics_are_those_announced(report: ValidationReport) -> None:
     names = set(METRICS) - {f"physics/{name}" for name in thorough.METRICS}  # those are not asked for
     assert set(report.metrics) == names
