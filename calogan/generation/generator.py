@@ -5,13 +5,12 @@ process. Random numbers come from a counter-based generator, AES in counter mode
 key is the seed, and the index fixes the start of the counter.
 """
 
-import collections
 import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from calogan import provenance
 from calogan.errors import ModelError, RequestError
-from calogan.events import EnergyRange, Events
+from calogan.events import EnergyRange, Events, Hits
 from calogan.generation import cell_sampling, model_folder
 from calogan.generation.graphs import prepare_graph, session_config, splice, undequantized
 from calogan.generation.model_folder import ModelDescription
@@ -35,6 +34,7 @@ _ALIGNMENT = 16
 _BATCH_OF_BANDS, _BATCH_IN_BAND = 4 * BATCH, 64
 
 Floats: TypeAlias = NDArray[np.float32]
+Progress: TypeAlias = Callable[[int], None]
 _log = logging.getLogger(__name__)
 # energies and latent numbers -> outputs of the network, their step, and the context for the tail
 Compute: TypeAlias = Callable[[Floats, Floats], tuple[NDArray[Any], float, Floats]]
@@ -65,9 +65,25 @@ class Generator:
         self._threads = threads
         self._map = ThreadPoolExecutor(threads).map if threads > 1 else map
 
+    @overload
     def sample(
-        self, energy: NDArray[np.float32], *, seed: int, first: int = 0, progress: Callable[[int], None] | None = None
-    ) -> Events:
+        self,
+        energy: Floats,
+        *,
+        seed: int,
+        first: int = 0,
+        progress: Progress | None = None,
+        sparse: Literal[False] = False,
+    ) -> Events: ...
+
+    @overload
+    def sample(
+        self, energy: Floats, *, seed: int, first: int = 0, progress: Progress | None = None, sparse: Literal[True]
+    ) -> Hits: ...
+
+    def sample(
+        self, energy: Floats, *, seed: int, first: int = 0, progress: Progress | None = None, sparse: bool = False
+    ) -> Events | Hits:
         """Draw one shower for each energy.
 
         Args:
@@ -75,6 +91,7 @@ class Generator:
             seed: 0 to 2^63 - 1.
             first: index of the first shower, so that a sample can be drawn in parts.
             progress: called with the number of showers of each finished batch.
+            sparse: whether to return the hits of the same showers, which takes a seventh of the memory and less time.
 
         Raises:
             RequestError: an energy is outside `energy_range`, or seed or first is out of range.
@@ -83,37 +100,51 @@ class Generator:
         check_seed(seed, first)
         lead = first % _ALIGNMENT
         padded = np.pad(energy, (lead, -(lead + len(energy)) % _ALIGNMENT), mode="edge")
-        showers = np.empty((len(padded), CELLS), dtype=np.float32)
+        showers = np.empty((0 if sparse else len(padded), CELLS), np.float32)
+        hits: list[Hits] = []
         for start in range(0, len(padded), self._batch):
             part = padded[start : start + self._batch]
             words = random_words(len(part), seed, first - lead + start, self._description)
             # Not assigned to a name: a runtime that lends its memory may need it back before the next batch.
-            self._finish(
+            hits += self._finish(
                 *self._compute(part, latent_of_words(words, self._description)),
                 words,
-                showers[start : start + len(part)],
+                part,
+                None if sparse else showers[start : start + len(part)],
             )
             if progress:
                 progress(min(start + len(part), lead + len(energy)) - max(start, lead))
-        return Events(showers[lead : lead + len(energy)].reshape(-1, *CLIC.shape), energy)
+        asked = slice(lead, lead + len(energy))
+        return Hits.concatenate(hits)[asked] if sparse else Events(showers[asked].reshape(-1, *CLIC.shape), energy)
 
     def _finish(
-        self, outputs: NDArray[Any], step: float, context: Floats, words: NDArray[np.uint64], showers: Floats
-    ) -> None:
-        """Compute the steps after the network; writes showers, shape (n, 15625), GeV."""
+        self,
+        outputs: NDArray[Any],
+        step: float,
+        context: Floats,
+        words: NDArray[np.uint64],
+        energy: Floats,
+        showers: Floats | None,
+    ) -> list[Hits]:
+        """Compute the steps after the network; writes the showers, shape (n, 15625), GeV, or returns their hits."""
         flat = outputs.reshape(len(outputs), -1)
         if not self._draw:
-            np.multiply(flat, step, out=showers)
-            showers[showers < CLIC.threshold_gev] = 0
-            return
+            dense = np.empty(flat.shape, np.float32) if showers is None else showers
+            np.multiply(flat, step, out=dense)
+            dense[dense < CLIC.threshold_gev] = 0
+            return [] if showers is not None else [Hits.from_dense(Events(dense.reshape(-1, *CLIC.shape), energy))]
         draw, first, bits = self._draw, self._description.latent_size * NUMBERS_PER_WORD, words.view(np.uint16)
         bounds = np.linspace(0, len(flat), self._threads + 1).astype(int)
 
-        def draw_part(k: int) -> None:
+        def draw_part(k: int) -> list[Hits]:
             rows = slice(bounds[k], bounds[k + 1])
-            draw(flat[rows], step, context[rows], bits[rows], first, showers[rows])
+            arrays = draw(flat[rows], step, context[rows], bits[rows], first)
+            if showers is None:
+                return [Hits(*arrays, energy[rows])]
+            cell_sampling.fill(*arrays, showers[rows])
+            return []
 
-        collections.deque(self._map(draw_part, range(self._threads)), maxlen=0)
+        return [hits for part in self._map(draw_part, range(self._threads)) for hits in part]
 
 
 def load(model: str | os.PathLike[str], *, precision: str, threads: int = 1) -> Generator:
