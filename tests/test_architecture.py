@@ -98,7 +98,25 @@ ROOMS: dict[str, list[str]] = {
         "generator_proposals",
         "generator_trials",
     ],
-    "serving": ["", "keys", "encodings", "api", "app", "client"],
+    "serving": [
+        "",
+        "keys",
+        "answers",
+        "encodings",
+        "orders",
+        "drawing",
+        "golden",
+        "metrics",
+        "streaming",
+        "endpoint",
+        "api",
+        "edge",
+        "server",
+        "app",
+        "client_orders",
+        "client",
+        "async_client",
+    ],
     "cli": ["", "screen", "program", "options", "loading", "comparisons", "showers", "models", "generation", "main"],
 }
 ORDER = ["calogan"] + [
@@ -116,6 +134,7 @@ LIGHT = (
     "calogan.config",
     "calogan.generation.model_folder",
     "calogan.cli.main",
+    "calogan.serving.async_client",
 )
 
 

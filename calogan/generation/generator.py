@@ -7,7 +7,7 @@ key is the seed, and the index fixes the start of the counter.
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
@@ -22,13 +22,17 @@ from calogan.events import EnergyRange, Events, Hits
 from calogan.generation import cell_sampling, model_folder
 from calogan.generation.graphs import prepare_graph, session_config, splice, undequantized
 from calogan.generation.model_folder import ModelDescription
-from calogan.generation.random_numbers import NUMBERS_PER_WORD, check_seed, latent_of_words, random_words
+from calogan.generation.random_numbers import (
+    ALIGNMENT,
+    NUMBERS_PER_WORD,
+    Piece,
+    check_seed,
+    latent_of_words,
+    random_words,
+)
 from calogan.geometry import CELLS, CLIC
 
 BATCH = 256  # showers per call of the graph: more gains no speed, and the working memory stays in the cache
-# Both the first index and the number of showers of a call are multiples of this: a shower then always has the same
-# position in TensorFlow's vector registers, and not even its last bit depends on its neighbours.
-_ALIGNMENT = 16
 # A network with bands of energy computes the showers of one band at a time: more are drawn together, so that there are
 # enough in each. Few sizes of its batches, because TensorFlow keeps a compiled form of each operation for each size and band.
 _BATCH_OF_BANDS, _BATCH_IN_BAND = 4 * BATCH, 64
@@ -98,8 +102,8 @@ class Generator:
         """
         energy = check_energies(energy, self.energy_range)
         check_seed(seed, first)
-        lead = first % _ALIGNMENT
-        padded = np.pad(energy, (lead, -(lead + len(energy)) % _ALIGNMENT), mode="edge")
+        lead = first % ALIGNMENT
+        padded = np.pad(energy, (lead, -(lead + len(energy)) % ALIGNMENT), mode="edge")
         showers = np.empty((0 if sparse else len(padded), CELLS), np.float32)
         hits: list[Hits] = []
         for start in range(0, len(padded), self._batch):
@@ -116,6 +120,35 @@ class Generator:
                 progress(min(start + len(part), lead + len(energy)) - max(start, lead))
         asked = slice(lead, lead + len(energy))
         return Hits.concatenate(hits)[asked] if sparse else Events(showers[asked].reshape(-1, *CLIC.shape), energy)
+
+    def sample_together(self, pieces: Sequence[Piece]) -> list[Hits]:
+        """Draw the showers of several pieces in one call of the network, the same showers as `sample` draws of each.
+
+        Args:
+            pieces: together about as many showers as one call takes, see `BATCH`.
+
+        Raises:
+            RequestError: an energy is outside `energy_range`, or a seed or an index is out of range.
+        """
+        energies, latents, words = [], [], []
+        for piece in pieces:
+            energy = check_energies(piece.energy, self.energy_range)
+            check_seed(piece.seed, piece.first)
+            words.append(random_words(len(energy), piece.seed, piece.first, self._description))
+            margins = (piece.first % ALIGNMENT, -(piece.first + len(energy)) % ALIGNMENT)
+            if self._batch == _BATCH_OF_BANDS:  # showers are aligned within their bands
+                margins = (0, 0)
+            energies.append(np.pad(energy, margins, mode="edge"))
+            latents.append(np.pad(latent_of_words(words[-1], self._description), (margins, (0, 0))))
+        outputs, step, context = self._compute(np.concatenate(energies), np.concatenate(latents))
+        results, start = [], 0
+        for piece, padded, numbers in zip(pieces, energies, words, strict=True):
+            lead = piece.first % ALIGNMENT if len(padded) > len(numbers) else 0
+            rows = slice(start + lead, start + lead + len(numbers))
+            energy = padded[lead : lead + len(numbers)]
+            results.append(Hits.concatenate(self._finish(outputs[rows], step, context[rows], numbers, energy, None)))
+            start += len(padded)
+        return results
 
     def _finish(
         self,
@@ -216,7 +249,7 @@ def _run_bands(
         (rows,) = np.nonzero(band_of == band)
         for start in range(0, len(rows), _BATCH_IN_BAND):
             part = rows[start : start + _BATCH_IN_BAND]
-            padded = np.pad(part, (0, -len(part) % _ALIGNMENT), mode="edge")
+            padded = np.pad(part, (0, -len(part) % ALIGNMENT), mode="edge")
             parts.append([array[: len(part)] for array in run(energy[padded], latent[padded], np.int32(band))])
             places.append(part)
     order = np.argsort(np.concatenate(places))
