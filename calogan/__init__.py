@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from calogan.generation.generator import Generator
+    from calogan.serving.async_client import AsyncClient as AsyncClient
+    from calogan.serving.client import Client as Client
 
 __version__ = version("calogan")
 
@@ -16,6 +18,8 @@ __version__ = version("calogan")
 # before its import.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+# Imported when they are used, so that asking for the package's version loads nothing.
+_CLIENTS = {"Client": "calogan.serving.client", "AsyncClient": "calogan.serving.async_client"}
 # Names that the code in models registered by version 0.1.0 imports from here.
 _OLD_NAMES = {"bundle": "calogan.generation.model_folder", "generator": "calogan.generation.generator"}
 
@@ -43,7 +47,9 @@ def load_model(model: str | Path, *, precision: str = "") -> "Generator":
 
 if not TYPE_CHECKING:  # a type checker would accept any name as an attribute of this package
 
-    def __getattr__(name: str) -> ModuleType:
+    def __getattr__(name: str) -> ModuleType | type:
+        if name in _CLIENTS:
+            return getattr(importlib.import_module(_CLIENTS[name]), name)
         if name in _OLD_NAMES:
             return importlib.import_module(_OLD_NAMES[name])
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

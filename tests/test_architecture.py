@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # by its `__init__`, which imports nothing; that of `events` alone gives out the names of its modules and closes it.
 ROOMS: dict[str, list[str]] = {
     "": ["errors", "packaged", "atomic_files", "quiet", "geometry", "provenance", "config"],
-    "events": ["records", "formats", "files", "splits", "stream", "writing", "", "productions", "inspection"],
+    "events": ["records", "hits", "formats", "files", "splits", "stream", "writing", "", "productions", "inspection"],
     "simulation": [
         "",
         "medium",
@@ -104,7 +104,25 @@ ROOMS: dict[str, list[str]] = {
         "generator_proposals",
         "generator_trials",
     ],
-    "serving": ["", "keys", "encodings", "api", "app", "client"],
+    "serving": [
+        "",
+        "keys",
+        "answers",
+        "encodings",
+        "orders",
+        "drawing",
+        "golden",
+        "metrics",
+        "streaming",
+        "endpoint",
+        "api",
+        "edge",
+        "server",
+        "app",
+        "client_orders",
+        "client",
+        "async_client",
+    ],
     "cli": ["", "screen", "program", "options", "loading", "comparisons", "showers", "models", "generation", "main"],
 }
 ORDER = ["calogan"] + [
@@ -122,6 +140,7 @@ LIGHT = (
     "calogan.config",
     "calogan.generation.model_folder",
     "calogan.cli.main",
+    "calogan.serving.async_client",
 )
 
 

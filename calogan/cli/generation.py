@@ -4,18 +4,18 @@ import contextlib
 import secrets
 import shlex
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from rich.text import Text
 
 from calogan.cli import options
 from calogan.cli.loading import api_key, load_generator, names
 from calogan.cli.screen import bar, examples, screen, write_showers
 from calogan.errors import RequestError
 from calogan.events import Events, parse_energy
-from calogan.serving.keys import KEY_VARIABLE, read_key
+from calogan.serving.keys import KEY_VARIABLE, KEYS_FILE_VARIABLE, KeyRing, read_key, read_keys
 
 _PART = 8192  # showers in memory at a time
 
@@ -49,12 +49,13 @@ def generate(
     """Generate showers with a model, here or at an endpoint."""
     spectrum = parse_energy(energy)
     if url:
-        from calogan.serving.client import fetch_showers  # noqa: PLC0415
+        from calogan.serving.client import Client  # noqa: PLC0415
 
-        with screen.status(Text(f"waiting for {url}")):
-            energies = spectrum.draw(n, seed)
-            events = fetch_showers(url, energies=energies, seed=seed, precision=precision, api_key=api_key())
-        write_showers(out, [events], {"generator": url, "precision": precision, "seed": str(seed)}, format=file_format)
+        with Client(url, api_key()) as client:
+            header = client.describe(precision) | {"seed": str(seed)}
+            with bar(f"receiving from {url}", n) as advance:
+                received = client.showers(energy=energy, n=n, seed=seed, precision=precision, progress=advance)
+                write_showers(out, received, header, format=file_format)
         return
     from calogan import provenance  # noqa: PLC0415
 
@@ -72,29 +73,51 @@ def generate(
 
 @click.command(
     epilog=examples(
-        "calogan serve --model lean --port 8000", "calogan serve --model models:/calogan-lean@champion-int8"
+        "calogan serve --model lean --port 8000",
+        "calogan serve --model models:/calogan-lean@champion-int8 --log json",
+        f"{KEYS_FILE_VARIABLE}=keys.toml calogan serve  # several keys, each with limits",
     )
 )
 @options.model
 @click.option("--precision", default="int8,float32", show_default=True, help="Precisions, separated by commas.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option("--max-showers", type=click.IntRange(1), default=1_000_000, show_default=True, help="In one request.")
+@click.option(
+    "--max-requests", type=click.IntRange(1), default=64, show_default=True, help="At once; others are sent away (429)."
+)
+@click.option("--log", type=click.Choice(["json", "off"]), default="off", show_default=True, help="Log of requests.")
 @options.threads
-def serve(model: str, precision: str, host: str, port: int, threads: int) -> None:
+def serve(
+    model: str, precision: str, host: str, port: int, max_showers: int, max_requests: int, log: str, threads: int
+) -> None:
     """Serve showers over HTTP from this one process; for a cluster use Ray Serve (deploy/serve.yaml)."""
-    import uvicorn  # noqa: PLC0415
-
+    from calogan.serving import server  # noqa: PLC0415
     from calogan.serving.api import build_api  # noqa: PLC0415
+    from calogan.serving.drawing import Drawing  # noqa: PLC0415
+    from calogan.serving.endpoint import Limits  # noqa: PLC0415
 
     with _listen(host, port) as listener:
         address = f"http://{host}:{listener.getsockname()[1]}"
+        keys, key = read_keys(), read_key()
+        if not keys:
+            key = secrets.token_hex(16)
+            keys = KeyRing(key=key)
         samplers = {name: load_generator(model, name, threads) for name in names(precision)}
-        key = read_key() or secrets.token_hex(16)
-        screen.print(f"key of the endpoint: {key}   documentation: {address}/docs")
-        screen.print(_curl(address, key))
-        server = uvicorn.Server(uvicorn.Config(build_api(samplers, api_key=key), log_level="warning"))
+        drawing = Drawing()
+        with bar("warming up", len(samplers)) as advance:
+            for sampler in samplers.values():
+                drawing.warm_up(sampler)
+                advance(1)
+        limits = Limits(max_showers=max_showers, max_requests=max_requests)
+        api = build_api(samplers, keys=keys, limits=limits, drawing=drawing)
+        screen.print(f"key of the endpoint: {key or 'one of the file'}   documentation: {address}/docs")
+        screen.print(_curl(address, key or "KEY"))
+        if log == "json":
+            server.log_to(sys.stderr)
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the normal way to stop a server
-            server.run(sockets=[listener])
+            server.run(api, listener)
+        drawing.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

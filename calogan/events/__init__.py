@@ -4,6 +4,7 @@ from pathlib import Path
 
 from calogan.events.files import EventFiles, open_events, read_events
 from calogan.events.formats import FORMATS, WRITTEN_FORMATS
+from calogan.events.hits import Hits, checked_hits
 from calogan.events.records import EnergyRange, Events, EventSource, checked_events, parse_energy
 from calogan.events.splits import Selection, split_events, split_source
 from calogan.events.stream import batches, load_if_small
@@ -17,9 +18,11 @@ __all__ = [
     "EventFiles",
     "EventSource",
     "Events",
+    "Hits",
     "Selection",
     "batches",
     "checked_events",
+    "checked_hits",
     "fill_file",
     "load_if_small",
     "open_events",

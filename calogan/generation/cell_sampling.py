@@ -23,13 +23,16 @@ from calogan.networks import compound_poisson as law
 from calogan.networks import lean
 
 Floats: TypeAlias = NDArray[np.float32]
-Draw: TypeAlias = Callable[[NDArray[Any], float, Floats, NDArray[np.uint16], int, Floats], None]
+# offsets of the showers, cells of their hits, energies of their hits: see `events.Hits`
+Arrays: TypeAlias = tuple[NDArray[np.int64], NDArray[np.uint16], Floats]
+Draw: TypeAlias = Callable[[NDArray[Any], float, Floats, NDArray[np.uint16], int], Arrays]
 
 _CELLS, _LAYERS = CELLS, CLIC.layers
 _COLUMNS = _CELLS // _LAYERS
 _ROW = CLIC.shape[1] * _LAYERS  # cells of equal x
 _CENTRE = (CLIC.entry_cell[0] * CLIC.shape[1] + CLIC.entry_cell[1]) * _LAYERS
 _STRIPE = 16 * _LAYERS  # a multiple of both the number of layers and the width of a vector register
+_ROOM = 2  # showers of which every cell fits into the first arrays of hits
 _GROUP = 8  # cells whose flags fit into one 64-bit word
 NORMAL_BITS = 12  # bits of a random number used for a cell: the table of their normal deviates fits into the L1 cache
 _UNUSED_BITS = 16 - NORMAL_BITS
@@ -110,15 +113,14 @@ def drawer(cells: CellTables) -> Draw:
     """Make the function that draws cells.
 
     Returns:
-        draw(logits, step, layer_energies, bits, first, showers), with the arguments of `_draw`; it writes the showers
-        and releases the lock of the interpreter (GIL).
+        draw(logits, step, layer_energies, bits, first), with the arguments of `_draw`; it returns the hits, see
+        `events.Hits`, and releases the lock of the interpreter (GIL).
     """
     constants = (cells.template, cells.quantum, 1 / cells.quantum, cells.place, cells.quantiles, normals())
 
-    def draw(
-        logits: NDArray[Any], step: float, layer_energies: Floats, bits: NDArray[np.uint16], first: int, showers: Floats
-    ) -> None:
-        _draw(logits, _f(step), layer_energies, bits, first, showers, *constants)
+    def draw(logits: NDArray[Any], step: float, layer_energies: Floats, bits: NDArray[np.uint16], first: int) -> Arrays:
+        offsets, cell, cell_energy = _draw(logits, _f(step), layer_energies, bits, first, *constants)
+        return offsets, cell, cell_energy
 
     return draw
 
@@ -222,26 +224,60 @@ def _fluctuate(rates: Any, hit: Any, normal: Any, quantum: Any, quantiles: Any, 
 
 
 @_compiled
-def _finish(hit: Any, energy: Any, target: Any, sums: Any, factors: Any, shower: Any) -> None:
-    """Write the cells of a shower, shape (15625,), scaled so that each layer sums to its target energy."""
-    shower[:] = 0
+def _correct(target: Any, sums: Any, factors: Any) -> None:
+    """Write the factors on the rates of layers with too much or too little energy, as in `Lean.finish`."""
+    for layer in range(_LAYERS):
+        excess = sums[layer] / max(target[layer], _f(1e-9)) - _f(1)
+        factors[layer] = max(_f(1) - _BY_CROSSINGS * excess, _FACTOR_MIN)
+
+
+@_compiled
+def _finish(hit: Any, energy: Any, target: Any, sums: Any, factors: Any, cell: Any, cell_energy: Any) -> int:
+    """Write the hits of a shower, scaled so that each layer sums to its target energy; returns their number."""
     for layer in range(_LAYERS):
         factors[layer] = target[layer] / sums[layer] if sums[layer] > 0 else _f(0)
-        if sums[layer] <= 0 and target[layer] >= _THRESHOLD:
-            shower[_CENTRE + layer] = target[layer]  # no cell is hit: the central one gets all the energy
+    count = 0
     for j in range(len(hit)):
         value = energy[j] * factors[hit[j] % _LAYERS]
         if value >= _THRESHOLD:
-            shower[hit[j]] = value
+            cell[count], cell_energy[count] = hit[j], value
+            count += 1
+    for layer in range(_LAYERS):
+        if sums[layer] <= 0 and target[layer] >= _THRESHOLD:  # no cell is hit: the central one gets all the energy
+            place = count
+            while place > 0 and cell[place - 1] > _CENTRE + layer:
+                cell[place], cell_energy[place] = cell[place - 1], cell_energy[place - 1]
+                place -= 1
+            cell[place], cell_energy[place] = _CENTRE + layer, target[layer]
+            count += 1
+    return count
+
+
+@_compiled
+def _longer(array: Any, filled: int) -> Any:
+    """A copy of the filled part of an array, with as much room again, and for one more shower."""
+    longer = np.empty(2 * filled + _CELLS, array.dtype)
+    longer[:filled] = array[:filled]
+    return longer
+
+
+@_compiled
+def fill(offsets: Any, cell: Any, cell_energy: Any, showers: Any) -> None:
+    """Write the cells of showers, shape (n, 15625), from their hits."""
+    for s in range(len(showers)):
+        shower = showers[s]
+        shower[:] = 0
+        for j in range(offsets[s], offsets[s + 1]):
+            shower[cell[j]] = cell_energy[j]
 
 
 @_compiled
 def _draw(
-    logits: Any, step: Any, layer_energies: Any, bits: Any, first: int, showers: Any,
+    logits: Any, step: Any, layer_energies: Any, bits: Any, first: int,
     template: Any, quantum: Any, per_quantum: Any, place: Any, quantiles: Any,
     normal_of: Any,
-) -> None:  # fmt: skip
-    """Draw showers from the output of the network; the hottest function of the package.
+) -> Any:  # fmt: skip
+    """Draw the hits of showers from the output of the network; the hottest function of the package.
 
     For each shower:
 
@@ -249,10 +285,9 @@ def _draw(
     2. A softmax within each layer turns the logits into expected energies, which divided by the quantum are the rates,
        the expected numbers of crossings (`_weigh`, `_scale`).
     3. The cells that may be hit are listed (`_select`), and their energies drawn (`_fluctuate`).
-    4. The rates of a layer with too much or too little energy are corrected, and step 3 is repeated, as in
-       `Lean.finish`.
+    4. The rates of a layer with too much or too little energy are corrected (`_correct`), and step 3 is repeated.
     5. Each layer is scaled to its energy; if no cell of it is hit, the central cell gets the energy. Cells below the
-       read-out threshold stay 0 (`_finish`).
+       read-out threshold are no hits (`_finish`).
 
     Args:
         logits: output of the network, float32 or int8, shape (n, 15625), in the order of `lean.to_blocks`.
@@ -260,21 +295,27 @@ def _draw(
         layer_energies: energy of each layer, float32, shape (n, 25), GeV.
         bits: uniform random numbers, uint16, shape (n, k) with k >= first + 15625.
         first: column of `bits` with the number of the first cell; the others follow in the order of (x, y, z).
-        showers: the result, float32, shape (n, 15625), GeV, in the order of (x, y, z); overwritten.
         template: see `CellTables`.
         quantum: see `CellTables`.
         per_quantum: 1 / quantum, shape (15625,), 1/GeV.
         place: see `CellTables`.
         quantiles: see `compound_poisson.Law`.
         normal_of: see `normals`.
+
+    Returns:
+        `offsets`, `cell` and `cell_energy` of `events.Hits`.
     """
     rates, stripe = np.empty(_CELLS, np.float32), np.empty(_STRIPE, np.float32)
     padded, normal = np.empty(_CELLS + 2 * _ROW, np.float32), np.empty(_CELLS, np.float32)
     sums, factors = np.empty(_LAYERS, np.float32), np.empty(_LAYERS, np.float32)
     flags = np.zeros(-(-_CELLS // _GROUP) * _GROUP, np.uint8)
     hit, energy = np.empty(len(flags) + 1, np.int32), np.empty(_CELLS, np.float32)
-    for s in range(len(showers)):
-        shower, target = showers[s], layer_energies[s]
+    offsets = np.zeros(len(logits) + 1, np.int64)
+    cell, cell_energy = np.empty(_ROOM * _CELLS, np.uint16), np.empty(_ROOM * _CELLS, np.float32)
+    for s in range(len(logits)):
+        target, filled = layer_energies[s], offsets[s]
+        if filled + _CELLS > len(cell):
+            cell, cell_energy = _longer(cell, filled), _longer(cell_energy, filled)
         _couple(bits[s, first : first + _CELLS], normal_of, padded, normal)
         _weigh(logits[s], step, place, template, rates, sums, stripe)
         for layer in range(_LAYERS):
@@ -284,11 +325,10 @@ def _draw(
             rates[i] = rates[i] * per_quantum[i] + _RATE_MIN
         count = _select(rates, normal, flags, hit)
         _fluctuate(rates, hit[:count], normal, quantum, quantiles, energy, sums)
-        # Correct the rates of layers with too much or too little energy, as in `Lean.finish`.
-        for layer in range(_LAYERS):
-            excess = sums[layer] / max(target[layer], _f(1e-9)) - _f(1)
-            factors[layer] = max(_f(1) - _BY_CROSSINGS * excess, _FACTOR_MIN)
+        _correct(target, sums, factors)
         _scale(rates, factors, stripe)
         count = _select(rates, normal, flags, hit)
         _fluctuate(rates, hit[:count], normal, quantum, quantiles, energy, sums)
-        _finish(hit[:count], energy, target, sums, factors, shower)
+        count = _finish(hit[:count], energy, target, sums, factors, cell[filled:], cell_energy[filled:])
+        offsets[s + 1] = filled + count
+    return offsets, cell[: offsets[-1]], cell_energy[: offsets[-1]]

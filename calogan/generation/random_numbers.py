@@ -5,6 +5,7 @@ and the index fixes the start of the counter.
 """
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -18,12 +19,29 @@ from calogan.generation.model_folder import ModelDescription
 from calogan.geometry import CELLS
 
 _BLOCK_BYTES, _WORDS_PER_BLOCK = 16, 2  # of AES
+# Both the first index and the number of showers of a call are multiples of this: a shower then always has the same
+# position in TensorFlow's vector registers, and not even its last bit depends on its neighbours.
+ALIGNMENT = 16
 
 
 NUMBERS_PER_WORD = 4  # 16-bit numbers, one for each cell
 
 
 SEED_MAX = 2**63
+
+
+class Piece(NamedTuple):
+    """Consecutive showers of one seed.
+
+    Attributes:
+        energy: primary energies, shape (n,), GeV.
+        seed: 0 to 2^63 - 1.
+        first: index of the first shower.
+    """
+
+    energy: NDArray[np.float32]
+    seed: int
+    first: int
 
 
 def random_words(n: int, seed: int, first: int, model: ModelDescription) -> NDArray[np.uint64]:

@@ -1,19 +1,24 @@
 """The API as a Ray Serve application: `serve run calogan.serving.app:build model=lean`."""
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Annotated
 
-import numpy as np
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
+from ray.serve.schema import LoggingConfig
+from ray.util import metrics
 
 from calogan.errors import ServiceError
 from calogan.generation.model_folder import Precision
-from calogan.serving.api import Sampler, build_api
-from calogan.serving.keys import KEY_VARIABLE, read_key
+from calogan.serving.api import build_api
+from calogan.serving.drawing import Drawing, Sampler
+from calogan.serving.endpoint import Limits
+from calogan.serving.golden import Golden
+from calogan.serving.keys import KEY_VARIABLE, KEYS_FILE_VARIABLE, KeyRing, read_keys
+from calogan.serving.metrics import Record
 from calogan.tracking.location import locate
 
 
@@ -25,56 +30,70 @@ class AppArguments(BaseModel):
     model: str = Field("lean", description="Packaged model, folder, or models:/NAME of the MLflow registry.")
     precisions: Annotated[list[Precision], Field(min_length=1)] = ["int8", "float32"]
     threads: int = Field(1, ge=1, description="CPU cores of a replica, and threads of its generators.")
-    max_showers: int = Field(10_000, ge=1, description="Largest number of showers in one request.")
+    max_showers: int = Field(1_000_000, ge=1, description="Largest number of showers in one request.")
+    max_requests: int = Field(64, ge=1, description="Requests that a replica draws or sends at once.")
+    read_timeout_s: float = Field(10.0, gt=0, description="Seconds in which the body of a request must arrive.")
+
+
+class RayMeter:
+    """The metrics of Ray, which each node shows to Prometheus."""
+
+    def counter(self, name: str, text: str, labels: Sequence[str]) -> Record:
+        """Make a number that grows."""
+        metric = metrics.Counter(name.removesuffix("_total"), text, tuple(labels))  # Ray adds the suffix
+        return lambda value, **values: metric.inc(value, values)
+
+    def gauge(self, name: str, text: str, labels: Sequence[str]) -> Record:
+        """Make a number that is set."""
+        metric = metrics.Gauge(name, text, tuple(labels))
+        return lambda value, **values: metric.set(value, values)
+
+    def histogram(self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> Record:
+        """Make a distribution."""
+        metric = metrics.Histogram(name, text, list(buckets), tuple(labels))
+        return lambda value, **values: metric.observe(value, values)
 
 
 class ShowerService:
-    """One replica: its generators, the thread they run on, and the API."""
+    """One replica: its generators, the thread they run in, and the API."""
 
     def __init__(self, args: AppArguments) -> None:
-        self._api_key = read_api_key()
-        self._max_showers = args.max_showers
-        self._generators = load_generators(args)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="showers")
-        self._trial: Future[None] = self._worker.submit(self._try_generators)
-        self._trial.result()
+        self._keys = require_keys()
+        self._limits = Limits(
+            max_showers=args.max_showers, max_requests=args.max_requests, read_timeout_s=args.read_timeout_s
+        )
+        self._samplers = load_generators(args)
+        self._drawing = Drawing()
+        for sampler in self._samplers.values():
+            self._drawing.warm_up(sampler)
+        self._golden = Golden(self._drawing, self._samplers)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Build the API; Ray calls this once the constructor has returned."""
         return build_api(
-            self._generators,
-            api_key=self._api_key,
-            max_showers=self._max_showers,
-            worker=self._worker,
+            self._samplers,
+            keys=self._keys,
+            limits=self._limits,
+            meter=RayMeter(),
+            drawing=self._drawing,
+            golden=self._golden,
             name_requests=False,  # Ray's proxy adds them
         )
 
     def check_health(self) -> None:
-        """Raise the error of the last test of the generators, if any, and start another test.
-
-        The test waits behind the requests, so that a busy replica is not mistaken for a dead one.
-        """
-        if self._trial.done():
-            finished, self._trial = self._trial, self._worker.submit(self._try_generators)
-            finished.result()
-
-    def _try_generators(self) -> None:
-        for precision, generator in self._generators.items():
-            events = generator.sample(np.array([generator.energy_range.high], dtype=np.float32), seed=0)
-            if not np.isfinite(events.showers).all():
-                raise ServiceError(
-                    f"the {precision} generator {generator.name} generates cells that are not finite numbers"
-                )
+        """Raise the error of the last golden request, if any, and send another, see `Golden.check`."""
+        self._golden.check()
 
 
 def build(args: AppArguments) -> Application:
     """Build the application; Ray Serve calls this with `args` of the Serve config, checked."""
     deployment = serve.deployment(
         ray_actor_options={"num_cpus": args.threads},
-        # A replica generates showers for one request at a time; the others are being sent or wait.
-        max_ongoing_requests=8,
-        max_queued_requests=32,
+        # The replica counts its places itself, for whole requests only; these include those whose body is on its way.
+        max_ongoing_requests=4 * args.max_requests,
+        max_queued_requests=4 * args.max_requests,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=5),
+        logging_config=LoggingConfig(encoding="JSON"),
         # The largest request takes longer than Ray's default of 20 s, and must finish before its replica stops.
         graceful_shutdown_timeout_s=120,
     )
@@ -82,19 +101,21 @@ def build(args: AppArguments) -> Application:
     return application
 
 
-def read_api_key() -> str:
-    """Return the key clients must send.
+def require_keys() -> KeyRing:
+    """Return the keys clients must send.
 
     Raises:
-        ServiceError: the environment does not set one.
+        ServiceError: the environment names none.
+        ConfigError: the file of keys is wrong.
     """
-    key = read_key()
-    if not key:
+    keys = read_keys()
+    if not keys:
         raise ServiceError(
             f"{KEY_VARIABLE} is not set; set it to the key of the endpoint in the environment of Ray, "
-            f"for example export {KEY_VARIABLE}=$(openssl rand -hex 32) before ray start or serve run"
+            f"for example export {KEY_VARIABLE}=$(openssl rand -hex 32) before ray start or serve run, "
+            f"or {KEYS_FILE_VARIABLE} to a file of keys"
         )
-    return key
+    return keys
 
 
 def load_generators(args: AppArguments) -> dict[str, Sampler]:

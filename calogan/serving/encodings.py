@@ -8,16 +8,21 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import IO, Protocol
 
 import h5py
 import numpy as np
+import pyarrow as pa
 
 from calogan.errors import EventsError, RequestError
-from calogan.events import Events, checked_events, fill_file
+from calogan.events import Events, Hits, checked_events, checked_hits, fill_file
 
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")  # RFC 9110, section 12.4.2
+_DAMAGE = (OSError, KeyError, TypeError, ValueError, IndexError, zipfile.BadZipFile, zlib.error, pa.ArrowException)
+
+ARROW_FIELDS = {"energy": pa.float32(), "cell": pa.list_(pa.uint16()), "cell_energy": pa.list_(pa.float32())}
 
 
 class NotAcceptableError(RequestError):
@@ -26,23 +31,49 @@ class NotAcceptableError(RequestError):
     http_status = 406
 
 
+class Writer(Protocol):
+    """Encodes showers part by part."""
+
+    def add(self, hits: Hits) -> bytes:
+        """Encode the next showers."""
+        ...
+
+    def end(self) -> bytes:
+        """Return what comes after the last shower."""
+        ...
+
+
 @dataclass(frozen=True)
 class Encoding:
-    """One media type for showers.
+    """One media type for showers; it is either streamed, by its writer, or written whole, by its function `fill`.
 
     Attributes:
         media_type: its name in the headers Accept and Content-Type.
         suffix: suffix of a file with these bytes, with its dot.
-        encode: function that encodes showers and a header with their provenance.
+        writer: makes the writer of a response with a header for provenance.
+        fill: writes showers and such a header into an empty binary file.
         decode: function that decodes showers; its errors are not translated, see `decode`.
         max_showers: largest sensible number of showers in this encoding; None for no extra limit.
+        dtype: type of the numbers of a response without any structure, which headers describe instead.
     """
 
     media_type: str
     suffix: str
-    encode: Callable[[Events, Mapping[str, str]], bytes]
-    decode: Callable[[bytes], Events]
+    writer: Callable[[Mapping[str, str]], Writer] | None = None
+    fill: Callable[[Iterable[Hits], Mapping[str, str], IO[bytes]], None] | None = None
+    decode: Callable[[bytes], Events] | None = None
     max_showers: int | None = None
+    dtype: str | None = None
+
+    def encode(self, parts: Iterable[Hits], header: Mapping[str, str]) -> bytes:
+        """Encode showers at once."""
+        if self.writer:
+            writer = self.writer(header)
+            return b"".join([*(writer.add(part) for part in parts), writer.end()])
+        buffer = io.BytesIO()
+        if self.fill:
+            self.fill(parts, header, buffer)
+        return buffer.getvalue()
 
 
 def choose(accept: str | None) -> Encoding:
@@ -59,7 +90,7 @@ def choose(accept: str | None) -> Encoding:
     qualities = _qualities(accept)
     best = max(ENCODINGS.values(), key=lambda encoding: _quality(encoding.media_type, qualities))
     if _quality(best.media_type, qualities) == 0:
-        raise NotAcceptableError(f"Accept: {accept} names no supported type; choose from {', '.join(ENCODINGS)}")
+        raise NotAcceptableError(f"Accept: {accept[:200]} names no supported type; choose from {', '.join(ENCODINGS)}")
     return best
 
 
@@ -68,18 +99,79 @@ def decode(content: bytes, media_type: str) -> Events:
 
     Args:
         content: the bytes.
-        media_type: one of `ENCODINGS`; its parameters, such as a charset, are ignored.
+        media_type: one of `ENCODINGS` with a structure; its parameters, such as a charset, are ignored.
 
     Raises:
         EventsError: the media type is unknown, or the bytes are not showers in it.
     """
     name = media_type.partition(";")[0].strip().lower()
-    if name not in ENCODINGS:
-        raise EventsError(f"media type {media_type!r} is unknown; expected one of {', '.join(ENCODINGS)}")
+    decoder = ENCODINGS[name].decode if name in ENCODINGS else None
+    if decoder is None:
+        known = [name for name, encoding in ENCODINGS.items() if encoding.decode]
+        raise EventsError(f"media type {media_type!r} cannot be decoded; expected one of {', '.join(known)}")
     try:
-        return ENCODINGS[name].decode(content)
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        return decoder(content)
+    except (EventsError, *_DAMAGE) as error:
         raise EventsError(f"{len(content)} bytes of {name} are damaged or contain no showers ({error})") from error
+
+
+def hits_of_batch(batch: pa.RecordBatch) -> Hits:
+    """Convert one batch of an Arrow stream, checked.
+
+    Raises:
+        EventsError: it has other columns, or its numbers are not those of showers.
+    """
+    names = {name: batch.schema.field(name).type for name in batch.schema.names}
+    if names != ARROW_FIELDS or any(column.null_count for column in batch.columns):
+        raise EventsError(f"Arrow: columns {names}; expected {ARROW_FIELDS} without nulls")
+    cells, energies = batch.column("cell"), batch.column("cell_energy")
+    offsets = cells.offsets.to_numpy()
+    if not np.array_equal(offsets, energies.offsets.to_numpy()):
+        raise EventsError("Arrow: the lists of cells and of their energies have different lengths")
+    arrays = cells.flatten().to_numpy(), energies.flatten().to_numpy(), batch.column("energy").to_numpy()
+    return checked_hits(Hits(offsets.astype(np.int64) - offsets[0], *arrays), origin="Arrow")
+
+
+class ArrowWriter:
+    """Writer of an Arrow IPC stream; the metadata of its schema is the header."""
+
+    def __init__(self, header: Mapping[str, str]) -> None:
+        self._schema = pa.schema(list(ARROW_FIELDS.items()), metadata=dict(header))
+        self._sink = io.BytesIO()
+        self._stream = pa.ipc.new_stream(self._sink, self._schema)
+
+    def add(self, hits: Hits) -> bytes:
+        """Encode the next showers as one batch."""
+        offsets = pa.array(hits.offsets.astype(np.int32))
+        lists = (pa.ListArray.from_arrays(offsets, pa.array(values)) for values in (hits.cell, hits.cell_energy))
+        self._stream.write_batch(pa.record_batch([pa.array(hits.energy), *lists], schema=self._schema))
+        return self._written()
+
+    def end(self) -> bytes:
+        """Return the mark of the end."""
+        self._stream.close()
+        return self._written()
+
+    def _written(self) -> bytes:
+        content = self._sink.getvalue()
+        self._sink.seek(0)
+        self._sink.truncate()
+        return content
+
+
+class RawWriter:
+    """Writer of the numbers of all cells, one shower after the other, without any structure."""
+
+    def __init__(self, dtype: str) -> None:
+        self._dtype = dtype
+
+    def add(self, hits: Hits) -> bytes:
+        """Encode the next showers, shape (n, 25, 25, 25)."""
+        return hits.to_dense().showers.astype(self._dtype, copy=False).tobytes()
+
+    def end(self) -> bytes:
+        """Return nothing."""
+        return b""
 
 
 def _qualities(accept: str) -> dict[str, float]:
@@ -99,11 +191,15 @@ def _quality(media_type: str, qualities: Mapping[str, float]) -> float:
     return next((qualities[name] for name in most_specific_first if name in qualities), 0.0)
 
 
-def _to_hdf5(events: Events, header: Mapping[str, str]) -> bytes:
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        fill_file(file, events, header=header)
-    return buffer.getvalue()
+def _from_arrow(content: bytes) -> Events:
+    with pa.ipc.open_stream(content) as stream:
+        parts = [hits_of_batch(batch) for batch in stream]
+    return Hits.concatenate(parts).to_dense()
+
+
+def _to_hdf5(parts: Iterable[Hits], header: Mapping[str, str], target: IO[bytes]) -> None:
+    with h5py.File(target, "w") as file:
+        fill_file(file, (part.to_dense() for part in parts), header=header)
 
 
 def _from_hdf5(content: bytes) -> Events:
@@ -111,10 +207,9 @@ def _from_hdf5(content: bytes) -> Events:
         return checked_events(file["ECAL"][()], file["target"][:, 1], origin="HDF5")
 
 
-def _to_npz(events: Events, header: Mapping[str, str]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, showers=events.showers, energy=events.energy, header=np.array(json.dumps(dict(header))))
-    return buffer.getvalue()
+def _to_npz(parts: Iterable[Hits], header: Mapping[str, str], target: IO[bytes]) -> None:
+    events = Hits.concatenate(list(parts)).to_dense()
+    np.savez_compressed(target, showers=events.showers, energy=events.energy, header=np.array(json.dumps(dict(header))))
 
 
 def _from_npz(content: bytes) -> Events:
@@ -124,9 +219,10 @@ def _from_npz(content: bytes) -> Events:
         return checked_events(archive["showers"], archive["energy"], origin="npz")
 
 
-def _to_json(events: Events, header: Mapping[str, str]) -> bytes:
+def _to_json(parts: Iterable[Hits], header: Mapping[str, str], target: IO[bytes]) -> None:
+    events = Hits.concatenate(list(parts)).to_dense()
     body = {"header": dict(header), "energy": events.energy.tolist(), "showers": events.showers.tolist()}
-    return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+    target.write(json.dumps(body, allow_nan=False, separators=(",", ":")).encode())
 
 
 def _from_json(content: bytes) -> Events:
@@ -134,9 +230,14 @@ def _from_json(content: bytes) -> Events:
     return checked_events(body["showers"], body["energy"], origin="JSON")
 
 
-HDF5 = Encoding("application/x-hdf5", ".h5", _to_hdf5, _from_hdf5)
-NPZ = Encoding("application/x-npz", ".npz", _to_npz, _from_npz)
+# An HDF5 file cannot be sent before it is complete, so it is written to disk first.
+HDF5 = Encoding("application/x-hdf5", ".h5", fill=_to_hdf5, decode=_from_hdf5, max_showers=100_000)
+ARROW = Encoding("application/vnd.apache.arrow.stream", ".arrow", writer=ArrowWriter, decode=_from_arrow)
+NPZ = Encoding("application/x-npz", ".npz", fill=_to_npz, decode=_from_npz, max_showers=1_000)
 # One shower takes about 100 kB of JSON, and both ends need ten times as much memory to parse it.
-JSON = Encoding("application/json", ".json", _to_json, _from_json, max_showers=100)
+JSON = Encoding("application/json", ".json", fill=_to_json, decode=_from_json, max_showers=100)
+FLOAT32 = Encoding("application/x-float32", ".f32", writer=lambda _: RawWriter("<f4"), dtype="<f4")
+# Numbers below 6e-5 lose digits: half the size of float32, not its accuracy.
+FLOAT16 = Encoding("application/x-float16", ".f16", writer=lambda _: RawWriter("<f2"), dtype="<f2")
 
-ENCODINGS = {encoding.media_type: encoding for encoding in (HDF5, NPZ, JSON)}
+ENCODINGS = {encoding.media_type: encoding for encoding in (HDF5, ARROW, NPZ, JSON, FLOAT32, FLOAT16)}

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from calogan.errors import ModelError
-from calogan.events import Events
+from calogan.events import Events, Hits, checked_hits
 from calogan.generation import cell_sampling, freezing, model_folder
 from calogan.generation.cell_sampling import CellTables
 from calogan.geometry import CLIC
@@ -28,8 +28,10 @@ def tails(model: lean.Lean, layers: NDArray[np.float32]) -> tuple[NDArray[np.flo
     logits = 0.5 * rng.standard_normal((len(layers), 5, 5, 625), np.float32)
     bits = rng.integers(0, 2**16, (len(layers), 3 + 25**3), dtype=np.uint16)
     cells = CellTables(**model.tables())
+    arrays = cell_sampling.drawer(cells)(logits.reshape(len(layers), -1), 1.0, layers, bits, 3)
+    checked_hits(Hits(*arrays, layers.sum(axis=1)), origin="the compiled tail")
     sparse = np.full((len(layers), 25**3), np.nan, np.float32)
-    cell_sampling.drawer(cells)(logits.reshape(len(layers), -1), 1.0, layers, bits, 3, sparse)
+    cell_sampling.fill(*arrays, sparse)
     noise = cell_sampling.normals()[bits[:, 3:] >> (16 - cell_sampling.NORMAL_BITS)].reshape(-1, *CLIC.shape)
     dense = np.asarray(model.finish(logits, layers, noise))
     return dense, sparse.reshape(dense.shape)
@@ -113,3 +115,10 @@ def test_tables_of_another_version_are_an_error(model: lean.Lean, tmp_path: Path
     np.savez(tmp_path / "cells.npz", **cells | {"place": np.arange(25**3, dtype=np.int32)})
     with pytest.raises(ModelError, match="another version"):
         cell_sampling.read(tmp_path / "cells.npz")
+
+
+def test_showers_with_more_hits_than_there_is_room_for_at_first(model: lean.Lean, geant4: Events) -> None:
+    layers = np.repeat(geant4.showers[:1].sum(axis=(1, 2)), 80, axis=0) * 1000
+    sparse = tails(model, layers)[1]
+    assert np.count_nonzero(sparse) > 2 * cell_sampling._ROOM * 25**3
+    np.testing.assert_allclose(sparse.sum(axis=(1, 2)), layers, rtol=1e-4, atol=625 * CLIC.threshold_gev)

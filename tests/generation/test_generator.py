@@ -9,7 +9,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from calogan.errors import ModelError, RequestError
-from calogan.events import EnergyRange
+from calogan.events import EnergyRange, Hits, checked_hits
 from calogan.generation import generator, model_folder
 from calogan.generation.generator import Generator
 from calogan.generation.graphs import prepare_graph, splice
@@ -70,6 +70,26 @@ class TestReproducible:
     ) -> None:
         threaded = generator.load(tiny_model, precision=precision, threads=2)
         assert threaded.sample(ENERGIES, seed=7).showers.tobytes() == showers[precision].tobytes()
+
+    @pytest.mark.parametrize("threads", [1, 2])
+    @pytest.mark.parametrize(("first", "last"), [(0, 300), (13, 14), (255, 300)])
+    def test_hits_are_the_same_showers_to_the_bit(
+        self,
+        precision: str,
+        first: int,
+        last: int,
+        threads: int,
+        tiny_model: Path,
+        showers: dict[str, NDArray[np.float32]],
+    ) -> None:
+        loaded = generator.load(tiny_model, precision=precision, threads=threads)
+        hits = loaded.sample(ENERGIES[first:last], seed=7, first=first, sparse=True)
+        checked_hits(hits, origin="the generator")
+        dense = hits.to_dense()
+        assert dense.showers.tobytes() == showers[precision][first:last].tobytes()
+        assert dense.energy.tobytes() == ENERGIES[first:last].tobytes()
+        again = Hits.from_dense(dense)
+        assert all(getattr(hits, name).tobytes() == array.tobytes() for name, array in vars(again).items())
 
     def test_another_seed_gives_other_showers(
         self, precision: str, generators: dict[str, Generator], showers: dict[str, NDArray[np.float32]]
@@ -148,7 +168,7 @@ def test_an_impossible_index_is_refused(first: int, generators: dict[str, Genera
 )
 def test_impossible_energies_are_refused(energy: object, message: str, generators: dict[str, Generator]) -> None:
     with pytest.raises(RequestError, match=message):
-        generators["int8"].sample(energy, seed=1)  # type: ignore[arg-type]
+        generators["int8"].sample(energy, seed=1)  # type: ignore[call-overload]
 
 
 def test_a_missing_model_cannot_be_loaded(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -9,17 +9,19 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
-from calogan.events import EnergyRange, Events
-from calogan.geometry import CLIC
+from calogan.events import EnergyRange, Events, Hits
+from calogan.generation.random_numbers import Piece
 from calogan.serving.api import build_api
+from calogan.serving.endpoint import Limits
+from calogan.serving.keys import KeyRing
 
 KEY = "key of the tests"
 
 
 class PhiloxSampler:
-    """Stands in for a generator: sparse noise that depends on energy and seed only."""
+    """Stands in for a generator: sparse noise that depends on energy, seed and index only."""
 
     name = "noise"
     version = "3"
@@ -30,18 +32,33 @@ class PhiloxSampler:
         self.running = 0
         self.most_running = 0
         self.delay_s = 0.0
+        self.drawn = 0
+        self.calls: list[int] = []
 
-    def sample(self, energy: NDArray[np.float32], *, seed: int) -> Events:
-        if seed == 666:
+    def sample_together(self, pieces: Sequence[Piece]) -> list[Hits]:
+        if any(piece.seed == 666 for piece in pieces):
             raise ZeroDivisionError("secret of the generator")
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         time.sleep(self.delay_s)
-        random = np.random.Generator(np.random.Philox(key=seed))
-        cells = random.random((len(energy), *CLIC.shape), dtype=np.float32)
-        showers = np.where(cells < 0.99, np.float32(0), cells) * energy[:, None, None, None]
+        results = [self._hits(piece) for piece in pieces]
+        self.calls.append(len(pieces))
+        self.drawn += sum(map(len, results))
         self.running -= 1
-        return Events(showers.astype(np.float32), energy)
+        return results
+
+    def sample(self, energy: ArrayLike, *, seed: int, first: int = 0) -> Events:
+        """The showers that an endpoint must answer."""
+        return self._hits(Piece(np.asarray(energy, dtype=np.float32), seed, first)).to_dense()
+
+    def _hits(self, piece: Piece) -> Hits:
+        n = len(piece.energy)
+        cells, energies = np.empty((n, 20), np.uint16), np.empty((n, 20), np.float32)
+        for i in range(n):
+            random = np.random.Generator(np.random.Philox(key=piece.seed, counter=piece.first + i))
+            cells[i] = np.sort(random.choice(15_625, 20, replace=False))
+            energies[i] = (random.random(20, dtype=np.float32) + np.float32(0.1)) * piece.energy[i] / 1000
+        return Hits(np.arange(n + 1) * 20, cells.ravel(), energies.ravel(), piece.energy)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +87,7 @@ def _running(application: Any) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def url(start: Callable[[Any], str], samplers: dict[str, PhiloxSampler]) -> str:
     """Address of a server that runs the API with those samplers."""
-    return start(build_api(samplers, api_key=KEY, max_showers=200))
+    return start(build_api(samplers, keys=KeyRing(key=KEY), limits=Limits(max_showers=200)))
 
 
 @pytest.fixture(scope="module")

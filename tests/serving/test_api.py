@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from calogan.serving.api import build_api
-from calogan.serving.encodings import decode
+from calogan.serving.encodings import ENCODINGS, decode
+from calogan.serving.keys import KeyRing
 
 KEY = "key of the tests"
 Samplers = dict[str, Any]
@@ -37,7 +38,7 @@ def test_showers_come_in_the_encoding_asked_for(
     assert answer.status_code == 200
     assert answer.headers["content-type"] == accept
     events = decode(answer.content, accept)
-    expected = samplers["int8"].sample(np.array([10, 100.5], dtype=np.float32), seed=7)
+    expected = samplers["int8"].sample([10, 100.5], seed=7)
     np.testing.assert_array_equal(events.showers, expected.showers)
     np.testing.assert_array_equal(events.energy, expected.energy)
     assert answer.headers["x-seed"] == "7"
@@ -116,7 +117,7 @@ def test_limits_belong_to_what_is_allowed(http: httpx.Client) -> None:
         ('{"energy": 50, "seed": 9223372036854775808}', "seed: Input should be less than 9223372036854775808"),
         ('{"energy": 50, "seed": "7"}', "seed: Input should be a valid integer"),
         ('{"energy": 50, "precision": "int4"}', "precision 'int4' is not served here; choose from float32, int8"),
-        ('{"energy": 50, "colour": 1}', "colour: unknown key; the keys are energies, energy, n, seed, precision"),
+        ('{"energy": 50, "colour": 1}', "colour: unknown key; the keys are energy, n, seed, first, precision"),
     ],
 )
 def test_the_answer_to_a_bad_body_names_the_problem(http: httpx.Client, body: str, message: str) -> None:
@@ -130,7 +131,7 @@ def test_the_answer_to_a_bad_body_names_the_problem(http: httpx.Client, body: st
 def test_json_has_a_limit_of_its_own(http: httpx.Client) -> None:
     answer = http.post("/v1/showers", json={"energy": 50, "n": 101}, headers={"Accept": "application/json"})
     assert answer.status_code == 422
-    assert "accept application/x-hdf5 for more" in error_of(answer)["message"]
+    assert "accept application/vnd.apache.arrow.stream for more" in error_of(answer)["message"]
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -144,7 +145,7 @@ def test_a_body_that_is_too_long_is_not_read_to_its_end(http: httpx.Client, chun
 def test_the_error_of_an_unsupported_media_type_lists_the_supported_ones(http: httpx.Client) -> None:
     answer = http.post("/v1/showers", json=ORDER, headers={"Accept": "text/html"})
     assert answer.status_code == 406
-    assert "application/x-hdf5, application/x-npz, application/json" in error_of(answer)["message"]
+    assert ", ".join(ENCODINGS) in error_of(answer)["message"]
 
 
 @pytest.mark.parametrize("route", [("GET", "/v1/models"), ("POST", "/v1/showers")])
@@ -195,11 +196,8 @@ def test_health_and_documents_need_no_key(url: str) -> None:
     assert set(schema["components"]["securitySchemes"]) == {"HTTPBearer", "APIKeyHeader"}
     operation = schema["paths"]["/v1/showers"]["post"]
     assert {"HTTPBearer": []} in operation["security"]
-    assert set(operation["responses"]["200"]["content"]) == {
-        "application/x-hdf5",
-        "application/x-npz",
-        "application/json",
-    }
+    assert set(operation["responses"]["200"]["content"]) == set(ENCODINGS)
+    assert {"408", "413", "415", "422", "429", "503"} <= set(operation["responses"])
     assert operation["responses"]["422"]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
     assert "security" not in schema["paths"]["/health"]["get"]
 
@@ -236,7 +234,7 @@ def test_a_failure_of_the_generator_is_logged_but_not_sent(
         "message": "the server failed; report the request_id to its operator",
         "request_id": "job-42",
     }
-    ours = [record for record in caplog.records if record.name == "calogan.serving.api"]
+    ours = [record for record in caplog.records if record.name == "calogan.serving.answers"]
     assert [record.getMessage() for record in ours] == ["request job-42 failed"]
     assert ours[0].exc_info is not None
     assert ours[0].exc_info[0] is ZeroDivisionError
@@ -255,7 +253,7 @@ def test_a_request_keeps_the_id_of_the_client_if_it_is_fit_for_a_log(
 
 
 def test_behind_a_proxy_that_names_requests_the_id_is_only_in_the_body(start: Start, samplers: Samplers) -> None:
-    url = start(build_api(samplers, api_key=KEY, name_requests=False))
+    url = start(build_api(samplers, keys=KeyRing(key=KEY), name_requests=False))
     answer = httpx.get(f"{url}/v1/models", headers={"X-Request-Id": "job-42"})
     assert "x-request-id" not in answer.headers
     assert answer.json()["error"]["request_id"] == "job-42"
@@ -288,10 +286,10 @@ def test_health_answers_while_showers_are_made_one_request_at_a_time(
 @pytest.mark.parametrize(("with_samplers", "key"), [(False, KEY), (True, "")])
 def test_an_api_without_generators_or_key_is_not_built(samplers: Samplers, with_samplers: bool, key: str) -> None:
     with pytest.raises(ValueError, match="at least one sampler and a key"):
-        build_api(samplers if with_samplers else {}, api_key=key)
+        build_api(samplers if with_samplers else {}, keys=KeyRing(key=key))
 
 
 def test_without_int8_the_first_precision_is_the_default(start: Start, samplers: Samplers) -> None:
-    url = start(build_api({"float32": samplers["float32"]}, api_key=KEY))
+    url = start(build_api({"float32": samplers["float32"]}, keys=KeyRing(key=KEY)))
     answer = httpx.post(f"{url}/v1/showers", json=ORDER, headers={"X-API-Key": KEY})
     assert answer.headers["x-precision"] == "float32"

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import wait
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +18,10 @@ from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
 from calogan.errors import ServiceError
-from calogan.events import Events
 from calogan.generation import model_folder
 from calogan.serving import app
-from calogan.serving.app import AppArguments, ShowerService, build, load_generators, read_api_key
-from calogan.serving.client import fetch_showers
+from calogan.serving.app import AppArguments, ShowerService, build, load_generators, require_keys
+from calogan.serving.client import Client
 
 KEY = "key of the tests"
 CONFIG = Path(__file__).parents[2] / "deploy" / "serve.yaml"
@@ -88,7 +86,7 @@ def test_without_a_key_no_replica_starts(monkeypatch: pytest.MonkeyPatch, value:
 
 def test_the_line_end_of_a_key_file_is_not_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALOGAN_API_KEY", "secret\n")
-    assert read_api_key() == "secret"
+    assert require_keys().find(b"secret") is not None
 
 
 def test_a_registry_address_is_fetched_and_a_name_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,56 +108,27 @@ def test_a_registry_address_is_fetched_and_a_name_is_not(monkeypatch: pytest.Mon
 
 def test_a_replica_serves_the_api_with_its_key_and_limit(service: ShowerService, start: Callable[[Any], str]) -> None:
     url = start(service.__serve_build_asgi_app__())
-    assert len(fetch_showers(url, energies=[50.0] * 5, seed=1, api_key=KEY)) == 5
+    with Client(url, KEY) as client:
+        assert len(client.sample(energy=[50.0] * 12, seed=1)) == 12  # in three requests
     answer = httpx.get(f"{url}/v1/models", headers={"X-API-Key": KEY})
     assert answer.json()["max_showers"] == 5
     assert "x-request-id" not in answer.headers
 
 
-def test_a_replica_whose_generator_fails_is_found_ill_and_gets_well_again(
-    service: ShowerService, samplers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> Events:
+def test_an_ill_replica_is_found(service: ShowerService, samplers: dict[str, Any]) -> None:
+    def fail(_: object) -> None:
         raise MemoryError("no room for the showers")
 
-    def check_after_trial() -> None:
-        wait([service._trial])
-        service.check_health()
+    def check_a_while() -> None:
+        for _ in range(200):
+            service.check_health()
+            time.sleep(0.01)
 
-    check_after_trial()
-    wait([service._trial])
-    with monkeypatch.context() as broken:
-        broken.setattr(samplers["float32"], "sample", fail)
-        check_after_trial()
+    service.check_health()
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(samplers["float32"], "sample_together", fail)
         with pytest.raises(MemoryError, match="no room"):
-            check_after_trial()
-        wait([service._trial])
-    with pytest.raises(MemoryError, match="no room"):
-        check_after_trial()
-    check_after_trial()
-
-
-def test_a_busy_replica_is_not_mistaken_for_a_broken_one(
-    service: ShowerService, samplers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(samplers["int8"], "delay_s", 1.0)
-    service.check_health()
-    start = time.monotonic()
-    service.check_health()
-    assert time.monotonic() - start < 0.5
-
-
-def test_a_generator_that_makes_no_numbers_does_not_start(
-    monkeypatch: pytest.MonkeyPatch, samplers: dict[str, Any]
-) -> None:
-    def sample(energy: Any, *, seed: int) -> Events:
-        return Events(np.full((len(energy), 25, 25, 25), np.nan, dtype=np.float32), energy)
-
-    monkeypatch.setenv("CALOGAN_API_KEY", KEY)
-    monkeypatch.setattr(samplers["int8"], "sample", sample)
-    monkeypatch.setattr(app, "load_generators", lambda _: samplers)
-    with pytest.raises(ServiceError, match="int8 generator noise generates cells that are not finite"):
-        ShowerService(AppArguments())
+            check_a_while()
 
 
 @pytest.fixture
@@ -194,7 +163,8 @@ def running(config: dict[str, Any], tmp_path: Path) -> Iterator[str]:
 @pytest.mark.slow
 def test_ray_serves_the_packaged_model(running: str) -> None:
     energies = [10.0, 100.0, 400.0]
-    first, again = (fetch_showers(running, energies=energies, seed=7, api_key=KEY) for _ in range(2))
+    with Client(running, KEY) as client:
+        first, again = (client.sample(energy=energies, seed=7) for _ in range(2))
     np.testing.assert_array_equal(first.showers, again.showers)
     answer = httpx.get(f"{running}/v1/models", headers={"X-Request-Id": "job-42"})
     assert answer.status_code == 401

@@ -1,0 +1,190 @@
+"""One process that answers requests for showers: what it accepts, and what its requests share."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from fastapi import Request, Response
+
+from calogan import __version__, provenance
+from calogan.errors import RequestError
+from calogan.events import Hits
+from calogan.generation.random_numbers import SEED_MAX
+from calogan.serving.answers import BusyError, SlowUploadError, TooLargeError, id_header, request_id
+from calogan.serving.drawing import Drawing, Sampler
+from calogan.serving.encodings import ARROW, Encoding
+from calogan.serving.keys import KeyHolder, KeyRing
+from calogan.serving.metrics import Meter, Metrics
+from calogan.serving.orders import FIRST_MAX, Order, check_range
+from calogan.serving.streaming import Report, ShowerResponse
+
+_access = logging.getLogger("calogan.access")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one process accepts.
+
+    Attributes:
+        max_showers: largest number of showers in one request.
+        max_energies: largest number of energies in a list.
+        max_requests: requests that are drawn or sent at once; others are refused with 429.
+        max_uploads: requests whose body is being read at once.
+        read_timeout_s: seconds in which the body of a request must arrive.
+        send_timeout_s: seconds that a client may take to read what was sent to it before.
+    """
+
+    max_showers: int = 1_000_000
+    max_energies: int = 100_000
+    max_requests: int = 64
+    max_uploads: int = 256
+    read_timeout_s: float = 10.0
+    send_timeout_s: float = 60.0
+
+
+class Endpoint:
+    """What the routes share: generators, limits, and the requests that are running."""
+
+    def __init__(
+        self, samplers: Mapping[str, Sampler], *, keys: KeyRing, limits: Limits, meter: Meter, drawing: Drawing
+    ) -> None:
+        self.samplers, self.keys, self.limits, self.drawing = samplers, keys, limits, drawing
+        self.default = "int8" if "int8" in samplers else next(iter(samplers))
+        # Looked up once: the versions of six packages take 4 ms.
+        self.provenance = provenance.header()
+        self.metrics = Metrics(meter)
+        self.encoder = ThreadPoolExecutor(limits.max_requests, thread_name_prefix="encoding")
+        self.running = self.uploads = 0
+        for sampler in samplers.values():
+            self.metrics.serve(model_labels(sampler))
+
+    def sampler(self, precision: str | None) -> Sampler:
+        """Return the generator of a precision, or the default one."""
+        name = self.default if precision is None else precision
+        if name not in self.samplers:
+            raise RequestError(f"precision {name!r} is not served here; choose from {', '.join(self.samplers)}")
+        return self.samplers[name]
+
+    async def read_body(self, request: Request) -> bytes:
+        """Read the body of a request, up to a limit of size and of time.
+
+        Raises:
+            TooLargeError: it is longer than that of any valid request.
+            SlowUploadError: it did not arrive in time.
+            BusyError: too many bodies are being read.
+        """
+        limit = 65_536 + 32 * min(self.limits.max_energies, self.limits.max_showers)
+        if self.uploads >= self.limits.max_uploads:
+            raise BusyError("too many requests are being sent at once; try again", retry_after_s=1)
+        self.uploads += 1
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self.limits.read_timeout_s):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        raise TooLargeError(f"the body is longer than {limit} bytes; send several requests")
+        except TimeoutError:
+            raise SlowUploadError(
+                f"the body did not arrive within {self.limits.read_timeout_s:g} s; send it at once"
+            ) from None
+        finally:
+            self.uploads -= 1
+        return bytes(body)
+
+    def admit(self, order: Order, holder: KeyHolder, encoding: Encoding) -> None:
+        """Check an order against all limits.
+
+        Raises:
+            RequestError: it can never be met here.
+            BusyError: it can be met later.
+        """
+        check_range(order, self.sampler(order.precision).energy_range)
+        allowed = {
+            "in one request; send several, with the same seed and first": self.limits.max_showers,
+            "with this key; send several requests": holder.max_showers,
+            f"as {encoding.media_type}; accept {ARROW.media_type} for more": encoding.max_showers,
+        }
+        largest, reason = min((limit, reason) for reason, limit in allowed.items() if limit is not None)
+        if order.count > largest:
+            raise RequestError(f"{order.count} showers are more than the {largest} allowed {reason}")
+        if order.first + order.count > FIRST_MAX:
+            raise RequestError(f"first + n is {order.first + order.count}; expected at most 2^48")
+        if self.running >= self.limits.max_requests:
+            raise BusyError(
+                f"all {self.limits.max_requests} places are taken; try again later", retry_after_s=self.drawing.wait_s()
+            )
+        if wait_s := self.keys.wait_s(holder, order.count):
+            raise BusyError(
+                f"this key may ask for {holder.showers_per_s:g} showers/s; try again in {wait_s:.0f} s",
+                retry_after_s=wait_s,
+            )
+
+    def respond(self, request: Request, order: Order, encoding: Encoding, client: str) -> Response:
+        """Make the response to an order that was admitted; it takes one of the places until it ends."""
+        sampler = self.sampler(order.precision)
+        seed = order.seed if order.seed is not None else secrets.randbelow(SEED_MAX)
+        model = model_labels(sampler)
+        name = request_id(request)
+
+        async def parts() -> AsyncGenerator[Hits, None]:
+            drawn = self.drawing.draw(
+                sampler,
+                seed=seed,
+                first=order.first,
+                count=order.count,
+                energies=lambda start, n: order.draw(start, n, seed, sampler.energy_range),
+            )
+            async with contextlib.aclosing(drawn):
+                async for part in drawn:
+                    self.metrics.drawn(model, part.energy)
+                    yield part
+
+        def ended(report: Report) -> None:
+            self.running -= 1
+            if report.first_s is not None:
+                self.metrics.began(encoding.media_type, report.first_s)
+            self.metrics.ended(client, encoding.media_type, report.outcome, report.seconds)
+            facts = {"request_id": name, "client": client, "showers": order.count, "precision": sampler.precision}
+            facts |= {"seed": seed, "first": order.first, "encoding": encoding.media_type, "outcome": report.outcome}
+            facts |= {"seconds": round(report.seconds, 6)}
+            _access.info("request %s: %d showers, %s", name, order.count, report.outcome, extra={"facts": facts})
+
+        self.running += 1
+        origin = {"model": sampler.name, "model_version": sampler.version, "precision": sampler.precision}
+        span = {"seed": str(seed)} | ({"first": str(order.first)} if order.first else {})
+        return ShowerResponse(
+            parts(),
+            order.count,
+            encoding,
+            self.provenance | span | origin,
+            headers=self._headers(sampler, seed, order, encoding) | id_header(request),
+            encoder=self.encoder,
+            send_timeout_s=self.limits.send_timeout_s,
+            ended=ended,
+        )
+
+    def _headers(self, sampler: Sampler, seed: int, order: Order, encoding: Encoding) -> dict[str, str]:
+        headers = {
+            "X-Seed": str(seed),
+            "X-First": str(order.first),
+            "X-Showers": str(order.count),
+            "X-Precision": sampler.precision,
+            "X-Model": sampler.name,
+            "X-Model-Version": sampler.version,
+            "X-Calogan-Version": __version__,
+            "X-Git-Commit": self.provenance["git_commit"],
+            "Content-Disposition": f'attachment; filename="showers-{sampler.precision}-{seed}{encoding.suffix}"',
+        }
+        if encoding.dtype:
+            headers |= {"X-Shape": f"{order.count},25,25,25", "X-Dtype": encoding.dtype}
+        return headers
+
+
+def model_labels(sampler: Sampler) -> dict[str, str]:
+    """Labels of a generator in metrics."""
+    return {"model": sampler.name, "version": sampler.version, "precision": sampler.precision}

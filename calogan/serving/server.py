@@ -1,0 +1,72 @@
+"""The API as one process of its own, by uvicorn: `calogan serve`."""
+
+import asyncio
+import json
+import logging
+import socket
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEADER_TIMEOUT_S = 10.0
+
+
+class _Protocol(HttpToolsProtocol):
+    """HTTP as uvicorn speaks it, but a connection must send the headers of its first request in time."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(HEADER_TIMEOUT_S, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._deadline:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def on_headers_complete(self) -> None:
+        if self._deadline:
+            self._deadline.cancel()
+        super().on_headers_complete()
+
+    def _give_up(self) -> None:
+        self.transport.close()
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and the facts of a request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        } | getattr(record, "facts", {})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def log_to(stream: TextIO) -> None:
+    """Write the log of requests and of the server as JSON lines."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines())
+    for name in ("calogan", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+def run(api: FastAPI, listener: socket.socket) -> None:
+    """Serve until a signal ends it; requests that are running may end within 30 s."""
+    config = uvicorn.Config(
+        api, http=_Protocol, log_config=None, access_log=False, timeout_graceful_shutdown=30, lifespan="off"
+    )
+    uvicorn.Server(config).run(sockets=[listener])
