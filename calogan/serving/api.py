@@ -119,6 +119,7 @@ class ModelList(BaseModel):
 
     models: list[ModelInfo]
     max_showers: int = Field(description="Largest number of showers in one request.")
+    isa: str = Field(description="Instructions of the replica's processor that determine the speed of int8.")
 
 
 class ErrorInfo(BaseModel):
@@ -214,7 +215,7 @@ def _add_routes(router: APIRouter, samplers: Mapping[str, Sampler], max_showers:
             )
             for precision, sampler in samplers.items()
         ]
-        return ModelList(models=infos, max_showers=max_showers)
+        return ModelList(models=infos, max_showers=max_showers, isa=provenance.cpu()["isa"])
 
     @router.post(
         "/showers", response_class=Response, responses={200: _SHOWERS}, openapi_extra={"requestBody": _REQUEST_BODY}

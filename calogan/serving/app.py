@@ -1,6 +1,9 @@
 """The API as a Ray Serve application: `serve run calogan.serving.app:build model=lean`."""
 
+import logging
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -10,11 +13,15 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 
-from calogan.errors import ServiceError
+from calogan import provenance
+from calogan.errors import ModelError, ServiceError
 from calogan.generation.model_folder import Precision
 from calogan.serving.api import Sampler, build_api
 from calogan.serving.keys import KEY_VARIABLE, read_key
 from calogan.tracking.location import locate
+
+_log = logging.getLogger("ray.serve")  # so that it is in the log of the replica
+_WAIT_S = 5.0
 
 
 class AppArguments(BaseModel):
@@ -26,6 +33,7 @@ class AppArguments(BaseModel):
     precisions: Annotated[list[Precision], Field(min_length=1)] = ["int8", "float32"]
     threads: int = Field(1, ge=1, description="CPU cores of a replica, and threads of its generators.")
     max_showers: int = Field(10_000, ge=1, description="Largest number of showers in one request.")
+    wait_for_model: bool = Field(False, description="Wait for a model that is not registered yet, instead of failing.")
 
 
 class ShowerService:
@@ -35,6 +43,9 @@ class ShowerService:
         self._api_key = read_api_key()
         self._max_showers = args.max_showers
         self._generators = load_generators(args)
+        isa = provenance.cpu()["isa"]
+        if "int8" in self._generators and not provenance.has_integer_instructions(isa):
+            _log.warning("int8 is slow on this processor, which has neither VNNI nor AMX, only %s", isa)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="showers")
         self._trial: Future[None] = self._worker.submit(self._try_generators)
         self._trial.result()
@@ -103,6 +114,18 @@ def load_generators(args: AppArguments) -> dict[str, Sampler]:
     from calogan.generation.generator import load  # noqa: PLC0415
 
     return {
-        precision: load(locate(args.model, precision), precision=precision, threads=args.threads)
+        precision: load(_located(args, precision), precision=precision, threads=args.threads)
         for precision in args.precisions
     }
+
+
+def _located(args: AppArguments, precision: str) -> Path:
+    """Folder of the model; one that is not registered yet is waited for, so that registering it is all it takes."""
+    while True:
+        try:
+            return locate(args.model, precision)
+        except (ModelError, ServiceError) as error:
+            if not args.wait_for_model:
+                raise
+            _log.warning("waiting for the model: %s", error)
+            time.sleep(_WAIT_S)
