@@ -1,14 +1,16 @@
 """The steps of the pipeline with the files they read and write, called by the command line and the Ray jobs."""
 
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from calogan import provenance
 from calogan.benchmark.peers import loading
-from calogan.config import Config, Network
+from calogan.config import Config, Network, Validation
 from calogan.errors import ConfigError, ModelError
 from calogan.events import Events, EventSource, Selection, open_events, packaged_sample, split_source
 from calogan.events.files import find_files
@@ -23,6 +25,9 @@ from calogan.training.workers import ALONE, Workers
 from calogan.validation.gates import CLASSIFIER_GATE, load_gates
 from calogan.validation.report import ValidationReport, physics_score
 from calogan.validation.validate import validate
+
+if TYPE_CHECKING:
+    from calogan.tracking.registry import Registered
 
 PART_SHOWERS = 10_000  # limit for parts that must fit into memory; more would not change any decision
 _VALIDATION_SEED = 20_000  # no other step draws showers with it
@@ -196,6 +201,92 @@ def _judge(config: Config, reference: Events, candidate: Events, float32: Events
         gates=load_gates(config.validation.gates),
         inputs=data_paths(config),
     )
+
+
+def register_model(
+    model: Path,
+    precisions: Sequence[str],
+    *,
+    reference: Sequence[Path] = (),
+    gates: str = "default",
+    keep_champion: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> "dict[str, Registered]":
+    """Validate precisions of a model, register them in MLflow and make those that pass all gates champions.
+
+    A precision whose champion is this very model is left alone, so that this can be repeated.
+
+    Args:
+        model: folder of the model.
+        precisions: the precisions to register.
+        reference: files of Geant4 showers that it was not trained on; those of the package by default.
+        gates: packaged gates, or a TOML file.
+        keep_champion: also leave precisions alone whose champion is another model.
+        progress: called with a line before each step.
+
+    Returns:
+        What was registered, by precision; empty if all champions were left alone.
+
+    Raises:
+        ModelError: the model lacks a precision.
+        ServiceError: MLflow does not answer.
+    """
+    from calogan.tracking import registry  # noqa: PLC0415 - takes seconds, and no other step needs it
+    from calogan.tracking.runs import pipeline_run  # noqa: PLC0415
+
+    description = model_folder.read(model)
+    for precision in precisions:
+        model_folder.check_files(model, description, precision)
+    champions = {precision: registry.champion(description.name, precision) for precision in precisions}
+    missing = [
+        precision
+        for precision, champion in champions.items()
+        if champion is None or not (keep_champion or champion[1] == description.version(precision))
+    ]
+    if not missing:
+        return {}
+    paths = tuple(reference) or (packaged_sample(),)
+    reports = _judge(model, missing, paths, gates, progress)
+    progress("registering")
+    parameters = {
+        "model": description.name,
+        "gates": gates,
+        "geant4_showers": next(iter(reports.values())).showers["reference"],
+    }
+    with (
+        pipeline_run(f"register {description.name}", parameters, header=provenance.header(inputs=paths)) as run_id,
+        tempfile.TemporaryDirectory(prefix="calogan-") as scratch,
+    ):
+        figures = plots.save_figures(reports, Path(scratch), reference_name="Geant4")
+        return {
+            precision: registry.log_precision(run_id, model, precision, report, performance={}, figures=figures)
+            for precision, report in reports.items()
+        }
+
+
+def _judge(
+    model: Path, precisions: Sequence[str], paths: tuple[Path, ...], gates: str, progress: Callable[[str], None]
+) -> dict[str, ValidationReport]:
+    """Validate precisions of a model against Geant4 showers, with float32 of the same random numbers."""
+    geant4 = open_events(paths)[:PART_SHOWERS]
+    energy = np.repeat(geant4.energy, Validation().draws)
+    float32 = ("float32",) if "float32" in model_folder.read(model).network_files else ()
+    showers = {
+        precision: generator.load(model, precision=precision).sample(energy, seed=_VALIDATION_SEED)
+        for precision in dict.fromkeys((*precisions, *float32))
+    }
+    reports = {}
+    for precision in precisions:
+        progress(f"validating {precision}")
+        reports[precision] = validate(
+            geant4,
+            showers[precision],
+            float32=showers.get("float32"),
+            floor=False,
+            gates=load_gates(gates),
+            inputs=paths,
+        )
+    return reports
 
 
 def write_comparison(

@@ -171,3 +171,39 @@ def test_a_model_that_is_not_there_is_an_error(config: Config, tmp_path: Path) -
 def test_a_packaged_model_is_not_quantized_in_place(config: Config) -> None:
     with pytest.raises(ModelError, match="lean is a packaged model"):
         steps.quantize_model(config, Path("lean"))
+
+
+@pytest.fixture
+def mlflow_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    import mlflow  # noqa: PLC0415 - takes seconds
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(None)
+    return uri
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+def test_a_model_is_registered_once_and_a_champion_is_kept_if_asked(
+    mlflow_uri: str, tiny_model: Path, tmp_path: Path, geant4: Events
+) -> None:
+    from calogan.tracking import registry  # noqa: PLC0415
+
+    reference = [write_events(tmp_path / "geant4.h5", geant4[:100], header={})]
+    (wide := tmp_path / "wide.toml").write_text('"physics/composite_mse" = { limit = 1e6 }')
+    (narrow := tmp_path / "narrow.toml").write_text('"physics/composite_mse" = { limit = 1e-9 }')
+    both = ("int8", "float32")
+    failed = steps.register_model(tiny_model, both, reference=reference, gates=str(narrow))
+    assert [model.champion for model in failed.values()] == [False, False]
+    assert registry.champion("tiny", "int8") is None
+    done = steps.register_model(tiny_model, both, reference=reference, gates=str(wide))
+    assert [model.champion for model in done.values()] == [True, True]
+    assert steps.register_model(tiny_model, both, reference=reference, gates=str(wide)) == {}
+    other = model_folder.read(tiny_model).model_copy(update={"energy_bands": (20.0,)})
+    model_folder.copy(tiny_model, tmp_path / "other")
+    model_folder.write(tmp_path / "other", other)
+    assert other.version("int8") != model_folder.read(tiny_model).version("int8")
+    again = {"reference": reference, "gates": str(wide), "keep_champion": True}
+    assert steps.register_model(tmp_path / "other", ("int8",), **again) == {}  # type: ignore[arg-type]
+    assert registry.champion("tiny", "int8") == (done["int8"].uri, model_folder.read(tiny_model).version("int8"))

@@ -19,7 +19,7 @@ def cli(verbose: bool) -> None:
 
     \b
     The steps, in the order of the data:
-      simulate -> inspect -> train -> quantize -> validate -> benchmark -> compare -> generate -> serve
+      simulate -> inspect -> train -> quantize -> validate -> benchmark -> compare -> register -> generate -> serve
     Results go to files and standard output, progress to standard error. Exit codes: 0 done,
     1 the step failed, 2 the input cannot be used, 3 a physics gate failed, 4 a server does not answer.
     """  # noqa: D301 - click looks for the character, not for a backslash
@@ -41,6 +41,7 @@ for command in (
     models.validate,
     models.benchmark,
     models.compare,
+    models.register,
     models.export,
     generation.generate,
     generation.serve,

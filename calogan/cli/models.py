@@ -1,5 +1,6 @@
 """Commands that train, quantize, validate, time and export models."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,10 @@ from calogan.cli import comparisons, options
 from calogan.cli.comparisons import Paths
 from calogan.cli.loading import names
 from calogan.cli.screen import bar, examples, progress_bars, screen
+from calogan.errors import GateError, RequestError
 from calogan.events import open_events, packaged_sample
+from calogan.events.files import find_files
+from calogan.generation.model_folder import find
 from calogan.reporting import terminal
 from calogan.tracking.location import locate
 
@@ -232,3 +236,53 @@ def export(model: str, precision: str, file_format: str, batch: int, out: Path) 
         f"(at most {100 * result.difference.max():.2g} %; the mean may be {100 * result.limit:g} %)"
     )
     click.echo(out)
+
+
+@click.command(
+    epilog=examples(
+        "calogan register --model lean",
+        "calogan register --model my-model/ --reference geant4.h5 --gates mine.toml",
+        "calogan register --model lean --keep-champion --wait 600  # when a service is installed",
+    )
+)
+@options.model
+@click.option("--precision", default="int8,float32", show_default=True, help="Precisions, separated by commas.")
+@click.option(
+    "--reference", multiple=True, help="Geant4 showers the model has not seen: file, folder or pattern; repeatable."
+)
+@click.option("--gates", default="default", show_default=True, help="Limits: of the package, or a TOML file.")
+@click.option("--keep-champion", is_flag=True, help="Leave precisions alone that have a champion, whichever it is.")
+@click.option("--wait", type=click.FloatRange(0), default=0, show_default=True, help="Seconds to wait for MLflow.")
+def register(
+    model: str, precision: str, reference: tuple[str, ...], gates: str, keep_champion: bool, wait: float
+) -> None:
+    """Register a model in MLflow and make it the champion if it passes all gates; exit code 3 if it does not.
+
+    MLFLOW_TRACKING_URI is the address of MLflow. Without --reference, the model is judged by the Geant4 showers of the
+    package. Nothing happens if the champion is this very model.
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise RequestError(
+            "MLFLOW_TRACKING_URI is not set; export MLFLOW_TRACKING_URI=http://... with MLflow's address"
+        )
+    folder, precisions = find(model), names(precision)
+    quiet.load_tensorflow()
+    from calogan import steps  # noqa: PLC0415
+    from calogan.tracking.registry import wait_for_server  # noqa: PLC0415
+
+    with screen.status("waiting for MLflow") as status:
+        wait_for_server(wait)
+        files = [path for pattern in reference for path in find_files(pattern)]
+        registered = steps.register_model(
+            folder, precisions, reference=files, gates=gates, keep_champion=keep_champion, progress=status.update
+        )
+    for name, version in registered.items():
+        screen.print(f"{name}: {'champion' if version.champion else 'registered, but it did not pass all gates'}")
+        click.echo(version.uri)
+    if not registered:
+        screen.print(f"{', '.join(precisions)}: champion already")
+    failed = [name for name, version in registered.items() if not version.champion]
+    if failed:
+        raise GateError(
+            f"{', '.join(failed)} did not become champion: run with -v for the gates, or see validation.json in MLflow"
+        )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from calogan import __version__
+from calogan import __version__, provenance
 from calogan.errors import CaloganError, ServiceError
 from calogan.events import EnergyRange
 from calogan.serving.answers import (
@@ -50,6 +50,7 @@ class ModelList(BaseModel):
     models: list[ModelInfo]
     max_showers: int = Field(description="Largest number of showers in one request.")
     server: dict[str, str] = Field(description="Commit and versions of the software, and the processor.")
+    isa: str = Field(description="Instructions of the replica's processor that determine the speed of int8.")
 
 
 class Readiness(BaseModel):
@@ -143,7 +144,12 @@ def _add_routes(router: APIRouter, endpoint: Endpoint, check_key: "_KeyCheck") -
             )
             for precision, sampler in endpoint.samplers.items()
         ]
-        return ModelList(models=infos, max_showers=endpoint.limits.max_showers, server=endpoint.provenance)
+        return ModelList(
+            models=infos,
+            max_showers=endpoint.limits.max_showers,
+            server=endpoint.provenance,
+            isa=provenance.cpu()["isa"],
+        )
 
     @router.post(
         "/showers",

@@ -1,6 +1,9 @@
 """The API as a Ray Serve application: `serve run calogan.serving.app:build model=lean`."""
 
+import logging
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import FastAPI
@@ -11,7 +14,8 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.schema import LoggingConfig
 from ray.util import metrics
 
-from calogan.errors import ServiceError
+from calogan import provenance
+from calogan.errors import ModelError, ServiceError
 from calogan.generation.model_folder import Precision
 from calogan.serving.api import build_api
 from calogan.serving.drawing import Drawing, Sampler
@@ -20,6 +24,9 @@ from calogan.serving.golden import Golden
 from calogan.serving.keys import KEY_VARIABLE, KEYS_FILE_VARIABLE, KeyRing, read_keys
 from calogan.serving.metrics import Record
 from calogan.tracking.location import locate
+
+_log = logging.getLogger("ray.serve")  # so that it is in the log of the replica
+_WAIT_S = 5.0
 
 
 class AppArguments(BaseModel):
@@ -33,6 +40,7 @@ class AppArguments(BaseModel):
     max_showers: int = Field(1_000_000, ge=1, description="Largest number of showers in one request.")
     max_requests: int = Field(64, ge=1, description="Requests that a replica draws or sends at once.")
     read_timeout_s: float = Field(10.0, gt=0, description="Seconds in which the body of a request must arrive.")
+    wait_for_model: bool = Field(False, description="Wait for a model that is not registered yet, instead of failing.")
 
 
 class RayMeter:
@@ -67,6 +75,9 @@ class ShowerService:
         for sampler in self._samplers.values():
             self._drawing.warm_up(sampler)
         self._golden = Golden(self._drawing, self._samplers)
+        isa = provenance.cpu()["isa"]
+        if "int8" in self._samplers and not provenance.has_integer_instructions(isa):
+            _log.warning("int8 is slow on this processor, which has neither VNNI nor AMX, only %s", isa)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Build the API; Ray calls this once the constructor has returned."""
@@ -124,6 +135,18 @@ def load_generators(args: AppArguments) -> dict[str, Sampler]:
     from calogan.generation.generator import load  # noqa: PLC0415
 
     return {
-        precision: load(locate(args.model, precision), precision=precision, threads=args.threads)
+        precision: load(_located(args, precision), precision=precision, threads=args.threads)
         for precision in args.precisions
     }
+
+
+def _located(args: AppArguments, precision: str) -> Path:
+    """Folder of the model; one that is not registered yet is waited for, so that registering it is all it takes."""
+    while True:
+        try:
+            return locate(args.model, precision)
+        except (ModelError, ServiceError) as error:
+            if not args.wait_for_model:
+                raise
+            _log.warning("waiting for the model: %s", error)
+            time.sleep(_WAIT_S)

@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,19 @@ from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 from calogan import __version__
-from calogan.errors import GateError, ModelError
+from calogan.errors import GateError, ModelError, ServiceError
 from calogan.generation import model_folder
 from calogan.tracking.candidates import candidate_run
 from calogan.tracking.runs import reachable
 from calogan.validation.report import ValidationReport, require_proof
 
 _MODEL = "model"  # name of the artifact with the folder of a model
+_PIPELINE = "pipeline"  # tag of a version: the parent run, which its other precisions share
+_CONTENT = "content"  # tag of a version: `ModelDescription.version`
+_MISSING = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+GATES, PASSED = "gates", "passed"  # tag of a version: whether it passed all gates, or why it did not
+_LONGEST_TAG = 4000
+_RETRY_S = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -70,14 +77,17 @@ def log_precision(
             model_folder.copy(folder, Path(scratch) / _MODEL, precisions=(precision,))
             model_info = _log_model(description.name, Path(scratch) / _MODEL)
         client = mlflow.MlflowClient()
-        version = _register(client, description.name, model_info, {"precision": precision})
+        tags = {"precision": precision, _PIPELINE: parent, _CONTENT: description.version(precision)}
+        version = _register(client, description.name, model_info, tags)
         client.set_registered_model_alias(description.name, f"latest-{precision}", version.version)
         uri = f"{model_folder.REGISTRY}{description.name}/{version.version}"
         try:
             promote(description.name, version.version, precision, report)
         except GateError as error:
             _log.warning("%s", error)
+            client.set_model_version_tag(description.name, version.version, GATES, str(error)[:_LONGEST_TAG])
             return Registered(uri, run_id, champion=False)
+        client.set_model_version_tag(description.name, version.version, GATES, PASSED)
         return Registered(uri, run_id, champion=True)
 
 
@@ -97,11 +107,101 @@ def promote(name: str, version: str, precision: str, report: ValidationReport) -
         mlflow.MlflowClient().set_registered_model_alias(name, f"champion-{precision}", version)
 
 
+def wait_for_server(seconds: float) -> None:
+    """Return as soon as MLflow answers.
+
+    Raises:
+        ServiceError: it has not answered within these seconds.
+    """
+    end = time.monotonic() + seconds
+    answered = False
+    while not answered:
+        try:
+            with reachable():
+                mlflow.MlflowClient().search_registered_models(max_results=1)
+        except ServiceError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(_RETRY_S)
+        else:
+            answered = True
+
+
+def champion(name: str, precision: str) -> tuple[str, str] | None:
+    """Return the champion of a precision as `models:/NAME/VERSION` and its `ModelDescription.version`, if there is one.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+    """
+    with reachable():
+        try:
+            version = mlflow.MlflowClient().get_model_version_by_alias(name, f"champion-{precision}")
+        except MlflowException as error:
+            if error.error_code in _MISSING:
+                return None
+            raise
+    return f"{model_folder.REGISTRY}{name}/{version.version}", version.tags.get(_CONTENT, "")
+
+
+def pin(uri: str, precision: str) -> str:
+    """Return the URI of the one version that a name stands for, in a precision.
+
+    A version holds one precision. Those of the same model have the same parent run, so that each of them
+    names all of them: `models:/NAME/3` in float32 is the float32 version that was registered with version 3.
+
+    Args:
+        uri: `models:/NAME` for the champion of the precision, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        precision: the precision.
+
+    Raises:
+        ModelError: there is no such model, alias or version, or none of this precision.
+        ServiceError: MLflow does not answer.
+    """
+    path = uri.removeprefix(model_folder.REGISTRY)
+    name, _, number = path.partition("/")
+    name, _, alias = name.partition("@")
+    if not name:
+        raise ModelError(
+            f"{uri}: names no model; give {model_folder.REGISTRY}NAME or {model_folder.REGISTRY}NAME@ALIAS"
+        )
+    if not number and not alias:
+        alias = f"champion-{precision}"
+    client = mlflow.MlflowClient()
+    with reachable():
+        try:
+            version = (
+                client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+            )
+            if version.tags.get("precision", precision) != precision:
+                version = _sibling(client, version, precision)
+        except MlflowException as error:
+            if error.error_code in _MISSING:
+                place = f"{model_folder.REGISTRY}{name}" + (f"@{alias}" if alias else f"/{number}")
+                raise ModelError(
+                    f"{place}: is not in the registry at {mlflow.get_tracking_uri()} ({error.message})"
+                ) from error
+            raise
+    return f"{model_folder.REGISTRY}{name}/{version.version}"
+
+
+def _sibling(client: mlflow.MlflowClient, version: Any, precision: str) -> Any:
+    """The version with another precision of the same model: the nearest, if it was registered again."""
+    parent = version.tags.get(_PIPELINE)
+    versions = client.search_model_versions(f"name = '{version.name}' AND tags.`{_PIPELINE}` = '{parent}'")
+    fitting = [other for other in versions if other.tags.get("precision") == precision]
+    if not parent or not fitting:
+        raise ModelError(
+            f"{model_folder.REGISTRY}{version.name}/{version.version}: holds {version.tags['precision']}, and no "
+            f"{precision} was registered with it; name a version of that precision, or register the model again"
+        )
+    return min(fitting, key=lambda other: abs(int(other.version) - int(version.version)))
+
+
 def fetch(uri: str, *, precision: str) -> Path:
     """Download a model from the registry without executing any of it.
 
     Args:
-        uri: `models:/NAME` for the champion of the precision, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        uri: see `pin`.
         precision: the precision to fetch.
 
     Returns:
@@ -111,21 +211,9 @@ def fetch(uri: str, *, precision: str) -> Path:
         ModelError: there is no such model, alias or version.
         ServiceError: MLflow does not answer.
     """
-    path = uri.removeprefix(model_folder.REGISTRY)
-    if not path:
-        raise ModelError(
-            f"{uri}: names no model; give {model_folder.REGISTRY}NAME or {model_folder.REGISTRY}NAME@ALIAS"
-        )
-    full = uri if "@" in path or "/" in path else f"{uri}@champion-{precision}"
+    full = pin(uri, precision)
     with reachable():
-        try:
-            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=full))
-        except MlflowException as error:
-            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-                raise ModelError(
-                    f"{full}: is not in the registry at {mlflow.get_tracking_uri()} ({error.message})"
-                ) from error
-            raise
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=full))
     descriptions = sorted(folder.glob(f"**/{model_folder.DESCRIPTION}"))
     if not descriptions:
         raise ModelError(f"{full}: is not a model of this package (it holds no {model_folder.DESCRIPTION})")

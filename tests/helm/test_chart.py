@@ -1,9 +1,11 @@
 """The chart: what it renders, what it refuses, and that it agrees with the code and the demo's Serve config."""
 
-import copy
+import base64
 import json
 import os
 import re
+import runpy
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -24,13 +26,14 @@ pytestmark = pytest.mark.filterwarnings(
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "calogan"
-LEAST = {"apiKey": {"existingSecret": "endpoint"}}
+LEAST: dict[str, Any] = {}
 EVERYTHING = yaml.safe_load((CHART / "ci" / "everything.yaml").read_text())
 OWN_MLFLOW = {"mlflow": {"enabled": False, "trackingUri": "https://mlflow.example"}}
 OPEN = {"networkPolicy": {"enabled": False}}
 VALUES = {"least": LEAST, "everything": EVERYTHING, "no mlflow, no policy": LEAST | OWN_MLFLOW | OPEN}
 
 Json = dict[str, Any]
+OPEN_VALUES = {"resources", "nodeSelector", "annotations", "affinity", "labels", "jobs", "podLabels", "podAnnotations"}
 every_values = pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
 
 
@@ -40,24 +43,56 @@ def chart() -> helm_python.Chart:
 
 
 def render(values: Json = LEAST, **release: Any) -> dict[str, Json]:
-    """Render the chart; gives the objects by template, `NOTES.txt` left out."""
+    """Render the chart; gives the objects as `Kind` or, if there are several of a kind, `Kind name`."""
     options = {"name": "demo", "namespace": "hep"} | release
-    texts = {Path(path).name: text for path, text in chart().render(values=values, **options).items()}
-    # Raises if a template holds more than one object.
-    objects = {name: yaml.safe_load(text) for name, text in texts.items() if name.endswith(".yaml")}
-    return {name: content for name, content in objects.items() if content}
+    texts = chart().render(values=values, **options)
+    found = [
+        content
+        for path, text in texts.items()
+        if path.endswith(".yaml")
+        for content in yaml.safe_load_all(text)
+        if content
+    ]
+    kinds = [content["kind"] for content in found]
+    keys = [
+        content["kind"] if kinds.count(content["kind"]) == 1 else f"{content['kind']} {content['metadata']['name']}"
+        for content in found
+    ]
+    assert len(keys) == len(set(keys)), "two objects have the same name"
+    return dict(zip(keys, found, strict=True))
 
 
 def pod_templates(objects: dict[str, Json]) -> dict[str, Json]:
-    cluster = objects["rayservice.yaml"]["spec"]["rayClusterConfig"]
-    templates = {"head": cluster["headGroupSpec"]["template"], "worker": cluster["workerGroupSpecs"][0]["template"]}
-    if "mlflow-deployment.yaml" in objects:
-        templates["mlflow"] = objects["mlflow-deployment.yaml"]["spec"]["template"]
+    """Templates of all pods by what they are."""
+    clusters = {"": objects["RayService"]["spec"]["rayClusterConfig"]}
+    clusters |= {
+        f"{key} ": content["spec"]["rayClusterSpec"] for key, content in objects.items() if content["kind"] == "RayJob"
+    }
+    templates: dict[str, Json] = {}
+    for prefix, cluster in clusters.items():
+        templates[f"{prefix}head"] = cluster["headGroupSpec"]["template"]
+        templates[f"{prefix}worker"] = cluster["workerGroupSpecs"][0]["template"]
+    for key, content in objects.items():
+        if content["kind"] in {"Deployment", "Job"}:
+            templates[key] = content["spec"]["template"]
+        if content["kind"] == "Pod":
+            templates[key] = content
     return templates
 
 
+def peers(policy: Json, direction: str, port: int) -> list[Json]:
+    """The `from` or `to` of the rules of a policy that allow a port."""
+    side = {"ingress": "from", "egress": "to"}[direction]
+    return [
+        peer
+        for rule in policy["spec"][direction]
+        if port in [entry["port"] for entry in rule.get("ports", [{"port": port}])]
+        for peer in rule.get(side, [{}])
+    ]
+
+
 def serve_config(objects: dict[str, Json]) -> Json:
-    config: Json = yaml.safe_load(objects["rayservice.yaml"]["spec"]["serveConfigV2"])
+    config: Json = yaml.safe_load(objects["RayService"]["spec"]["serveConfigV2"])
     return config
 
 
@@ -81,45 +116,34 @@ def test_lints_without_a_warning(values: Json) -> None:
 
 
 def test_templates_are_short() -> None:
-    lengths = {path.name: len(path.read_text().splitlines()) for path in (CHART / "templates").iterdir()}
+    files = [path for path in (CHART / "templates").rglob("*") if path.is_file()]
+    lengths = {path.name: len(path.read_text().splitlines()) for path in files}
     assert {name: length for name, length in lengths.items() if length > 150} == {}
 
 
 def leaves(values: Json, prefix: str = "") -> Iterator[str]:
     for key, value in values.items():
-        if isinstance(value, dict) and value and key not in {"resources", "nodeSelector", "annotations"}:
+        if isinstance(value, dict) and value and key not in OPEN_VALUES:
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key
 
 
 def test_everything_sets_every_value_but_those_that_exclude_others() -> None:
-    excluded = {"mlflow.trackingUri", "mlflow.persistence.existingClaim"}
+    excluded = {
+        "mlflow.trackingUri",
+        "mlflow.persistence.existingClaim",
+        "redis.address",
+        "serve.applications",
+        "storage.existingClaim",
+        "storage.hostPath",
+    }
     assert set(leaves(EVERYTHING)) == set(leaves(chart().values)) - excluded
-
-
-def documented_values() -> list[str]:
-    """Rows of the README's table, from the `# --` comments of values.yaml."""
-    rows: list[str] = []
-    path: list[str] = []
-    comment = ""
-    for line in (CHART / "values.yaml").read_text().splitlines():
-        if match := re.fullmatch(r"\s*# -- (.+)", line):
-            comment = match[1]
-        elif match := re.match(r"( *)([A-Za-z]\w*):", line):
-            path[len(match[1]) // 2 :] = [match[2]]
-            if comment:
-                default: Any = chart().values
-                for key in path:
-                    default = default[key]
-                rows.append(f"| `{'.'.join(path)}` | {comment} | `{json.dumps(default)}` |")
-            comment = ""
-    return rows
 
 
 def test_readme_lists_every_value_with_its_default() -> None:
     readme = (CHART / "README.md").read_text().splitlines()
-    rows = documented_values()
+    rows = runpy.run_path(str(ROOT / "docs" / "scripts" / "chart_values.py"))["rows"]()
     assert {row.split("`")[1] for row in rows} == set(leaves(chart().values))
     assert [line for line in readme if line.startswith("| `")] == rows
 
@@ -142,7 +166,8 @@ def test_schema_is_closed_and_described_at_every_level() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     Draft202012Validator.check_schema(schema)
     for path, part in object_schemas(schema):
-        assert part["additionalProperties"] in (False, {"type": "string"}), path
+        foreign = "bject that Kubernetes checks" in part.get("description", "")
+        assert part["additionalProperties"] in (foreign, {"type": "string"}, {"$ref": "#/$defs/job"}), path
         missing = [name for name, value in part.get("properties", {}).items() if not value.get("description")]
         assert missing == [], path
 
@@ -166,11 +191,15 @@ def test_schema_knows_the_arguments_of_the_application() -> None:
         ("image.pullPolicy", "Sometimes", "'/image/pullPolicy'"),
         ("fullnameOverride", "1showers", "'/fullnameOverride'"),
         ("ray.version", "2.60", "'/ray/version'"),
-        ("ray.worker.cpuFeatures", "avx", "'/ray/worker/cpuFeatures'"),
-        ("ray.worker.replicas", 0, "'/ray/worker/replicas'"),
-        ("ray.worker.resources.limits.gpu", 1, "'/ray/worker/resources/limits'"),
+        ("cpu.require", "avx", "'/cpu/require'"),
+        ("serve.minReplicas", 0, "'/serve/minReplicas'"),
+        ("serve.cpus", 1.5, "'/serve/cpus'"),
+        ("ray.head.resources.limits.gpu", 1, "'/ray/head/resources/limits'"),
+        ("image.digest", "sha256:1", "'/image/digest'"),
+        ("jobs", {"Job": {"kind": "train"}}, "invalid propertyName 'Job'"),
+        ("jobs", {"job": {"kind": "dance"}}, "'/jobs/job/kind'"),
+        ("ray.worker.affinity", {"nodeAffinity": {}}, "invalid propertyName 'nodeAffinity'"),
         ("ray.head.tolerations", [{"effect": "Never"}], "'/ray/head/tolerations/0/effect'"),
-        ("serve.applications", [], "'/serve/applications'"),
         ("serve.applications", [{"name": "x", "import_path": "m:f", "route_prefix": "/"}], "'/serve/applications/0'"),
         ("mlflow.extraAllowedHosts", ["*"], "'/mlflow/extraAllowedHosts/0'"),
         ("mlflow.trackingUri", "mlflow", "'/mlflow/trackingUri'"),
@@ -186,7 +215,16 @@ def test_impossible_values_are_refused_by_place(path: str, value: object, place:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"apiKey": {"existingSecret": ""}}, "apiKey.existingSecret is not set"),
+        ({"ray": {"worker": {"replicas": 2}}}, "ray.worker.replicas is no longer a value: set serve.minReplicas and"),
+        ({"ray": {"worker": {"cpuFeatures": "any"}}}, "no longer a value: set cpu.require instead"),
+        ({"serve": {"minReplicas": 3}}, "serve.maxReplicas is 2, fewer than serve.minReplicas, 3"),
+        ({"serve": {"maxReplicas": 99}}, "ray.worker.maxWorkers is 16, fewer than serve.maxReplicas, 99"),
+        ({"redis": {"address": "redis:6379"}}, "allow the way there in networkPolicy.extraEgress"),
+        ({"redis": {"address": "redis:6379", "enabled": True}} | OPEN, "redis.address is set, but so is redis.enabled"),
+        ({"storage": {"existingClaim": "a", "hostPath": "/b"}}, "are both set: choose one"),
+        ({"jobs": {"job": {"kind": "train"}}}, "set storage.enabled=true"),
+        ({"ingress": {"enabled": True}}, "ingress.host is empty"),
+        ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
         ({"mlflow": {"trackingUri": "https://mlflow.example"}}, "mlflow.trackingUri is set, but so is mlflow.enabled"),
         ({"mlflow": {"enabled": False}}, "mlflow.enabled is false and mlflow.trackingUri is empty"),
         (OWN_MLFLOW, "allow the way there in networkPolicy.extraEgress"),
@@ -206,7 +244,8 @@ def test_names_that_kubernetes_refuses_are_refused() -> None:
 @every_values
 def test_no_pod_has_rights(values: Json) -> None:
     objects = render(values)
-    assert objects["serviceaccount.yaml"]["automountServiceAccountToken"] is False
+    accounts = [content for content in objects.values() if content["kind"] == "ServiceAccount"]
+    assert [account["automountServiceAccountToken"] for account in accounts] == [False, False]
     for name, template in pod_templates(objects).items():
         pod = template["spec"]
         assert pod["automountServiceAccountToken"] is False, name
@@ -221,9 +260,12 @@ def test_no_pod_has_rights(values: Json) -> None:
             }
             mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
             assert "emptyDir" in mounts["/tmp"]  # noqa: S108 - a mount
-            assert re.search(r":\d", container["image"]), "a pinned tag"
+            assert "token" not in {mount["name"] for mount in container["volumeMounts"]}, name
+            assert re.search(r":\d|@sha256:", container["image"]), "a pinned image"
             assert set(container["resources"]) == {"requests", "limits"}
-            assert environment(template).items() >= {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}.items()
+            if container["name"] != "redis":
+                wanted = {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
+                assert environment(template).items() >= wanted.items()
 
 
 @every_values
@@ -231,7 +273,7 @@ def test_ray_pods_have_what_ray_and_the_application_need(values: Json) -> None:
     templates = pod_templates(render(values))
     for name in ("head", "worker"):
         variables = environment(templates[name])
-        secret = values["apiKey"]
+        secret = values.get("apiKey", {"existingSecret": "demo-calogan-api-key"})
         reference = {"name": secret["existingSecret"], "key": secret.get("key", "CALOGAN_API_KEY")}
         assert variables["CALOGAN_API_KEY"] == {"secretKeyRef": reference}
         assert variables["RAY_USAGE_STATS_ENABLED"] == "0"
@@ -241,22 +283,134 @@ def test_ray_pods_have_what_ray_and_the_application_need(values: Json) -> None:
         assert "/tmp/ray" in mounts  # noqa: S108 - a mount
 
 
+def test_the_key_is_made_unless_there_is_one() -> None:
+    secrets = [render()["Secret"] for _ in range(2)]
+    keys = [base64.b64decode(secret["data"]["CALOGAN_API_KEY"]).decode() for secret in secrets]
+    assert secrets[0]["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert keys[0] != keys[1]
+    assert re.fullmatch(r"[A-Za-z0-9]{48}", keys[0])
+    assert "Secret" not in render(EVERYTHING)
+
+
 def test_head_runs_no_replicas_and_ray_asks_for_its_token() -> None:
-    service = render()["rayservice.yaml"]["spec"]
+    service = render()["RayService"]["spec"]
     assert service["excludeHeadPodFromServeSvc"] is True
     assert service["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     assert service["rayClusterConfig"]["authOptions"] == {"mode": "token"}
-    own = render(EVERYTHING)["rayservice.yaml"]["spec"]["rayClusterConfig"]["authOptions"]
+    own = render(EVERYTHING)["RayService"]["spec"]["rayClusterConfig"]["authOptions"]
     assert own == {"mode": "token", "secretName": "ray-token"}
 
 
+def test_only_the_autoscaler_has_the_token_of_the_head() -> None:
+    objects = render()
+    cluster = objects["RayService"]["spec"]["rayClusterConfig"]
+    options = cluster["autoscalerOptions"]
+    assert "token" in {mount["name"] for mount in options["volumeMounts"]}
+    assert options["securityContext"]["allowPrivilegeEscalation"] is False
+    head, worker = (pod_templates(objects)[name]["spec"] for name in ("head", "worker"))
+    assert "token" in {volume["name"] for volume in head["volumes"]}
+    assert head["serviceAccountName"] == "demo-calogan-head" != worker["serviceAccountName"]
+
+
+@pytest.mark.parametrize(("least", "most"), [(1, 1), (2, 2), (2, 8)])
+def test_numbers_of_replicas_and_workers_have_one_place(least: int, most: int) -> None:
+    objects = render({"serve": {"minReplicas": least, "maxReplicas": most, "cpus": 3}})
+    (application,) = serve_config(objects)["applications"]
+    (deployment,) = application["deployments"]
+    scaling = deployment["autoscaling_config"]
+    assert (scaling["min_replicas"], scaling["max_replicas"]) == (least, most)
+    assert deployment["max_replicas_per_node"] == 1
+    (group,) = objects["RayService"]["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert group["replicas"] == least
+    assert group["maxReplicas"] >= most
+    resources = pod_templates(objects)["worker"]["spec"]["containers"][0]["resources"]
+    assert resources["requests"]["cpu"] == resources["limits"]["cpu"] == str(application["args"]["threads"]) == "3"
+    budget = objects.get("PodDisruptionBudget", {"spec": {"minAvailable": 0}})
+    assert budget["spec"]["minAvailable"] == least - 1
+
+
+def test_other_numbers_of_replicas_are_no_new_cluster() -> None:
+    before, after = (
+        render({"serve": {"minReplicas": least, "maxReplicas": 8}})["RayService"]["spec"] for least in (1, 3)
+    )
+    assert before["serveConfigV2"] != after["serveConfigV2"]
+    for spec in (before, after):  # what KubeRay does not compare
+        del spec["rayClusterConfig"]["workerGroupSpecs"][0]["replicas"]
+    assert before["rayClusterConfig"] == after["rayClusterConfig"]
+
+
+def test_other_limits_of_workers_are_a_new_cluster() -> None:
+    annotations = [
+        pod_templates(render(nested("ray.worker.maxWorkers", most)))["worker"]["metadata"]["annotations"]
+        for most in (8, 9)
+    ]
+    assert annotations[0] != annotations[1]
+
+
+def test_the_state_of_the_head_survives_in_redis() -> None:
+    objects = render({"redis": {"enabled": True}})
+    options = objects["RayService"]["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"]
+    service = objects["Service demo-calogan-redis"]
+    assert options == {"redisAddress": f"{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"}
+    pod = objects["Deployment demo-calogan-redis"]["spec"]["template"]
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    assert "gcsFaultToleranceOptions" not in render()["RayService"]["spec"]["rayClusterConfig"]
+
+
+def test_the_model_is_registered_by_a_job_whose_name_follows_what_it_does() -> None:
+    jobs = [render(values)["Job"] for values in (LEAST, LEAST, {"image": {"tag": "0.2.1"}})]
+    names = [job["metadata"]["name"] for job in jobs]
+    assert names[0] == names[1] != names[2]
+    command = jobs[0]["spec"]["template"]["spec"]["containers"][0]["command"]
+    from calogan.cli.main import cli  # noqa: PLC0415
+
+    with cli.commands["register"].make_context(command[1], command[2:]) as context:
+        assert context.params["keep_champion"]
+    (application,) = serve_config(render())["applications"]
+    assert application["args"]["wait_for_model"] is True
+    assert "Job" not in render({"registration": {"enabled": False}})
+
+
+def test_jobs_run_on_clusters_of_their_own_and_share_a_volume() -> None:
+    objects = render(EVERYTHING)
+    job = objects["RayJob showers-training"]["spec"]
+    assert job["shutdownAfterJobFinishes"] is True
+    assert "'--storage' '/data/models'" in job["entrypoint"]
+    assert "tee -a /data/logs/training.log" in job["entrypoint"]
+    group = job["rayClusterSpec"]["workerGroupSpecs"][0]
+    assert (group["replicas"], group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"]) == (2, "4")
+    claim = objects["PersistentVolumeClaim showers-shared"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    for name, template in pod_templates(objects).items():
+        if name.endswith(("head", "worker")):
+            claims = [volume.get("persistentVolumeClaim") for volume in template["spec"]["volumes"]]
+            assert {"claimName": "showers-shared"} in claims, name
+            mounts = template["spec"]["containers"][0]["volumeMounts"]
+            assert {"name": "shared", "mountPath": "/data"} in mounts
+
+
+def test_arguments_of_jobs_reach_the_driver_as_they_are(tmp_path: Path) -> None:
+    objects = render(EVERYTHING | {"storage": {"enabled": True, "mountPath": str(tmp_path)}})
+    entrypoint = objects["RayJob showers-showers"]["spec"]["entrypoint"]
+    (tmp_path / "python").write_text('#!/bin/sh\nprintf "<%s>" "$@"; exit 3\n')
+    (tmp_path / "python").chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", entrypoint],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3, "the exit code of the driver, not of tee"
+    assert done.stdout == "<-m><ray_jobs.simulate><--n><1000><--out></data/it's here>"
+    assert (tmp_path / "logs" / "showers.log").read_text() == done.stdout
+
+
 def test_a_new_application_is_no_new_cluster() -> None:
-    before = render()["rayservice.yaml"]["spec"]
-    application = copy.deepcopy(chart().values["serve"]["applications"])
-    application[0]["args"]["precisions"] = ["float32"]
-    after = render(LEAST | {"serve": {"applications": application}}, revision=2, is_upgrade=True)["rayservice.yaml"]
-    assert after["spec"]["serveConfigV2"] != before["serveConfigV2"]
-    assert after["spec"]["rayClusterConfig"] == before["rayClusterConfig"]
+    before = render()["RayService"]["spec"]
+    after = render({"serve": {"precisions": ["float32"]}}, revision=2, is_upgrade=True)["RayService"]["spec"]
+    assert after["serveConfigV2"] != before["serveConfigV2"]
+    assert after["rayClusterConfig"] == before["rayClusterConfig"]
 
 
 @pytest.mark.parametrize(
@@ -264,7 +418,7 @@ def test_a_new_application_is_no_new_cluster() -> None:
     [("amx", ["AMXINT8"]), ("vnni", ["AVX512VNNI"]), ("any", ["AMXINT8", "AVX512VNNI"]), ("none", [])],
 )
 def test_workers_go_to_nodes_with_the_cpu_features(features: str, required: list[str]) -> None:
-    templates = pod_templates(render(LEAST | nested("ray.worker.cpuFeatures", features)))
+    templates = pod_templates(render(LEAST | nested("cpu.require", features)))
     affinity = templates["worker"]["spec"]["affinity"]["nodeAffinity"]
     terms = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {}).get("nodeSelectorTerms", [])
     label = "feature.node.kubernetes.io/cpu-cpuid."
@@ -272,48 +426,87 @@ def test_workers_go_to_nodes_with_the_cpu_features(features: str, required: list
         [{"key": label + name, "operator": "Exists"}] for name in required
     ]
     preferred = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
-    assert preferred[0]["preference"]["matchExpressions"] == [{"key": label + "AMXINT8", "operator": "Exists"}]
+    weights = {entry["preference"]["matchExpressions"][0]["key"]: entry["weight"] for entry in preferred}
+    assert weights[label + "AMXINT8"] > weights[label + "AVX512VNNI"]
     assert "affinity" not in templates["head"]["spec"]
 
 
 def test_dashboard_is_reached_by_ray_and_the_operator_only() -> None:
     objects = render()
-    policy = objects["networkpolicy-ray.yaml"]["spec"]
-    assert policy["policyTypes"] == ["Ingress", "Egress"]
-    peers = [
-        peer["podSelector"]["matchLabels"]
-        for rule in policy["ingress"]
-        if 8265 in [port["port"] for port in rule.get("ports", [{"port": 8265}])]
-        for peer in rule["from"]
-    ]
-    assert peers == [policy["podSelector"]["matchLabels"], {"app.kubernetes.io/name": "kuberay-operator"}]
-    assert {"ports": [{"port": 8000}]} in policy["ingress"]
-    assert {"ports": [{"port": 53, "protocol": name} for name in ("UDP", "TCP")]} in policy["egress"]
-    head = objects["rayservice.yaml"]["spec"]["rayClusterConfig"]["headGroupSpec"]
+    policy = objects["NetworkPolicy demo-calogan-ray"]
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    allowed = [peer["podSelector"]["matchLabels"] for peer in peers(policy, "ingress", 8265)]
+    # The label that both installations of the operator set, by its chart and by its kustomization.
+    operator = {"app.kubernetes.io/component": "kuberay-operator"}
+    assert allowed == [policy["spec"]["podSelector"]["matchLabels"], operator]
+    assert {} in peers(policy, "ingress", 8000), "everyone"
+    head = objects["RayService"]["spec"]["rayClusterConfig"]["headGroupSpec"]
     assert not {"serviceType", "enableIngress", "headService"} & set(head)
 
 
+def test_dns_is_allowed_by_pod_on_whichever_port() -> None:
+    server = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
+    for name in ("ray", "register", "test"):
+        policy = render()[f"NetworkPolicy demo-calogan-{name}"]
+        assert server in peers(policy, "egress", 53), name
+        assert server in peers(policy, "egress", 5353), name
+
+
+def test_prometheus_reaches_the_metrics_if_allowed() -> None:
+    assert peers(render()["NetworkPolicy demo-calogan-ray"], "ingress", 8080)[:-1] == []
+    monitored = render(EVERYTHING)
+    allowed = EVERYTHING["networkPolicy"]["metricsFrom"][0]
+    assert allowed in peers(monitored["NetworkPolicy showers-ray"], "ingress", 8080)
+    monitor = monitored["PodMonitor"]["spec"]
+    assert monitor["podMetricsEndpoints"] == [{"port": "metrics"}]
+    for name in ("head", "worker"):
+        ports = pod_templates(monitored)[name]["spec"]["containers"][0]["ports"]
+        assert {"name": "metrics", "containerPort": 8080} in ports
+
+
 def test_policies_and_services_select_the_pods() -> None:
-    objects = render()
+    objects = render(EVERYTHING)
     labels = {name: template["metadata"]["labels"].items() for name, template in pod_templates(objects).items()}
-    ray = objects["networkpolicy-ray.yaml"]["spec"]["podSelector"]["matchLabels"].items()
-    selectors = (
-        objects["networkpolicy-mlflow.yaml"]["spec"]["podSelector"]["matchLabels"],
-        objects["mlflow-deployment.yaml"]["spec"]["selector"]["matchLabels"],
-        objects["mlflow-service.yaml"]["spec"]["selector"],
-    )
-    assert [name for name, own in labels.items() if ray <= own] == ["head", "worker"]
-    for selector in selectors:
-        assert [name for name, own in labels.items() if selector.items() <= own] == ["mlflow"]
+    serving = ["head", "worker"]
+    jobs = [f"RayJob showers-{job} {part}" for job in ("showers", "training") for part in serving]
+    job = next(name for name in labels if name.startswith("Job"))
+    selected = {
+        "ray": serving,
+        "jobs": jobs,
+        "mlflow": ["Deployment showers-mlflow"],
+        "redis": ["Deployment showers-redis"],
+        "register": [job],
+        "test": ["Pod"],
+    }
+    for policy, pods in selected.items():
+        selector = objects[f"NetworkPolicy showers-{policy}"]["spec"]["podSelector"]["matchLabels"].items()
+        assert sorted(name for name, own in labels.items() if selector <= own) == sorted(pods), policy
+    for name in ("mlflow", "redis"):
+        for selector in (
+            objects[f"Deployment showers-{name}"]["spec"]["selector"]["matchLabels"],
+            objects[f"Service showers-{name}"]["spec"]["selector"],
+        ):
+            assert [pod for pod, own in labels.items() if selector.items() <= own] == [f"Deployment showers-{name}"]
+
+
+def test_ways_in_lead_to_the_endpoint() -> None:
+    objects = render(EVERYTHING)
+    (rule,) = objects["Ingress"]["spec"]["rules"]
+    service = rule["http"]["paths"][0]["backend"]["service"]
+    (route,) = objects["HTTPRoute"]["spec"]["rules"]
+    assert (service["name"], service["port"]["number"]) == ("showers-serve-svc", 8000)
+    assert route["backendRefs"] == [{"name": "showers-serve-svc", "port": 8000}]
+    assert objects["Ingress"]["spec"]["tls"] == [{"hosts": ["showers.example"], "secretName": "tls"}]
+    assert objects["ConfigMap demo-more"]
 
 
 def test_mlflow_answers_to_the_name_that_ray_calls() -> None:
     objects = render()
     templates = pod_templates(objects)
     address = environment(templates["worker"])["MLFLOW_TRACKING_URI"]
-    service = objects["mlflow-service.yaml"]["metadata"]["name"]
+    service = "demo-calogan-mlflow"
     assert address == f"http://{service}:5000"
-    command = templates["mlflow"]["spec"]["containers"][0]["command"]
+    command = templates["Deployment"]["spec"]["containers"][0]["command"]
     hosts = next(part for part in command if part.startswith("--allowed-hosts=")).partition("=")[2].split(",")
     assert {service + ":*", f"{service}.hep.svc:*", f"{service}.hep.svc.cluster.local:*", "localhost:*"} <= set(hosts)
     assert "*" not in hosts
@@ -321,7 +514,7 @@ def test_mlflow_answers_to_the_name_that_ray_calls() -> None:
 
 def test_long_names_leave_room_for_those_kuberay_makes() -> None:
     objects = render(name="a" * 53)
-    assert len(objects["rayservice.yaml"]["metadata"]["name"]) <= 47
+    assert len(objects["RayService"]["metadata"]["name"]) <= 47
 
 
 @every_values
@@ -342,7 +535,13 @@ def test_serve_config_is_valid(values: Json) -> None:
 
 def test_applications_are_those_of_the_demo() -> None:
     demo = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text())
-    assert serve_config(render())["applications"] == demo["applications"]
+    (application,), (own,) = demo["applications"], serve_config(render())["applications"]
+    assert {key: own[key] for key in application if key != "args"} == {
+        key: value for key, value in application.items() if key != "args"
+    }
+    assert own["args"].items() >= application["args"].items()
+    given = render({"serve": {"applications": demo["applications"]}})
+    assert serve_config(given)["applications"] == demo["applications"]
 
 
 def strict(schema: object) -> object:
@@ -382,7 +581,7 @@ def complaints(schema: Json, thing: Json) -> list[str]:
 @every_values
 def test_kuberay_accepts_the_service(values: Json, ray_service_schema: Json) -> None:
     objects = render(values)
-    assert complaints(ray_service_schema, objects["rayservice.yaml"]) == []
+    assert complaints(ray_service_schema, objects["RayService"]) == []
     cluster = ray_service_schema["properties"]["spec"]["properties"]["rayClusterConfig"]["properties"]
     pod_schema = cluster["headGroupSpec"]["properties"]["template"]["properties"]["spec"]
     for template in pod_templates(objects).values():
@@ -390,7 +589,7 @@ def test_kuberay_accepts_the_service(values: Json, ray_service_schema: Json) -> 
 
 
 def test_kuberay_schema_refuses_what_it_does_not_know(ray_service_schema: Json) -> None:
-    service = render()["rayservice.yaml"]
+    service = render()["RayService"]
     service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["restart"] = "Never"
     service["spec"]["rayClusterConfig"]["authOptions"]["mode"] = "open"
     problems = complaints(ray_service_schema, service)

@@ -8,6 +8,8 @@ import helm_python
 import pytest
 import yaml
 
+from calogan import provenance
+
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 
@@ -36,8 +38,9 @@ def test_bases_are_pinned_to_a_python_that_has_constraints(instructions: list[In
 
 
 def test_package_is_installed_with_the_constraints_of_its_python(instructions: list[Instruction]) -> None:
-    (install,) = [value for name, value in instructions if name == "RUN" and "pip install" in value]
-    ((command, ending),) = re.findall(r'--constraint="constraints/\$\((.+?)\)(\.txt)"$', install.strip())
+    (install,) = [value for name, value in instructions if name == "RUN" and "--constraint" in value]
+    ((command, ending),) = re.findall(r'pins="constraints/\$\((.+?)\)(\.txt)" ', install)
+    assert '--constraint "$pins"' in install
     name = subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout.strip() + ending  # noqa: S602
     assert (ROOT / "constraints" / name).is_file()
 
@@ -50,7 +53,7 @@ def test_drivers_are_installed_with_the_package(instructions: list[Instruction])
 def test_user_is_the_number_the_chart_runs_as(final_stage: list[Instruction]) -> None:
     users = [value for name, value in final_stage if name == "USER"]
     with helm_python.Chart.load(ROOT / "helm" / "calogan") as chart:
-        rendered = chart.render({"apiKey": {"existingSecret": "endpoint"}}, name="demo")
+        rendered = chart.render({}, name="demo")
     pod = yaml.safe_load(rendered["calogan/templates/mlflow-deployment.yaml"])["spec"]["template"]["spec"]
     context = pod["securityContext"]
     assert users == [f"{context['runAsUser']}:{context['runAsGroup']}"]
@@ -67,7 +70,8 @@ def test_tools_of_kuberays_probes_are_installed(final_stage: list[Instruction], 
 
 def test_programs_are_on_the_path_of_login_shells(final_stage: list[Instruction]) -> None:
     # A login shell of Debian resets PATH; /usr/local/bin stays on it.
-    assert ("COPY", "--from=build /install /usr/local") in final_stage
+    assert ("COPY", "--from=build /packages /usr/local") in final_stage
+    assert ("COPY", "--from=build /calogan /usr/local") in final_stage
 
 
 def test_build_context_is_what_the_dockerfile_copies(instructions: list[Instruction]) -> None:
@@ -81,6 +85,25 @@ def test_build_context_is_what_the_dockerfile_copies(instructions: list[Instruct
     }
     assert rules[0] == "*"
     assert {rule[1:] for rule in rules if rule.startswith("!")} == sources
+
+
+def test_showers_and_models_record_the_commit_of_the_image(instructions: list[Instruction]) -> None:
+    variables = dict(value.split("=", 1) for name, value in instructions if name == "ENV" for value in value.split())
+    assert variables[provenance.COMMIT_VARIABLE] == "unknown", "the default of the argument REVISION"
+    labels = next(value for name, value in instructions if name == "LABEL")
+    assert "org.opencontainers.image.revision=unknown" in labels
+
+
+def test_what_only_compilers_and_tests_need_is_left_out(tmp_path: Path) -> None:
+    for path in ("tensorflow/include/op.h", "numpy/lib/core.a", "pandas/tests/test_frame.py", "ray/__pycache__/a.pyc"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+    kept = ["jinja2/tests.py", "llvmlite/binding.py", "numpy/testing/core.py", "pyarrow/lib.py", "ray/serve.py"]
+    for path in kept:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    subprocess.run(["sh", DOCKERFILE.with_name("slim.sh"), tmp_path], check=True)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == kept
 
 
 def test_no_secret_is_written_into_the_image(instructions: list[Instruction]) -> None:

@@ -7,6 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
+from calogan import provenance
 from calogan.serving.api import build_api
 from calogan.serving.encodings import ENCODINGS, decode
 from calogan.serving.keys import KeyRing
@@ -182,6 +183,7 @@ def test_the_key_can_be_sent_in_two_ways(url: str, headers: dict[str, str]) -> N
 def test_models_are_listed(http: httpx.Client) -> None:
     answer = http.get("/v1/models").json()
     assert answer["max_showers"] == 200
+    assert answer["isa"] == provenance.cpu()["isa"]
     shared = {"name": "noise", "version": "3", "energy_range": {"low": 2.0, "high": 500.0}}
     assert answer["models"] == [
         shared | {"precision": "float32", "default": False},

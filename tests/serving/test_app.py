@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from calogan.errors import ServiceError
+from calogan.errors import ModelError, ServiceError
 from calogan.generation import model_folder
 from calogan.serving import app
 from calogan.serving.app import AppArguments, ShowerService, build, load_generators, require_keys
@@ -104,6 +104,24 @@ def test_a_registry_address_is_fetched_and_a_name_is_not(monkeypatch: pytest.Mon
     assert generators == {
         precision: (f"/fetched/calogan-lean/{precision}", precision, 1) for precision in ("int8", "float32")
     }
+
+
+def test_a_replica_waits_for_its_model_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[Exception] = [ServiceError("MLflow does not answer"), ModelError("is not in the registry")]
+    waits: list[float] = []
+
+    def locate(model: str, precision: str) -> Path:
+        if errors:
+            raise errors.pop(0)
+        return Path("/fetched", precision)
+
+    monkeypatch.setattr(app, "locate", locate)
+    monkeypatch.setattr(time, "sleep", waits.append)
+    with pytest.raises(ServiceError):
+        app._located(AppArguments(model="models:/late"), "int8")
+    errors.append(ServiceError("MLflow does not answer"))
+    assert app._located(AppArguments(model="models:/late", wait_for_model=True), "int8") == Path("/fetched/int8")
+    assert len(waits) == 2
 
 
 def test_a_replica_serves_the_api_with_its_key_and_limit(service: ShowerService, start: Callable[[Any], str]) -> None:

@@ -347,6 +347,53 @@ def test_a_model_that_is_not_there_is_an_error(uri: str, registered: dict[str, r
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("named", PRECISIONS)
+def test_a_version_pins_all_precisions_of_its_model(
+    named: str, precision: str, registered: dict[str, registry.Registered]
+) -> None:
+    assert registry.pin(registered[named].uri, precision) == registered[precision].uri
+    assert registry.pin(f"models:/tiny@champion-{named}", precision) == registered[precision].uri
+
+
+def test_a_version_whose_model_lacks_the_precision_says_so(
+    server: str, reports: dict[str, ValidationReport], tiny_model: Path, registered: dict[str, registry.Registered]
+) -> None:
+    """Versions of other models with this name are no substitute."""
+    with pipeline_run("int8 only", {}, header={}) as parent:
+        alone = registry.log_precision(parent, tiny_model, "int8", reports["int8"], performance={}, figures=[])
+    with pytest.raises(ModelError, match=f"{alone.uri}: holds int8, and no float32 was registered with it"):
+        registry.pin(alone.uri, "float32")
+
+
+def test_versions_say_whether_they_passed_their_gates(
+    parent: str, registered: dict[str, registry.Registered], failing: ValidationReport, tiny_model: Path
+) -> None:
+    failed = registry.log_precision(parent, tiny_model, "int8", failing, performance={}, figures=[])
+    client = mlflow.MlflowClient()
+    tags = [
+        client.get_model_version("tiny", model.uri.rpartition("/")[2]).tags for model in (registered["int8"], failed)
+    ]
+    assert tags[0][registry.GATES] == registry.PASSED
+    assert "physics/hits_shift" in tags[1][registry.GATES]
+
+
+def test_the_champion_is_known_by_its_content(registered: dict[str, registry.Registered], tiny_model: Path) -> None:
+    assert registry.champion("nobody", "int8") is None
+    champion = registry.champion("tiny", "float32")
+    assert champion == (registered["float32"].uri, model_folder.read(tiny_model).version("float32"))
+
+
+def test_a_server_that_does_not_come_is_an_error(server: str) -> None:
+    mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
+    try:
+        with pytest.raises(ServiceError, match="is it running"):
+            registry.wait_for_server(0)
+    finally:
+        mlflow.set_tracking_uri(server)
+    registry.wait_for_server(0)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_mlflow_predicts_the_showers_of_the_seed(
     precision: str, registered: dict[str, registry.Registered], tiny_model: Path
 ) -> None:

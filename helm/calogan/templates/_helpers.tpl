@@ -14,7 +14,24 @@
 {{- end }}
 
 {{- define "calogan.image" -}}
+{{- with .Values.image.digest -}}
+{{ $.Values.image.repository }}@{{ . }}
+{{- else -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{- define "calogan.apiKeySecret" -}}
+{{ .Values.apiKey.existingSecret | default (printf "%s-api-key" (include "calogan.fullname" .)) }}
+{{- end }}
+
+{{/* The ServiceAccount of the head: KubeRay gives it the rights of Ray's autoscaler, whose container alone has its token. */}}
+{{- define "calogan.headAccountName" -}}
+{{ include "calogan.fullname" . }}-head
+{{- end }}
+
+{{- define "calogan.redisAddress" -}}
+{{ .Values.redis.address | default (ternary (printf "%s-redis:6379" (include "calogan.fullname" .)) "" .Values.redis.enabled) }}
 {{- end }}
 
 {{- define "calogan.mlflowUri" -}}
@@ -38,14 +55,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/part-of: {{ .Chart.Name }}
 {{- end }}
 
-{{- define "calogan.rayLabels" -}}
-{{ include "calogan.partOf" . }}
-app.kubernetes.io/component: ray
-{{- end }}
-
-{{- define "calogan.mlflowLabels" -}}
-{{ include "calogan.partOf" . }}
-app.kubernetes.io/component: mlflow
+{{/* Labels of the pods of one component, from (list $ "ray"): ray, jobs, mlflow, redis, register or test. */}}
+{{- define "calogan.podLabels" -}}
+{{ include "calogan.partOf" (first .) }}
+app.kubernetes.io/component: {{ last . }}
 {{- end }}
 
 {{/* Host headers of MLflow's Service; without them MLflow answers 403 to every name but localhost. */}}

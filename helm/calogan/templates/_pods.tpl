@@ -1,9 +1,15 @@
-{{/* What all pods have in common: no rights, no root. The image is made for user 10001. */}}
+{{/*
+What all pods have in common, from (dict "root" $ "account" a ServiceAccount): no rights, no root. The image is made for
+user 10001.
+*/}}
 {{- define "calogan.podDefaults" -}}
-serviceAccountName: {{ include "calogan.serviceAccountName" . }}
+serviceAccountName: {{ .account | default (include "calogan.serviceAccountName" .root) }}
 automountServiceAccountToken: false
 enableServiceLinks: false
-{{- with .Values.image.pullSecrets }}
+{{- with .root.Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
   - name: {{ . }}
@@ -39,35 +45,29 @@ securityContext:
   value: "true"
 {{- end }}
 
-{{/* Node affinity by the labels of Node Feature Discovery; nodes with AMX are always preferred. */}}
-{{- define "calogan.cpuAffinity" -}}
-{{- $amx := "feature.node.kubernetes.io/cpu-cpuid.AMXINT8" -}}
-{{- $vnni := "feature.node.kubernetes.io/cpu-cpuid.AVX512VNNI" -}}
-{{- $required := dict "amx" (list $amx) "vnni" (list $vnni) "any" (list $amx $vnni) "none" list -}}
-nodeAffinity:
-  {{- with get $required .Values.ray.worker.cpuFeatures }}
-  requiredDuringSchedulingIgnoredDuringExecution:
-    nodeSelectorTerms:
-      {{- range . }}
-      - matchExpressions:
-          - {key: {{ . }}, operator: Exists}
-      {{- end }}
-  {{- end }}
-  preferredDuringSchedulingIgnoredDuringExecution:
-    - weight: 100
-      preference:
-        matchExpressions:
-          - {key: {{ $amx }}, operator: Exists}
+{{/* CPU and memory of a pod that Ray counts, from (dict "cpus" "cpuRequest" "memory"). */}}
+{{- define "calogan.wholeCores" -}}
+requests: {cpu: {{ .cpuRequest | default .cpus | quote }}, memory: {{ .memory }}}
+limits: {cpu: {{ .cpus | quote }}, memory: {{ .memory }}}
 {{- end }}
 
-{{/* A Ray pod, from (dict "root" $ "name" of the container "group" its values "affinity" of the pod "ports" of the container). */}}
+{{/*
+A Ray pod, from a dict: "root" $; "name" of the container; "component"; "group" with nodeSelector and tolerations;
+"resources", "affinity" and "spread" as YAML; "account", a ServiceAccount; "ports"; "autoscaler", whether it has one.
+*/}}
 {{- define "calogan.rayPod" -}}
+{{- $values := .root.Values -}}
 metadata:
   labels:
-    {{- include "calogan.rayLabels" .root | nindent 4 }}
+    {{- include "calogan.podLabels" (list .root .component) | nindent 4 }}
+    {{- with $values.podLabels }}{{ toYaml . | nindent 4 }}{{ end }}
+  {{- with merge (dict) (default dict .annotations) $values.podAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 spec:
-  {{- include "calogan.podDefaults" .root | nindent 2 }}
-  terminationGracePeriodSeconds: {{ add .root.Values.ray.drainSeconds 30 }}
+  {{- include "calogan.podDefaults" (dict "root" .root "account" .account) | nindent 2 }}
+  terminationGracePeriodSeconds: {{ add $values.ray.drainSeconds 30 }}
   {{- with .group.nodeSelector }}
   nodeSelector:
     {{- toYaml . | nindent 4 }}
@@ -79,6 +79,10 @@ spec:
   {{- with .group.tolerations }}
   tolerations:
     {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .spread }}
+  topologySpreadConstraints:
+    {{- . | nindent 4 }}
   {{- end }}
   containers:
     - name: {{ .name }}
@@ -93,24 +97,24 @@ spec:
         - name: RAY_USAGE_STATS_ENABLED
           value: "0"
         - name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
-          value: {{ .root.Values.ray.drainSeconds | quote }}
+          value: {{ $values.ray.drainSeconds | quote }}
         - name: MLFLOW_TRACKING_URI
           value: {{ include "calogan.mlflowUri" .root }}
+        {{- if eq .component "ray" }}
         - name: CALOGAN_API_KEY
           valueFrom:
             secretKeyRef:
-              name: {{ .root.Values.apiKey.existingSecret }}
-              key: {{ .root.Values.apiKey.key }}
+              name: {{ include "calogan.apiKeySecret" .root }}
+              key: {{ $values.apiKey.key }}
+        {{- end }}
+        {{- with $values.extraEnv }}{{ toYaml . | nindent 8 }}{{ end }}
       resources:
-        {{- toYaml .group.resources | nindent 8 }}
+        {{- .resources | nindent 8 }}
       volumeMounts:
-        - name: tmp
-          mountPath: /tmp
-        - name: ray
-          mountPath: /tmp/ray
+        {{- include "calogan.rayMounts" .root | nindent 8 }}
   volumes:
-    - name: tmp
-      emptyDir: {}
-    - name: ray
-      emptyDir: {}
+    {{- include "calogan.rayVolumes" .root | nindent 4 }}
+    {{- if .autoscaler }}
+    {{- include "calogan.tokenVolume" .root | nindent 4 }}
+    {{- end }}
 {{- end }}
