@@ -246,7 +246,7 @@ def register_model(
     if not missing:
         return {}
     paths = tuple(reference) or (packaged_sample(),)
-    reports = _judge(model, missing, paths, gates, progress)
+    reports = _validate_each(model, missing, paths, gates, progress)
     progress("registering")
     parameters = {
         "model": description.name,
@@ -264,7 +264,7 @@ def register_model(
         }
 
 
-def _judge(
+def _validate_each(
     model: Path, precisions: Sequence[str], paths: tuple[Path, ...], gates: str, progress: Callable[[str], None]
 ) -> dict[str, ValidationReport]:
     """Validate precisions of a model against Geant4 showers, with float32 of the same random numbers."""
