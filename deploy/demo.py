@@ -121,7 +121,7 @@ def demonstrate(config_name: str) -> None:
         generated_title=f"calogan int8, {energy:.1f} GeV electron",
     )
     save(figure, picture)
-    _screen.print(terminal.summary_table(summary))
+    terminal.show(terminal.summary_table(summary))
     models = (summary["precisions"], *summary["beside"].values())
     runs = [run["run_id"] for precisions in models for run in precisions.values()]
     _screen.print(f"\n[bold]comparison[/]  {escape(comparison_url(runs, tracking_uri=mlflow_uri))}")

@@ -32,8 +32,8 @@ from ray_jobs.tune import search
 
 # Of the models beside: as many showers as in the test split, and few rounds, because the published networks take long.
 BESIDE = ("float32", "int8")
-_BESIDE_ROUND = Benchmark(batch_size=64, repetitions=2)
-_BESIDE_SHOWERS = 128
+_BESIDE_ROUND = Benchmark(batch_size=64, repetitions=1)
+_BESIDE_SHOWERS = 256
 
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]

@@ -12,7 +12,7 @@ from calogan.benchmark.peers import loading
 from calogan.benchmark.precisions import ROUND_SHOWERS, BenchmarkReport, benchmark
 from calogan.config import Benchmark, Validation
 from calogan.events import Events, EventSource
-from calogan.generation import model_folder
+from calogan.generation import generator, model_folder
 from calogan.generation.generator import Generator
 from calogan.tracking import runs
 from calogan.tracking.candidates import candidate_run
@@ -20,7 +20,7 @@ from calogan.validation.gates import load_gates
 from calogan.validation.report import ValidationReport
 from calogan.validation.validate import validate
 
-COMPARED_SHOWERS = 128  # of each whole call in a comparison: the slowest runtimes take 40 ms for one
+COMPARED_SHOWERS = generator.BATCH  # of a whole call: other runtimes compute no smaller batch, and take 40 ms a shower
 _SEED = 20_000  # no training or calibration draws showers with it
 
 

@@ -100,7 +100,7 @@ def summary_table(
     rows: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
         ("sampling fraction shift", _physics("sampling_fraction_shift", percent=True)),
         ("worst layer, mean energy", _physics("worst_layer", percent=True)),
-        ("composite MSE", _physics("composite_mse")),
+        ("composite MSE (10^-3)", _physics("composite_mse", scale=1000)),
         ("mean y / std (cells)", lambda p: f"{_value(p, 'y_mean'):.2f} / {_value(p, 'y_std'):.2f}"),
         ("mean z / std (layers)", lambda p: f"{_value(p, 'z_mean'):.2f} / {_value(p, 'z_std'):.2f}"),
         ("pixel-wise, of ECAL", _physics("pixelwise_relative", percent=True)),
@@ -132,13 +132,13 @@ def _value(precision: dict[str, Any], metric: str) -> float:
     return float(precision["physics"][f"physics/{metric}"]["value"])
 
 
-def _physics(metric: str, *, percent: bool = False) -> Callable[[dict[str, Any]], str]:
+def _physics(metric: str, *, percent: bool = False, scale: float = 1.0) -> Callable[[dict[str, Any]], str]:
     """Formatter of one physics metric with its error."""
 
     def text(precision: dict[str, Any]) -> str:
         estimate = precision["physics"][f"physics/{metric}"]
-        scale, unit = (100.0, " %") if percent else (1.0, "")
-        return f"{scale * estimate['value']:.2g} ± {scale * estimate['error']:.1g}{unit}"
+        factor, unit = (100.0, " %") if percent else (scale, "")
+        return f"{factor * estimate['value']:.2g} ± {factor * estimate['error']:.1g}{unit}"
 
     return text
 

@@ -46,6 +46,7 @@ def test_the_table_compares_float32_with_int8() -> None:
     assert rows[""] == ["float32", "int8"]
     assert rows["sampling fraction shift"] == ["1.2 ± 0.4 %"] * 2
     assert rows["AUC against Geant4"] == ["0.012 ± 0.004"] * 2
+    assert rows["composite MSE (10^-3)"] == ["12 ± 4"] * 2
     assert rows["mean y / std (cells)"] == ["0.01 / 0.01"] * 2
     assert rows["gates passed"] == ["2 of 2", "1 of 2"]
     assert rows["ms per shower, one core"] == ["1.500"] * 2
