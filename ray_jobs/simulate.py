@@ -39,7 +39,7 @@ def main(
     energy: str,
     n: int,
     seed: int,
-    file_format: str,
+    file_format: str | None,
     tuning: Path | None,
     detector: str,
     field: float,

@@ -15,7 +15,20 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # by its `__init__`, which imports nothing; that of `events` alone gives out the names of its modules and closes it.
 ROOMS: dict[str, list[str]] = {
     "": ["errors", "packaged", "atomic_files", "quiet", "geometry", "provenance", "config"],
-    "events": ["records", "hits", "formats", "files", "splits", "stream", "writing", "", "productions", "inspection"],
+    "events": [
+        "records",
+        "hits",
+        "hit_tables",
+        "hit_files",
+        "formats",
+        "files",
+        "splits",
+        "stream",
+        "writing",
+        "",
+        "productions",
+        "inspection",
+    ],
     "simulation": [
         "",
         "medium",

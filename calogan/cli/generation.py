@@ -41,7 +41,7 @@ def generate(
     energy: str,
     n: int,
     seed: int,
-    file_format: str,
+    file_format: str | None,
     threads: int,
     url: str | None,
     out: Path,

@@ -40,7 +40,9 @@ n = click.option("--n", type=click.IntRange(1, 10**9), default=1000, show_defaul
 seed = click.option(
     "--seed", type=click.IntRange(0, SEED_MAX - 1), default=1, show_default=True, help="Equal seeds, equal bytes."
 )
-out = click.option("-o", "--out", type=FILE, callback=in_a_folder, required=True, help="HDF5 file to write.")
+out = click.option(
+    "-o", "--out", type=FILE, callback=in_a_folder, required=True, help="File to write: .h5, .arrow, .parquet or .npz."
+)
 model = click.option("--model", default="lean", show_default=True, help="Packaged name, folder, or models:/NAME@ALIAS.")
 precision = click.option("--precision", type=click.Choice(PRECISIONS), default="int8", show_default=True)
 config = click.option("--config", default="tiny", show_default=True, help="Packaged configuration or TOML file.")
@@ -51,7 +53,10 @@ read_format = click.option(
     "--format", "file_format", type=click.Choice(FORMATS), help="Format of the files; recognised when not given."
 )
 written_format = click.option(
-    "--format", "file_format", type=click.Choice(WRITTEN_FORMATS), default="clic", show_default=True
+    "--format",
+    "file_format",
+    type=click.Choice(WRITTEN_FORMATS),
+    help="By default that of the name: .arrow, .parquet and .npz hold hits, .h5 all cells (clic).",
 )
 _ENGINE = (
     click.option(

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from calogan.events import Events, write_events
+from calogan.events import Events, Hits, write_events
 
 screen = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
@@ -32,15 +32,18 @@ def bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
         yield functools.partial(progress.advance, task)
 
 
-def write_showers(out: Path, parts: Iterable[Events], header: Mapping[str, str], *, format: str = "clic") -> None:
+def write_showers(
+    out: Path, parts: Iterable[Events | Hits], header: Mapping[str, str], *, format: str | None = None
+) -> None:
     """Write showers as they arrive and report the result."""
     count, fraction = 0, 0.0
 
-    def counted() -> Iterator[Events]:
+    def counted() -> Iterator[Events | Hits]:
         nonlocal count, fraction
         for events in parts:
             count += len(events)
-            fraction += float((events.showers.sum(axis=(1, 2, 3)) / events.energy).sum())
+            sums = events.sums if isinstance(events, Hits) else events.showers.sum(axis=(1, 2, 3))
+            fraction += float((sums / events.energy).sum())
             yield events
 
     write_events(out, counted(), header=header, format=format)

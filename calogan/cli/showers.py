@@ -38,7 +38,7 @@ def simulate(
     energy: str,
     n: int,
     seed: int,
-    file_format: str,
+    file_format: str | None,
     tuning: Path | None,
     detector: str,
     field: float,
@@ -143,7 +143,7 @@ def inspect(files: tuple[str, ...], file_format: str | None, picture: Path | Non
 )
 @options.written_format
 @options.out
-def convert(files: tuple[str, ...], read_format: str | None, file_format: str, out: Path) -> None:
+def convert(files: tuple[str, ...], read_format: str | None, file_format: str | None, out: Path) -> None:
     """Write showers of any known format to one file of another."""
     from calogan import provenance  # noqa: PLC0415
 

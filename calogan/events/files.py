@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calogan.errors import EventsError
-from calogan.events.formats import Layout, read_showers, recognise
+from calogan.events import hit_files
+from calogan.events.formats import FORMATS, Layout, read_showers, recognise
 from calogan.events.records import Events, checked_events
-from calogan.geometry import CLIC
+from calogan.geometry import CELLS, CLIC
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 # What h5py raises for a damaged file, on opening or on reading any chunk; it has no exception of its own.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
-_SUFFIXES = (".h5", ".hdf5", ".hdf")
+_SUFFIXES = (".h5", ".hdf5", ".hdf", *hit_files.FORMATS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,19 +75,21 @@ def open_events(
     """Open shower files without reading the showers.
 
     Args:
-        paths: an HDF5 file, a folder of them, a pattern such as `showers-*.h5`, or a list of any of these.
+        paths: a file, a folder of them, a pattern such as `showers-*.h5`, or a list of any of these.
         format: one of `formats.FORMATS` to require; None detects the format of each file.
         shape: expected number of cells along (x, y, z); None accepts any detector.
 
     Raises:
-        EventsError: no file exists, or a file is not HDF5, is truncated, or contains something other than showers.
+        EventsError: no file exists, or a file is of no known kind, is truncated, or contains something other than
+            showers.
     """
+    if format is not None and format not in FORMATS:
+        raise EventsError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
     files = find_files(paths)
     layouts: list[Layout] = []
     energies: list[NDArray[np.float32]] = []
     for path in files:
-        with open_hdf5(path) as file:
-            layout, energy = recognise(path, file, format=format, shape=shape)
+        layout, energy = _recognise(path, format, shape)
         if layouts and layout.shape != layouts[0].shape:
             raise EventsError(
                 f"{path}: showers of {layout.shape} cells, but {files[0]} has {layouts[0].shape}; "
@@ -95,6 +98,36 @@ def open_events(
         layouts.append(layout)
         energies.append(energy)
     return EventFiles(tuple(files), tuple(layouts), np.concatenate(energies))
+
+
+def _recognise(
+    path: Path, format: str | None, shape: tuple[int, int, int] | None
+) -> tuple[Layout, NDArray[np.float32]]:
+    """Layout of a file, and the energies of the primary particles, shape (n,), GeV."""
+    kind = hit_files.FORMATS.get(path.suffix)
+    if not kind:
+        with open_hdf5(path) as file:
+            return recognise(path, file, format=format, shape=shape)
+    if format not in (None, kind):
+        raise EventsError(f"{path}: is not in the format {format!r}: its name says {kind}")
+    energy = hit_files.read_energy(path)
+    return Layout(kind, len(energy), "", 1.0, (CELLS,), "xyz", (0, 0), CLIC.shape), energy
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """Read the attributes of a file, see `provenance.header`.
+
+    Raises:
+        EventsError: the file is missing or damaged.
+    """
+    if path.suffix in hit_files.FORMATS:
+        return hit_files.read_header(path)
+    with open_hdf5(path) as file:
+        attributes = {str(name): value for name, value in file.attrs.items()}
+    return {
+        name: value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        for name, value in attributes.items()
+    }
 
 
 def read_events(paths: Paths, *, format: str | None = None, shape: tuple[int, int, int] | None = CLIC.shape) -> Events:
@@ -114,7 +147,7 @@ def find_files(paths: Paths) -> list[Path]:
     """
     names = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not names or not all(os.fspath(name) for name in names):
-        raise EventsError("no shower file given; expected one or more HDF5 files")
+        raise EventsError("no shower file given; expected one or more files")
     files: list[Path] = []
     for text in (os.fspath(name) for name in names):
         try:
@@ -138,7 +171,7 @@ def _members(text: str) -> tuple[list[Path], str]:
     path = Path(text)
     if path.is_dir():
         members = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and not p.name.startswith("."))
-        return members, "the folder contains no HDF5 file (.h5, .hdf5)"
+        return members, f"the folder contains no file of showers ({', '.join(_SUFFIXES)})"
     if glob.has_magic(text) and not path.exists():
         names = glob.glob(text, recursive=True)  # noqa: PTH207 - absolute patterns
         return sorted(Path(name) for name in names if Path(name).is_file()), "the pattern matches no file"
@@ -171,6 +204,9 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 def _read_into(part: NDArray[np.float32], path: Path, layout: Layout, low: int, high: int) -> None:
+    if path.suffix in hit_files.FORMATS:
+        part[:] = hit_files.read_hits(path, low, high).to_dense().showers
+        return
     with open_hdf5(path) as file:
         plain = layout.axes == "xyz" and layout.stored == layout.shape and layout.gev_per_unit == 1
         if plain and file[layout.showers].dtype == np.float32:

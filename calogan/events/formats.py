@@ -20,10 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calogan.errors import EventsError
+from calogan.events import hit_files
 from calogan.geometry import CLIC
 
-FORMATS = ("clic", "clic-x50", "calochallenge", "par04")
-WRITTEN_FORMATS = ("clic", "calochallenge")
+HDF5_FORMATS = ("clic", "clic-x50", "calochallenge", "par04")
+FORMATS = (*HDF5_FORMATS, *hit_files.FORMATS.values())
+WRITTEN_HDF5 = ("clic", "calochallenge")
+WRITTEN_FORMATS = (*WRITTEN_HDF5, *hit_files.FORMATS.values())
 CELL_UNIT = "cell_unit"  # attribute of the files written here, so that their unit need not be guessed
 AXES = "axes"
 _NAMES = {
@@ -67,6 +70,8 @@ class Layout:
     @property
     def description(self) -> str:
         """The layout in a few words, for display."""
+        if self.format in hit_files.FORMATS.values():
+            return f"{self.format}: hits, in GeV"
         unit = {1.0: "GeV", 1 / _X50: "GeV x 50", _GEV_PER_MEV: "MeV"}[self.gev_per_unit]
         cells = "x".join(map(str, self.stored))
         x, y = self.window
@@ -93,8 +98,8 @@ def recognise(
     Raises:
         EventsError: no format fits, or the contents of the file do not match its format.
     """
-    if format is not None and format not in FORMATS:
-        raise EventsError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
+    if format is not None and format not in HDF5_FORMATS:
+        raise EventsError(f"{path}: is no file of the format {format!r}; in HDF5 there are {', '.join(HDF5_FORMATS)}")
     name = format or _by_names(path, file)
     cells = _dataset(path, file, _NAMES[name][0])
     stored = _stored_shape(path, cells, name, shape)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calogan.errors import EventsError
-from calogan.events import Events, open_events, productions
-from calogan.events.files import EventFiles, Paths, open_hdf5
+from calogan.events import Events, hit_files, open_events, productions
+from calogan.events.files import EventFiles, Paths, open_hdf5, read_header
 from calogan.geometry import CLIC
 
 HISTOGRAM_BINS = 20
@@ -193,6 +193,8 @@ def _wrong_in_file(source: EventFiles) -> list[str]:
     """Report oblique incidence, which some public files have."""
     problems = []
     for path in source.paths:
+        if path.suffix in hit_files.FORMATS:
+            continue
         with open_hdf5(path) as file:
             theta = file.get("theta")
             if theta is not None and getattr(theta, "ndim", 0) == 1 and np.ptp(theta[()]) > np.deg2rad(1):
@@ -213,10 +215,4 @@ def _wrong_production(paths: Paths) -> list[str]:
 
 
 def _summary(path: Path, layout: str, showers: int) -> FileSummary:
-    with open_hdf5(path) as file:
-        origin = {str(name): _text(value) for name, value in file.attrs.items()}
-    return FileSummary(path, layout, showers, origin)
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return FileSummary(path, layout, showers, read_header(path))

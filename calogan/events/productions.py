@@ -16,6 +16,7 @@ from calogan.atomic_files import PART, write_json, write_text
 from calogan.errors import EventsError, OutputError
 from calogan.events import EnergyRange, Events, open_events, write_events
 from calogan.events.files import open_hdf5
+from calogan.events.writing import suffix_of
 
 PLAN, MANIFEST = "production.json", "manifest.json"
 DIGEST = "production_sha256"  # attribute of every shard: hash of the description of its production
@@ -61,9 +62,9 @@ class Production:
     @property
     def shards(self) -> tuple[Shard, ...]:
         """All shards in order."""
-        starts = range(0, self.showers, self.shard_showers)
+        starts, suffix = range(0, self.showers, self.shard_showers), suffix_of(self.format)
         return tuple(
-            Shard(f"showers-{number:05d}.h5", first, min(self.shard_showers, self.showers - first))
+            Shard(f"showers-{number:05d}{suffix}", first, min(self.shard_showers, self.showers - first))
             for number, first in enumerate(starts)
         )
 

@@ -116,7 +116,7 @@ def plan(
     showers: int,
     seed: int,
     shard_showers: int | None = None,
-    format: str = "clic",
+    format: str | None = None,
 ) -> Production:
     """Plan a production of an engine.
 
@@ -139,7 +139,7 @@ def plan(
         energy=energy,
         seed=seed,
         settings=header,
-        format=format,
+        format=format or "clic",
     )
 
 

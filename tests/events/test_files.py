@@ -98,10 +98,10 @@ def test_a_name_without_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "empty" / "notes.txt").write_text("text")
     for paths, message in (
         (tmp_path / "gone.h5", r"gone\.h5: no such file"),
-        (tmp_path / "empty", r"empty: the folder contains no HDF5 file \(\.h5, \.hdf5\)"),
+        (tmp_path / "empty", r"empty: the folder contains no file of showers \(\.h5, \.hdf5, .*\.parquet, \.npz\)"),
         (f"{tmp_path}/*.h5", r"\*\.h5: the pattern matches no file"),
         (f"{tmp_path}/emp*", r"emp\*: the pattern matches no file"),
-        ([], "no shower file given; expected one or more HDF5 files"),
+        ([], "no shower file given; expected one or more files"),
         ("n" * 5000, r"nnn: cannot be accessed \(File name too long\)"),
         ("a\0b.h5", "no such file"),
         (str(tmp_path / "empty" / "notes.txt" / "x.h5"), "no such file"),
