@@ -66,7 +66,7 @@ class Job:
 
     def groups(self) -> int:
         """Groups of `ALIGNMENT` showers that can be drawn now."""
-        if self.ended or self.drawn - self.taken >= _AHEAD:
+        if self.ended or self.drawn == self.count or self.drawn - self.taken >= _AHEAD:
             return 0
         lead = (self.first + self.drawn) % ALIGNMENT
         return -(-(lead + self.count - self.drawn) // ALIGNMENT)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import PydanticCustomError, from_json
 from scipy import special
 
@@ -65,6 +65,22 @@ class Gaussian(BaseModel):
         return np.clip(self.mean + self.sigma * deviates, allowed.low, allowed.high).astype(np.float32)
 
 
+def _law(energy: Any) -> str:
+    """Which form of an energy something is; the name of an unknown law is an error of its own."""
+    if isinstance(energy, dict):
+        return str(energy.get("law", "flat"))[:20]
+    return str(getattr(energy, "law", "number"))
+
+
+Spectrum = Annotated[
+    Annotated[Energy, Tag("number")]
+    | Annotated[Flat, Tag("flat")]
+    | Annotated[LogFlat, Tag("log-flat")]
+    | Annotated[Gaussian, Tag("gaussian")],
+    Discriminator(_law),
+]
+
+
 class _Order(BaseModel):
     model_config = _STRICT
 
@@ -104,9 +120,7 @@ class ListOrder(_Order):
 class SpectrumOrder(_Order):
     """Showers of one energy, or of energies drawn from a spectrum."""
 
-    energy: Energy | Annotated[Flat | LogFlat | Gaussian, Field(discriminator="law")] = Field(
-        description="The energy of all primary particles, GeV, or the spectrum of their energies."
-    )
+    energy: Spectrum = Field(description="The energy of all primary particles, GeV, or the spectrum of their energies.")
     n: int = Field(1, ge=1, description="Number of showers.")
 
     @property
@@ -151,9 +165,6 @@ def parse_order(body: bytes) -> Order:
     form: type[Order] = ListOrder if "energies" in content else SpectrumOrder
     if form is ListOrder and "n" in content:
         raise RequestError("n goes with energy; with energies, there is one shower for each")
-    energy = content.get("energy")
-    if isinstance(energy, dict) and "law" not in energy:
-        content["energy"] = {"law": "flat"} | energy
     try:
         return form.model_validate(content)
     except ValidationError as error:
@@ -214,7 +225,7 @@ def _flat_message(error: ValidationError, form: type[Order]) -> str:
     found: list[str] = []
     for detail in error.errors(include_url=False):
         place = "".join(
-            f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"] if part != "float"
+            f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"] if part != "number"
         ).lstrip(".")[:80]
         unknown_key = f"unknown key; the keys are {', '.join(_keys(form))}"
         message = unknown_key if detail["type"] == "extra_forbidden" else detail["msg"]

@@ -13,7 +13,7 @@ from calogan.events import EnergyRange, Hits, checked_hits
 from calogan.generation import generator, model_folder
 from calogan.generation.generator import Generator
 from calogan.generation.graphs import prepare_graph, splice
-from calogan.generation.random_numbers import latent_numbers
+from calogan.generation.random_numbers import Piece, latent_numbers
 
 PRECISIONS = ("float32", "int8")
 ENERGIES = np.linspace(10, 480, 300, dtype=np.float32)
@@ -56,6 +56,17 @@ class TestReproducible:
     ) -> None:
         part = generators[precision].sample(ENERGIES[first:last], seed=7, first=first)
         assert part.showers.tobytes() == showers[precision][first:last].tobytes()
+
+    def test_pieces_drawn_together_are_those_drawn_alone(
+        self, precision: str, generators: dict[str, Generator], showers: dict[str, NDArray[np.float32]]
+    ) -> None:
+        spans = [(0, 1), (13, 14), (0, 40), (250, 300), (1, 2)]
+        own = [Piece(ENERGIES[first:last], 7, first) for first, last in spans]
+        others = [Piece(np.array([100.0], dtype=np.float32), seed, 0) for seed in range(3)]
+        results = generators[precision].sample_together([others[0], *own, *others[1:]])
+        for (first, last), hits in zip(spans, results[1:-2], strict=True):
+            assert hits.to_dense().showers.tobytes() == showers[precision][first:last].tobytes()
+            assert hits.energy.tobytes() == ENERGIES[first:last].tobytes()
 
     def test_a_shower_does_not_depend_on_its_neighbours(
         self, precision: str, generators: dict[str, Generator], showers: dict[str, NDArray[np.float32]]
