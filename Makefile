@@ -13,7 +13,7 @@ INSTALL = $(if $(shell uv --version 2>/dev/null),uv pip install --python $(BIN)/
 	$(BIN)/python -m pip install --disable-pip-version-check) --quiet \
 	--constraint constraints/$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
 
-.PHONY: help install demo stop test lint docs wheel constraints clean
+.PHONY: help install demo stop test e2e lint docs wheel constraints clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -39,6 +39,10 @@ stop: install  ## Stop what `make demo KEEP=1` left running.
 
 test: install  ## The fast tests.
 	@CALOGAN_CRD_DIR=$${CALOGAN_CRD_DIR:-$(if $(wildcard $(CRDS)),$(abspath $(CRDS)))} $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# One at a time, and in order: the tests follow one installation through its life.
+e2e: install  ## Install the chart in the cluster of KUBECONFIG and disturb it; writes docs/operations-results.md.
+	CALOGAN_E2E=page $(BIN)/python -m pytest -m slow tests/e2e
 
 lint: install  ## Style and types.
 	$(BIN)/ruff check .

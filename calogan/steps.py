@@ -22,7 +22,7 @@ from calogan.simulation import parametric
 from calogan.training.loop import Epoch, TrainingResult, train
 from calogan.training.selection import Scored
 from calogan.training.workers import ALONE, Workers
-from calogan.validation.gates import CLASSIFIER_GATE, load_gates
+from calogan.validation.gates import CLASSIFIER_GATE, Gate, load_gates
 from calogan.validation.report import ValidationReport, physics_score
 from calogan.validation.validate import validate
 
@@ -246,12 +246,13 @@ def register_model(
     if not missing:
         return {}
     paths = tuple(reference) or (packaged_sample(),)
-    reports = _validate_each(model, missing, paths, gates, progress)
+    geant4 = open_events(paths)[:PART_SHOWERS]
+    reports = _judge_precisions(model, missing, geant4, load_gates(gates), paths, progress)
     progress("registering")
     parameters = {
         "model": description.name,
         "gates": gates,
-        "geant4_showers": next(iter(reports.values())).showers["reference"],
+        "geant4_showers": len(geant4),
     }
     with (
         pipeline_run(f"register {description.name}", parameters, header=provenance.header(inputs=paths)) as run_id,
@@ -264,28 +265,26 @@ def register_model(
         }
 
 
-def _validate_each(
-    model: Path, precisions: Sequence[str], paths: tuple[Path, ...], gates: str, progress: Callable[[str], None]
+def _judge_precisions(
+    model: Path,
+    precisions: Sequence[str],
+    geant4: Events,
+    gates: Mapping[str, Gate],
+    inputs: Sequence[Path],
+    progress: Callable[[str], None],
 ) -> dict[str, ValidationReport]:
-    """Validate precisions of a model against Geant4 showers, with float32 of the same random numbers."""
-    geant4 = open_events(paths)[:PART_SHOWERS]
+    """Validate precisions against the same showers, with the same energies and random numbers."""
     energy = np.repeat(geant4.energy, Validation().draws)
-    float32 = ("float32",) if "float32" in model_folder.read(model).network_files else ()
-    showers = {
-        precision: generator.load(model, precision=precision).sample(energy, seed=_VALIDATION_SEED)
-        for precision in dict.fromkeys((*precisions, *float32))
-    }
+    float32 = None
+    if "float32" in model_folder.read(model).network_files:
+        float32 = generator.load(model, precision="float32").sample(energy, seed=_VALIDATION_SEED)
     reports = {}
     for precision in precisions:
         progress(f"validating {precision}")
-        reports[precision] = validate(
-            geant4,
-            showers[precision],
-            float32=showers.get("float32"),
-            floor=False,
-            gates=load_gates(gates),
-            inputs=paths,
-        )
+        candidate = float32
+        if candidate is None or precision != "float32":
+            candidate = generator.load(model, precision=precision).sample(energy, seed=_VALIDATION_SEED)
+        reports[precision] = validate(geant4, candidate, float32=float32, floor=False, gates=gates, inputs=inputs)
     return reports
 
 

@@ -136,7 +136,20 @@ ROOMS: dict[str, list[str]] = {
         "client",
         "async_client",
     ],
-    "cli": ["", "screen", "program", "options", "loading", "comparisons", "showers", "models", "generation", "main"],
+    "cluster": ["", "connection", "checks", "state", "rollout", "jobs"],
+    "cli": [
+        "",
+        "screen",
+        "program",
+        "options",
+        "loading",
+        "comparisons",
+        "showers",
+        "models",
+        "generation",
+        "cluster",
+        "main",
+    ],
 }
 ORDER = ["calogan"] + [
     ".".join(part for part in ("calogan", room, module) if part)

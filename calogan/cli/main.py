@@ -8,6 +8,7 @@ import click
 
 from calogan import __version__
 from calogan.cli import generation, models, showers
+from calogan.cli.cluster import cluster
 from calogan.cli.program import run
 
 
@@ -45,5 +46,6 @@ for command in (
     models.export,
     generation.generate,
     generation.serve,
+    cluster,
 ):
     cli.add_command(command)

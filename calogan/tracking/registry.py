@@ -24,7 +24,7 @@ from calogan.validation.report import ValidationReport, require_proof
 
 _MODEL = "model"  # name of the artifact with the folder of a model
 _PIPELINE = "pipeline"  # tag of a version: the parent run, which its other precisions share
-_CONTENT = "content"  # tag of a version: `ModelDescription.version`
+CONTENT = "content"  # tag of a version: `ModelDescription.version`
 _MISSING = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 GATES, PASSED = "gates", "passed"  # tag of a version: whether it passed all gates, or why it did not
 _LONGEST_TAG = 4000
@@ -77,7 +77,7 @@ def log_precision(
             model_folder.copy(folder, Path(scratch) / _MODEL, precisions=(precision,))
             model_info = _log_model(description.name, Path(scratch) / _MODEL)
         client = mlflow.MlflowClient()
-        tags = {"precision": precision, _PIPELINE: parent, _CONTENT: description.version(precision)}
+        tags = {"precision": precision, _PIPELINE: parent, CONTENT: description.version(precision)}
         version = _register(client, description.name, model_info, tags)
         client.set_registered_model_alias(description.name, f"latest-{precision}", version.version)
         uri = f"{model_folder.REGISTRY}{description.name}/{version.version}"
@@ -140,7 +140,21 @@ def champion(name: str, precision: str) -> tuple[str, str] | None:
             if error.error_code in _MISSING:
                 return None
             raise
-    return f"{model_folder.REGISTRY}{name}/{version.version}", version.tags.get(_CONTENT, "")
+    return f"{model_folder.REGISTRY}{name}/{version.version}", version.tags.get(CONTENT, "")
+
+
+def version_tags(uri: str) -> dict[str, str]:
+    """Return the tags of a version, such as `GATES`.
+
+    Args:
+        uri: `models:/NAME/VERSION`.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+    """
+    name, _, number = uri.removeprefix(model_folder.REGISTRY).partition("/")
+    with reachable():
+        return dict(mlflow.MlflowClient().get_model_version(name, number).tags)
 
 
 def pin(uri: str, precision: str) -> str:

@@ -1,0 +1,216 @@
+"""The cluster of KUBECONFIG, the chart installed there, load on it, and the page of results."""
+
+import contextlib
+import datetime as dt
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import pytest
+import yaml
+from kubernetes import client
+
+from calogan import provenance
+from calogan.cluster import connection
+from calogan.cluster.connection import Service, wait_until
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "calogan"
+PAGE = ROOT / "docs" / "operations-results.md"
+NAMESPACE, RELEASE = "calogan-e2e", "demo"
+SERVICE = Service(NAMESPACE, "demo-calogan")
+LOAD = (Path(__file__).parent / "load.py").read_text(encoding="utf-8")
+READY_S = 900.0
+# Requests that fit two cores; all else is as a user gets it.
+SMALL: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "small.yaml").read_text(encoding="utf-8"))
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Load:
+    """Requests that are being made."""
+
+    pod: str
+    result: Json = field(default_factory=dict)
+
+
+@dataclass
+class Results:
+    """Rows of the page: what was done, what came of it."""
+
+    begun: float = field(default_factory=time.monotonic)
+    rows: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, what: str, result: str) -> None:
+        self.rows.append((what, result))
+
+    def add_load(self, what: str, load: Json, more: str = "") -> None:
+        failed, retried = load["failed at first"], load["failed after retries"]
+        text = f"{load['requests']} requests: {retried} failed, {failed} without retries"
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in load["reasons"].items())
+        text += f" ({reasons})" if reasons else ""
+        text += f"; longest time without an answer {load['longest gap']:.1f} s"
+        self.add(what, f"{text}{'; ' if more else ''}{more}")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[helm_python.Config]:
+    """Helm for an empty namespace of the cluster."""
+    if not os.environ.get("CALOGAN_E2E"):
+        pytest.skip("CALOGAN_E2E is not set: make e2e installs the chart in the cluster of KUBECONFIG")
+    connection.connect()
+    core = client.CoreV1Api()
+    with contextlib.suppress(client.ApiException):
+        core.delete_namespace(NAMESPACE)
+    wait_until("an empty namespace", 300, lambda: "it is there" if exists(NAMESPACE) else "", lambda _: None)
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=NAMESPACE, labels=labels)))
+    return helm_python.Config(kubeconfig_path=os.environ["KUBECONFIG"], namespace=NAMESPACE)
+
+
+def exists(namespace: str) -> bool:
+    return namespace in {item.metadata.name for item in client.CoreV1Api().list_namespace().items}
+
+
+def with_small(values: Json) -> Json:
+    """Values with the small requests."""
+
+    def merged(first: Json, second: Json) -> Json:
+        both = {key: merged(first[key], value) for key, value in second.items() if isinstance(first.get(key), dict)}
+        return first | second | both
+
+    return merged(SMALL, values)
+
+
+class Installation:
+    """The release, and what is done with it."""
+
+    namespace, release, service = NAMESPACE, RELEASE, SERVICE
+
+    def __init__(self, helm: helm_python.Config, results: Results) -> None:
+        self.helm, self.results = helm, results
+        self._installed = False
+
+    def upgrade(self, values: Json) -> None:
+        """Install or upgrade the release with values."""
+        change = self.helm.upgrade if self._installed else self.helm.install
+        change(str(CHART), RELEASE, with_small(values), namespace=NAMESPACE)
+        self._installed = True
+
+    def workers(self) -> list[Any]:
+        """Workers that are ready, of the active Ray cluster."""
+        return [pod for pod in connection.pods(SERVICE, "ray.io/node-type=worker") if connection.is_ready(pod)]
+
+    def head(self) -> str:
+        """Name of the pod of the head."""
+        return str(connection.pods(SERVICE, "ray.io/node-type=head")[0].metadata.name)
+
+    def cluster_name(self) -> str:
+        """Name of the active Ray cluster."""
+        return str(connection.read(SERVICE).get("status", {}).get("activeServiceStatus", {}).get("rayClusterName", ""))
+
+    def wait_for_workers(self, number: int, seconds: float = READY_S) -> float:
+        """Wait until exactly this many workers are ready; returns the seconds."""
+        begun = time.monotonic()
+
+        def missing() -> str:
+            count = len(self.workers())
+            return "" if count == number else f"{count} are ready"
+
+        wait_until(f"{number} workers", seconds, missing, quiet)
+        return time.monotonic() - begun
+
+    def wait_until_ready(self) -> float:
+        """Wait until KubeRay calls the service ready; returns the seconds."""
+        begun = time.monotonic()
+
+        def missing() -> str:
+            conditions = connection.read(SERVICE).get("status", {}).get("conditions", ())
+            ready = any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+            return "" if ready else "it is not"
+
+        wait_until("the service to be ready", READY_S, missing, quiet)
+        return time.monotonic() - begun
+
+    @contextlib.contextmanager
+    def load(self, seconds: float, threads: int = 2) -> Iterator[Load]:
+        """Make requests from a pod of the cluster while the block runs, and for so many seconds at least."""
+        core = client.CoreV1Api()
+        running = Load(f"load-{time.monotonic_ns()}")
+        core.create_namespaced_pod(NAMESPACE, load_pod(running.pod, seconds, threads))
+
+        def phase() -> str:
+            return str(core.read_namespaced_pod(running.pod, NAMESPACE).status.phase)
+
+        try:
+            wait_until("the load", 180, lambda: "" if phase() == "Running" else "its pod does not run", quiet)
+            time.sleep(5)
+            yield running
+            wait_until("the load's end", seconds + 300, lambda: "it runs" if phase() == "Running" else "", quiet)
+            lines = core.read_namespaced_pod_log(running.pod, NAMESPACE).strip().splitlines()
+            # The client turns what looks like JSON into Python's own notation.
+            running.result = yaml.safe_load(lines[-1])
+        finally:
+            core.delete_namespaced_pod(running.pod, NAMESPACE, grace_period_seconds=0)
+
+
+def quiet(text: str) -> None:
+    """Show nothing while waiting."""
+
+
+@pytest.fixture(scope="session")
+def e2e(cluster: helm_python.Config) -> Iterator[Installation]:
+    """The release; the page of results is written at its end."""
+    installation = Installation(cluster, Results())
+    yield installation
+    if os.environ.get("CALOGAN_E2E") == "page":
+        write_page(installation.results)
+
+
+def load_pod(name: str, seconds: float, threads: int) -> Json:
+    head = connection.read(SERVICE)["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
+    url = f"http://{SERVICE.name}-serve-svc:8000/v1/showers"
+    container = {
+        "name": "load",
+        "image": head["containers"][0]["image"],
+        "command": ["python", "-c", LOAD, url, str(seconds), str(threads)],
+        "env": [connection.environment(SERVICE)["CALOGAN_API_KEY"]],
+        "securityContext": head["containers"][0]["securityContext"],
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
+    }
+    spec = {"restartPolicy": "Never", "securityContext": head["securityContext"], "containers": [container]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
+def write_page(found: Results) -> None:
+    """Write docs/operations-results.md."""
+    operator = client.CoreV1Api().list_pod_for_all_namespaces(
+        label_selector="app.kubernetes.io/component=kuberay-operator"
+    )
+    version = os.environ.get("CALOGAN_KUBERAY") or operator.items[0].spec.containers[0].image.rpartition(":")[2]
+    node = client.CoreV1Api().list_node().items
+    lines = [
+        "# Operation: results",
+        "",
+        f"What `make e2e` measured on {dt.datetime.now(dt.UTC):%Y-%m-%d}. Do not edit.",
+        "",
+        (
+            f"Kubernetes {client.VersionApi().get_code().git_version}, KubeRay {version}, {len(node)} node with "
+            f"{node[0].status.capacity['cpu']} cores; {provenance.cpu()['model']}. calogan {provenance.git_commit()}."
+        ),
+        "",
+        "Two clients ask all the time for 10 int8 showers. They repeat a request that failed, after a second, with its seed;",
+        "*without retries* counts clients that would not.",
+        "",
+        "| what happened | result |",
+        "|---|---|",
+        *(f"| {what} | {result} |" for what, result in found.rows),
+        "",
+        f"Everything took {(time.monotonic() - found.begun) / 60:.0f} minutes.",
+    ]
+    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,223 @@
+"""One installation from its birth to its end. The tests build on each other, in this order."""
+
+import os
+import time
+from typing import Any
+
+import httpx
+import pytest
+from kubernetes import client
+
+from calogan.cluster import checks, connection, jobs, rollout, state
+from calogan.cluster.connection import wait_until
+from calogan.errors import RequestError, ServiceError
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+MODEL = "models:/calogan-lean/1"
+REDIS = {"enabled": True} | ({"image": os.environ["CALOGAN_E2E_REDIS"]} if "CALOGAN_E2E_REDIS" in os.environ else {})
+
+
+def quiet(text: str) -> None:
+    """Show nothing while waiting."""
+
+
+def test_the_cluster_has_what_the_chart_needs(cluster: Any) -> None:
+    findings = checks.check("calogan-e2e")
+    assert [finding for finding in findings if finding.fine is False] == []
+
+
+def test_an_installation_serves_by_itself(e2e: Any) -> None:
+    begun = time.monotonic()
+    e2e.upgrade({"redis": REDIS})
+    e2e.wait_until_ready()
+    seconds = time.monotonic() - begun
+    e2e.wait_for_workers(2)
+    both = time.monotonic() - begun
+    e2e.results.add(
+        "`helm install`, images on the node",
+        f"ready after {seconds:.0f} s, with two replicas after {both:.0f} s: MLflow started, model validated and registered",
+    )
+
+
+def test_helm_test_passes(e2e: Any) -> None:
+    done = e2e.helm.test(e2e.release, logs=True, timeout=300)
+    assert "made here are equal to them, bit for bit" in done["logs"]
+    e2e.results.add(
+        "`helm test`", "showers equal for equal seeds and to those made elsewhere, 401 without a key, MLflow healthy"
+    )
+
+
+def test_the_key_is_kept_by_upgrades(e2e: Any) -> None:
+    before, cluster = connection.api_key(e2e.service), e2e.cluster_name()
+    e2e.upgrade({"redis": REDIS})
+    assert connection.api_key(e2e.service) == before
+    assert e2e.cluster_name() == cluster
+
+
+def test_every_worker_tells_its_processor_and_its_models(e2e: Any) -> None:
+    now = state.state(e2e.service)
+    assert now.ready
+    assert len(now.replicas) == 2
+    assert all(set(replica.models) == {"int8", "float32"} for replica in now.replicas)
+    assert all("AVX" in replica.isa for replica in now.replicas)
+
+
+def test_showers_record_the_commit_of_the_image(e2e: Any) -> None:
+    pod, key = e2e.workers()[0].metadata.name, connection.api_key(e2e.service)
+    with state.asking(e2e.service, pod, key) as http:
+        answer = http.post(
+            "/v1/showers", json={"energy": 10.0, "n": 1, "seed": 1}, headers={"Accept": "application/x-hdf5"}
+        )
+        refused = httpx.get(f"{http.base_url}/v1/models")
+    assert answer.status_code == 200
+    assert b"git_commit" in answer.content
+    assert refused.status_code == 401
+
+
+def test_a_worker_that_is_killed_costs_no_answer(e2e: Any) -> None:
+    with e2e.load(60) as running:
+        victim = e2e.workers()[0].metadata.name
+        client.CoreV1Api().delete_namespaced_pod(victim, e2e.namespace, grace_period_seconds=0)
+        begun = time.monotonic()
+        wait_until("its death", 60, lambda: "" if victim not in names(e2e) else "it lives", quiet)
+        e2e.wait_for_workers(2)
+        seconds = time.monotonic() - begun
+    e2e.results.add_load(
+        "one of two workers killed at once", running.result, f"a new one answered after {seconds:.0f} s"
+    )
+    assert running.result["failed after retries"] == 0
+
+
+def names(e2e: Any) -> list[str]:
+    return [pod.metadata.name for pod in e2e.workers()]
+
+
+def test_a_worker_of_a_drained_node_costs_no_answer(e2e: Any) -> None:
+    """As `kubectl drain` does it: workers are evicted, and the budget refuses to evict both at once."""
+    core = client.CoreV1Api()
+    first, second = names(e2e)
+
+    def evict(name: str) -> int:
+        body = client.V1Eviction(metadata=client.V1ObjectMeta(name=name, namespace=e2e.namespace))
+        try:
+            core.create_namespaced_pod_eviction(name, e2e.namespace, body)
+        except client.ApiException as error:
+            return int(error.status)
+        return 201
+
+    with e2e.load(60) as running:
+        assert evict(first) == 201
+        assert evict(second) == 429, "the budget"
+        wait_until("the eviction", 300, lambda: "" if first not in names(e2e) else "it lives", quiet)
+        e2e.wait_for_workers(2)
+    e2e.results.add_load(
+        "a worker evicted, as by `kubectl drain`", running.result, "the budget refused the second one meanwhile"
+    )
+    assert running.result["failed after retries"] == 0
+
+
+def test_the_death_of_the_head_costs_no_answer(e2e: Any) -> None:
+    before = {pod.metadata.uid for pod in e2e.workers()}
+    with e2e.load(90) as running:
+        victim = e2e.head()
+        begun = time.monotonic()
+        client.CoreV1Api().delete_namespaced_pod(victim, e2e.namespace, grace_period_seconds=0)
+
+        def missing() -> str:
+            heads = connection.pods(e2e.service, "ray.io/node-type=head")
+            new = [pod for pod in heads if pod.metadata.name != victim and connection.is_ready(pod)]
+            return "" if new else "there is none"
+
+        wait_until("a new head", 600, missing, quiet)
+        seconds = time.monotonic() - begun
+    after = {pod.metadata.uid for pod in e2e.workers()}
+    kept = len(before & after)
+    e2e.results.add_load(
+        "the head killed at once, with Redis",
+        running.result,
+        f"a new one after {seconds:.0f} s; {kept} of 2 workers stayed",
+    )
+    assert running.result["failed after retries"] == 0
+
+
+def test_other_values_are_taken_over_in_place(e2e: Any) -> None:
+    cluster = e2e.cluster_name()
+    with e2e.load(60) as running:
+        e2e.upgrade({"redis": REDIS, "serve": {"maxShowers": 5000}})
+        key = connection.api_key(e2e.service)
+
+        def missing() -> str:
+            limits = []
+            for pod in e2e.workers():
+                with state.asking(e2e.service, pod.metadata.name, key) as http:
+                    limits.append(http.get("/v1/models").json()["max_showers"])
+            return "" if limits and set(limits) == {5000} else f"they are {limits}"
+
+        wait_until("the new limit", 300, missing, quiet)
+    assert e2e.cluster_name() == cluster
+    e2e.results.add_load("`serve.maxShowers` changed by `helm upgrade`", running.result, "in the running cluster")
+    assert running.result["failed after retries"] == 0
+
+
+def test_a_model_is_promoted_and_rolled_back(e2e: Any) -> None:
+    with e2e.load(60) as running:
+        served = rollout.promote(e2e.service, MODEL, seconds=300, say=quiet)
+        assert served.uri == MODEL
+        assert rollout.rollback(e2e.service, seconds=300, say=quiet) == "models:/calogan-lean"
+    e2e.results.add_load("model promoted, and rolled back", running.result)
+    assert running.result["failed after retries"] == 0
+
+
+def test_a_model_that_cannot_be_served_is_rolled_back_by_itself(e2e: Any) -> None:
+    with pytest.raises(ServiceError, match="is served again"):
+        rollout.promote(e2e.service, MODEL, seconds=0.1, say=quiet)
+    assert state.state(e2e.service).model == "models:/calogan-lean"
+
+
+def test_replicas_scale_by_command_and_by_upgrade(e2e: Any) -> None:
+    e2e.upgrade({"redis": REDIS, "serve": {"minReplicas": 1, "maxReplicas": 1}})
+    e2e.wait_for_workers(1)
+    cluster = e2e.cluster_name()
+    with e2e.load(120) as running:
+        begun = time.monotonic()
+        assert rollout.scale(e2e.service, 3, 3, seconds=600, say=quiet) == 3
+        up = time.monotonic() - begun
+        begun = time.monotonic()
+        e2e.upgrade({"redis": REDIS, "serve": {"minReplicas": 1, "maxReplicas": 1, "downscaleDelaySeconds": 5}})
+        e2e.wait_for_workers(1)
+        down = time.monotonic() - begun
+    assert e2e.cluster_name() == cluster
+    e2e.results.add_load(
+        "1 -> 3 replicas by `calogan cluster scale`, -> 1 by `helm upgrade`",
+        running.result,
+        f"{up:.0f} s up, {down:.0f} s down",
+    )
+    assert running.result["failed after retries"] == 0
+    with pytest.raises(RequestError, match="maxWorkers"):
+        rollout.scale(e2e.service, 99, 99, seconds=1, say=quiet)
+
+
+def test_another_image_or_pod_is_a_new_cluster_that_takes_over(e2e: Any) -> None:
+    """An annotation of the pods has the effect of another image: KubeRay starts a second cluster."""
+    before = e2e.cluster_name()
+    with e2e.load(150) as running:
+        begun = time.monotonic()
+        e2e.upgrade({"redis": REDIS, "podAnnotations": {"calogan/e2e": "2"}})
+        wait_until("the new cluster", 900, lambda: "" if e2e.cluster_name() != before else "the old one serves", quiet)
+        seconds = time.monotonic() - begun
+    e2e.wait_for_workers(2)
+    e2e.results.add_load("pods changed: a second cluster takes over", running.result, f"after {seconds:.0f} s")
+    assert running.result["failed after retries"] == 0
+
+
+def test_a_job_is_submitted_and_its_output_shown(e2e: Any) -> None:
+    job = jobs.submit(e2e.service, ["python", "-c", "print('it is', 6 * 7)"])
+    assert "it is 42" in "".join(jobs.follow(e2e.service, job))
+    with pytest.raises(ServiceError, match="failed"):
+        "".join(jobs.follow(e2e.service, jobs.submit(e2e.service, ["false"])))
+    with pytest.raises(RequestError, match="there is no job"):
+        list(jobs.follow(e2e.service, "nobody"))
+    logs = dict(jobs.replica_logs(e2e.service))
+    assert len(logs) == 2
+    assert all("ShowerService" in text for text in logs.values())
