@@ -119,7 +119,14 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
             status, message = 500, "the server failed; report the request_id to its operator"
             # Starlette re-raises the exception for the server's log, and uvicorn then closes the connection.
             headers["Connection"] = "close"
-    return error_response(status, message, request_id=name, headers=headers, retry_after_s=retry_after_s)
+    answer = error_response(status, message, request_id=name, headers=headers, retry_after_s=retry_after_s)
+    if request.url.path.startswith("/v2"):  # the Open Inference Protocol has a form of its own
+        answer = JSONResponse({"error": message}, status_code=status, headers=_without_length(answer))
+    return answer
+
+
+def _without_length(answer: JSONResponse) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name not in {"content-length", "content-type"}}
 
 
 def request_id(request: Request) -> str:

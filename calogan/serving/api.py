@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -26,6 +27,7 @@ from calogan.serving.drawing import Drawing, Sampler
 from calogan.serving.encodings import ENCODINGS, JSON, Encoding, choose
 from calogan.serving.endpoint import Endpoint, Limits
 from calogan.serving.golden import Golden
+from calogan.serving.inference_protocol import add_inference_protocol
 from calogan.serving.keys import KeyHolder, KeyRing
 from calogan.serving.metrics import Meter, PrometheusMeter
 from calogan.serving.orders import order_schema, parse_order
@@ -87,23 +89,39 @@ def build_api(
     golden = golden or Golden(drawing, samplers)
     meter = meter or PrometheusMeter()
     endpoint = Endpoint(samplers, keys=keys, limits=limits or Limits(), meter=meter, drawing=drawing)
-    api = FastAPI(title="calogan", version=__version__, description="Calorimeter showers from quantized generators.")
+    # Its pages load nothing from other servers.
+    api = FastAPIOffline(
+        title="calogan", version=__version__, description="Calorimeter showers from quantized generators."
+    )
     api.state.name_requests = name_requests
     for error in (CaloganError, HTTPException, Exception):
         api.add_exception_handler(error, answer_error)
     api.add_exception_handler(ClientDisconnect, _say_nothing)
-    _add_operation(api, golden)
+    check_ready = _ready_check(golden)
+    _add_operation(api, golden, check_ready)
     check_key = _key_check(keys)
     errors: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in ERROR_TYPES}
     protected = APIRouter(prefix="/v1", dependencies=[Depends(check_key)], responses=errors, tags=["showers"])
     _add_routes(protected, endpoint, check_key)
     api.include_router(protected)
+    add_inference_protocol(api, endpoint, check_key, check_ready)
     if isinstance(meter, PrometheusMeter):
         _add_metrics(api, endpoint, meter, check_key)
     return api
 
 
-def _add_operation(api: FastAPI, golden: Golden) -> None:
+def _ready_check(golden: Golden) -> Callable[[], None]:
+    def check_ready() -> None:
+        try:
+            golden.check()
+        except Exception as error:
+            _log.error("not ready: %s", error)
+            raise ServiceError("the golden request fails; its cause is in the log of the server") from error
+
+    return check_ready
+
+
+def _add_operation(api: FastAPI, golden: Golden, check_ready: Callable[[], None]) -> None:
     unavailable: dict[int | str, dict[str, Any]] = {503: {"model": ErrorBody}}
 
     @api.get("/health", tags=["operation"])
@@ -114,11 +132,7 @@ def _add_operation(api: FastAPI, golden: Golden) -> None:
     @api.get("/ready", tags=["operation"], responses=unavailable)
     async def ready() -> Readiness:
         """Report whether the golden request is answered as at the start; needs no key."""
-        try:
-            golden.check()
-        except Exception as error:
-            _log.error("not ready: %s", error)
-            raise ServiceError("the golden request fails; its cause is in the log of the server") from error
+        check_ready()
         return Readiness(status="ready", golden=golden.checksums)
 
 
@@ -169,7 +183,7 @@ def _add_routes(router: APIRouter, endpoint: Endpoint, check_key: "_KeyCheck") -
         _check_media_type(request)
         order = parse_order(await endpoint.read_body(request))
         endpoint.admit(order, holder, encoding)
-        return endpoint.respond(request, order, encoding, holder.name)
+        return endpoint.respond(request, order, encoding, holder.name, seed=endpoint.seed(order))
 
 
 def _request_body(endpoint: Endpoint) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class Encoding:
         decode: function that decodes showers; its errors are not translated, see `decode`.
         max_showers: largest sensible number of showers in this encoding; None for no extra limit.
         dtype: type of the numbers of a response without any structure, which headers describe instead.
+        head: bytes before these numbers.
     """
 
     media_type: str
@@ -64,6 +65,7 @@ class Encoding:
     decode: Callable[[bytes], Events] | None = None
     max_showers: int | None = None
     dtype: str | None = None
+    head: bytes = b""
 
     def encode(self, parts: Iterable[Hits], header: Mapping[str, str]) -> bytes:
         """Encode showers at once."""
@@ -162,12 +164,13 @@ class ArrowWriter:
 class RawWriter:
     """Writer of the numbers of all cells, one shower after the other, without any structure."""
 
-    def __init__(self, dtype: str) -> None:
-        self._dtype = dtype
+    def __init__(self, dtype: str, head: bytes = b"") -> None:
+        self._dtype, self._head = dtype, head
 
     def add(self, hits: Hits) -> bytes:
         """Encode the next showers, shape (n, 25, 25, 25)."""
-        return hits.to_dense().showers.astype(self._dtype, copy=False).tobytes()
+        head, self._head = self._head, b""
+        return head + hits.to_dense().showers.astype(self._dtype, copy=False).tobytes()
 
     def end(self) -> bytes:
         """Return nothing."""

@@ -124,10 +124,22 @@ class Endpoint:
                 retry_after_s=wait_s,
             )
 
-    def respond(self, request: Request, order: Order, encoding: Encoding, client: str) -> Response:
+    def seed(self, order: Order) -> int:
+        """Return the seed of an order, or draw one."""
+        return order.seed if order.seed is not None else secrets.randbelow(SEED_MAX)
+
+    def respond(
+        self,
+        request: Request,
+        order: Order,
+        encoding: Encoding,
+        client: str,
+        *,
+        seed: int,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
         """Make the response to an order that was admitted; it takes one of the places until it ends."""
         sampler = self.sampler(order.precision)
-        seed = order.seed if order.seed is not None else secrets.randbelow(SEED_MAX)
         model = model_labels(sampler)
         name = request_id(request)
 
@@ -162,7 +174,7 @@ class Endpoint:
             order.count,
             encoding,
             self.provenance | span | origin,
-            headers=self._headers(sampler, seed, order, encoding) | id_header(request),
+            headers=self._headers(sampler, seed, order, encoding) | id_header(request) | dict(headers or {}),
             encoder=self.encoder,
             send_timeout_s=self.limits.send_timeout_s,
             ended=ended,

@@ -71,7 +71,7 @@ class ShowerResponse(Response):
         super().__init__(media_type=encoding.media_type, headers=dict(headers))
         del self.headers["content-length"]
         if encoding.dtype:
-            self.headers["content-length"] = str(count * CELLS * np.dtype(encoding.dtype).itemsize)
+            self.headers["content-length"] = str(len(encoding.head) + count * CELLS * np.dtype(encoding.dtype).itemsize)
         self._parts, self._count, self._encoding, self._provenance = parts, count, encoding, provenance
         self._encoder, self._send_timeout_s, self._ended = encoder, send_timeout_s, ended
         self._started = False

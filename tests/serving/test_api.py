@@ -1,3 +1,4 @@
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -204,6 +205,16 @@ def test_health_and_documents_need_no_key(url: str) -> None:
     assert "security" not in schema["paths"]["/health"]["get"]
 
 
+@pytest.mark.parametrize("page", ["docs", "redoc"])
+def test_the_pages_of_documentation_load_nothing_from_elsewhere(url: str, page: str) -> None:
+    text = httpx.get(f"{url}/{page}").text
+    addresses = re.findall(r"""(?:src|href)=["']([^"']+)""", text)
+    assert addresses
+    for address in addresses:
+        assert address.startswith("/")
+        assert httpx.get(url + address).is_success
+
+
 def test_the_examples_in_the_schema_work(http: httpx.Client) -> None:
     schema = http.get("/openapi.json").json()
     body = schema["paths"]["/v1/showers"]["post"]["requestBody"]["content"]["application/json"]
@@ -212,7 +223,7 @@ def test_the_examples_in_the_schema_work(http: httpx.Client) -> None:
         assert http.post("/v1/showers", json=example["value"]).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/v2", "/v1/nothing"])
+@pytest.mark.parametrize("path", ["/", "/v3", "/v1/nothing"])
 def test_an_unknown_route_has_the_same_form_of_error(http: httpx.Client, path: str) -> None:
     answer = http.get(path)
     assert answer.status_code == 404

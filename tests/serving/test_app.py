@@ -1,3 +1,4 @@
+import contextlib
 import os
 import secrets
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -22,6 +24,7 @@ from calogan.generation import model_folder
 from calogan.serving import app
 from calogan.serving.app import AppArguments, ShowerService, build, load_generators, require_keys
 from calogan.serving.client import Client
+from calogan.serving.edge import PROXY_CALLBACK, PROXY_VARIABLE
 
 KEY = "key of the tests"
 CONFIG = Path(__file__).parents[2] / "deploy" / "serve.yaml"
@@ -155,7 +158,7 @@ def running(config: dict[str, Any], tmp_path: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config["http_options"]["port"] = port
-    config["applications"][0]["args"]["model"] = "lean"
+    config["applications"][0]["args"] |= {"model": "lean", "precisions": ["int8"], "read_timeout_s": 5}
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     command = [str(Path(sys.executable).with_name("serve")), "run", str(tmp_path / "serve.yaml")]
     url = f"http://127.0.0.1:{port}"
@@ -164,6 +167,7 @@ def running(config: dict[str, Any], tmp_path: Path) -> Iterator[str]:
         "CALOGAN_API_KEY": KEY,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        PROXY_VARIABLE: PROXY_CALLBACK,
     }
     with (
         (tmp_path / "log").open("wb") as log,
@@ -188,10 +192,58 @@ def test_ray_serves_the_packaged_model(running: str) -> None:
     assert answer.status_code == 401
     assert answer.headers.get_list("x-request-id") == ["job-42"]
     assert answer.json()["error"]["request_id"] == "job-42"
+    _half_bodies_stop_nobody(running)
+    _a_client_that_leaves_ends_its_work(running)
+    _a_killed_replica_is_hidden_by_the_client(running)
+
+
+def _half_bodies_stop_nobody(url: str) -> None:
+    address = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
+    head = f"POST /v1/showers HTTP/1.1\r\nHost: test\r\nX-API-Key: {KEY}\r\nContent-Length: 40\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        half = [stack.enter_context(socket.create_connection(address, timeout=60)) for _ in range(300)]
+        for connection in half:
+            connection.sendall(head.encode() + b'{"energy"')
+        with Client(url, KEY, patience_s=0) as client:
+            assert len(client.sample(energy=50, n=10)) == 10
+        assert {connection.recv(12) for connection in half} == {b"HTTP/1.1 408"}
+
+
+def _a_client_that_leaves_ends_its_work(url: str) -> None:
+    with Client(url, KEY) as client:
+        for _ in client.hits(energy=50, n=100_000, seed=1):
+            break
+    start = time.monotonic()
+    with Client(url, KEY) as client:
+        client.sample(energy=50, n=1)
+    assert time.monotonic() - start < 5  # all would take half a minute
+
+
+def _a_killed_replica_is_hidden_by_the_client(url: str) -> None:
+    with Client(url, KEY) as client:
+        expected = client.sample(energy="2:500", n=1000, seed=7)
+        parts = client.showers(energy="2:500", n=20_000, seed=7)
+        events = [next(parts)]
+        (replica,) = [process for process in psutil.process_iter() if _is_replica(process)]
+        replica.kill()
+        answer = httpx.post(f"{url}/v1/showers", json={"energy": 50}, headers={"X-API-Key": KEY}, timeout=60)
+        assert answer.status_code == 200 or answer.json()["error"]["type"] in {"unavailable", "busy"}
+        events += list(parts)
+    showers = np.concatenate([part.showers for part in events[:20]])[:1000]
+    assert sum(map(len, events)) == 20_000
+    np.testing.assert_array_equal(showers, expected.showers)
+
+
+def _is_replica(process: psutil.Process) -> bool:
+    """Whether a process is the replica of this test, not one of somebody else's cluster."""
+    with contextlib.suppress(psutil.Error):
+        ours = any(parent.pid == os.getpid() for parent in process.parents())
+        return ours and "ServeReplica:calogan:ShowerService" in " ".join(process.cmdline())
+    return False
 
 
 def _is_up(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health").is_success
+        return httpx.get(f"{url}/ready").is_success
     except httpx.TransportError:
         return False
