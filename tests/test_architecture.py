@@ -199,7 +199,7 @@ def test_every_room_has_a_docstring_of_one_line() -> None:
 def test_tests_lie_in_the_rooms_they_test() -> None:
     tests = Path(__file__).parent
     rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
-    apart = {"helm", "ray_jobs", "deploy", "docs"}
+    apart = {"helm", "ray_jobs", "deploy", "docs", "e2e"}
     for path in tests.rglob("test_*.py"):
         room, *_ = path.relative_to(tests).parts
         assert path.parent == tests or room in rooms | apart, f"{path} lies in no room"
