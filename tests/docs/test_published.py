@@ -82,7 +82,8 @@ def test_geant4_is_the_candidate_without_its_shift(published: ModuleType) -> Non
 def test_the_claim_is_judged_by_the_difference_of_the_distances(
     published: ModuleType, tflite: tuple[float, float], word: str, sigma: str
 ) -> None:
-    near, far = report(composite_mse=(0.1, 0.03)), report(composite_mse=tflite)
+    near = report(composite_mse=(0.1, 0.03), pixelwise_relative=(0.02, 0.01))
+    far = report(composite_mse=tflite, pixelwise_relative=(0.02, 0.01))
     reports = {"float32": near, "int8": near, "tflite-int8": far, "tflite-float16": near}
     text = "\n".join(published.claim({"some": measured(published, reports)}))
     assert f"the claim is **{word}** ({sigma} " in text
@@ -90,7 +91,8 @@ def test_the_claim_is_judged_by_the_difference_of_the_distances(
     swapped = reports | {"int8": far, "tflite-int8": near}
     text = "\n".join(published.claim({"some": measured(published, swapped)}))
     assert ("the claim is **refuted**" in text) is (word == "confirmed")
-    assert "| gates passed | 1 | 1 | 1 | 1 |  |" in text
+    assert "| gates passed | 2 | 2 | 2 | 2 |  |" in text
+    assert "TFLite float16 of `some`: 0.100 ± 0.030, float32 0.100 ± 0.030; they differ by 2.0 ± 1.0 % of ECAL" in text
 
 
 def test_three_dimensions_are_compared_at_equal_arithmetic_too(published: ModuleType) -> None:
@@ -99,6 +101,10 @@ def test_three_dimensions_are_compared_at_equal_arithmetic_too(published: Module
     lines = [cells(line) for line in published.conv3d(macs, times, "a", "b", "c")]
     assert ["10^9 multiply-adds", "0.25", "1.00", "0.25", "", ""] in lines
     assert ["batch 1", "3", "6", "1.5", "0.50", "2.00"] in lines
+    text = "\n".join(published.conv3d(macs, times, "a", "b", "c"))
+    assert "has 4.0 times the arithmetic" in text
+    assert "compute 8.4 times as many multiply-adds a second" in text
+    assert "\n2.0 (batch 1)." in text
 
 
 def test_the_factor_over_geant4_is_of_one_core(published: ModuleType) -> None:
