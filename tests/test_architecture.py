@@ -26,7 +26,9 @@ ROOMS: dict[str, list[str]] = {
         "stream",
         "writing",
         "",
+        "folders",
         "productions",
+        "workers",
         "inspection",
     ],
     "simulation": [
@@ -87,7 +89,7 @@ ROOMS: dict[str, list[str]] = {
         "progress",
         "loop",
     ],
-    "generation": ["", "model_folder", "random_numbers", "graphs", "cell_sampling", "freezing", "generator"],
+    "generation": ["", "model_folder", "random_numbers", "graphs", "cell_sampling", "freezing", "generator", "shards"],
     "quantization": ["", "operations", "neural_compressor", "energy_bands", "quantize"],
     "exporting": ["", "base", "saved_model", "graphs", "integer", "onnx_model", "export"],
     "tracking": ["", "runs", "candidates", "registry", "location", "shower_model"],
@@ -136,7 +138,19 @@ ROOMS: dict[str, list[str]] = {
         "client",
         "async_client",
     ],
-    "cli": ["", "screen", "program", "options", "loading", "comparisons", "showers", "models", "generation", "main"],
+    "cli": [
+        "",
+        "screen",
+        "program",
+        "options",
+        "loading",
+        "comparisons",
+        "showers",
+        "models",
+        "production",
+        "generation",
+        "main",
+    ],
 }
 ORDER = ["calogan"] + [
     ".".join(part for part in ("calogan", room, module) if part)
