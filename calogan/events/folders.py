@@ -17,6 +17,7 @@ from calogan.atomic_files import PART, atomic_write
 from calogan.errors import OutputError
 
 _BLOCK = 2**24
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "az"}  # have no folders; a bucket is made by whoever pays for it
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ class Folder:
             OutputError: it cannot be created.
         """
         if self.path is None:
-            with self._store() as (store, root):
-                store.makedirs(root, exist_ok=True)
+            if self.url.split("://")[0] not in _OBJECT_STORES:
+                with self._store() as (store, root):
+                    store.makedirs(root, exist_ok=True)
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -63,7 +65,10 @@ class Folder:
         if self.path is None:
             with self._store() as (store, root):
                 store.invalidate_cache()
-                entries = store.ls(root, detail=True)
+                try:
+                    entries = store.ls(root, detail=True)
+                except FileNotFoundError:  # an object store has no empty folders
+                    entries = []
             return {
                 entry["name"].rpartition("/")[2]: int(entry["size"]) for entry in entries if entry["type"] == "file"
             }
