@@ -1,6 +1,7 @@
 """Commands that generate showers with a model: locally, through an endpoint, or as the endpoint."""
 
 import contextlib
+import functools
 import secrets
 import shlex
 import socket
@@ -10,12 +11,16 @@ from pathlib import Path
 
 import click
 
-from calogan.cli import options
+from calogan import provenance
+from calogan.cli import options, production
 from calogan.cli.loading import api_key, load_generator, names
 from calogan.cli.screen import bar, examples, screen, write_showers
 from calogan.errors import RequestError
-from calogan.events import Events, parse_energy
+from calogan.events import Hits, read_spectrum
+from calogan.events.writing import format_of
+from calogan.generation import shards
 from calogan.serving.keys import KEY_VARIABLE, KEYS_FILE_VARIABLE, KeyRing, read_key, read_keys
+from calogan.tracking.location import locate
 
 _PART = 8192  # showers in memory at a time
 
@@ -23,6 +28,7 @@ _PART = 8192  # showers in memory at a time
 @click.command(
     epilog=examples(
         "calogan generate --model lean --precision int8 --energy 2:500 --n 5000 --seed 1 --out showers.h5",
+        "calogan generate --energy log:2:500 --n 1000000 --out production/  # shards, all cores; resumes after a stop",
         "calogan generate --url http://127.0.0.1:8000 --energy 200 --n 100 -o showers.h5",
     )
 )
@@ -33,8 +39,10 @@ _PART = 8192  # showers in memory at a time
 @options.seed
 @options.written_format
 @options.threads
+@options.shard_size
+@options.workers
 @click.option("--url", help=f"Ask this endpoint instead; its key is read from {KEY_VARIABLE}.")
-@options.out
+@options.out_or_folder
 def generate(
     model: str,
     precision: str,
@@ -43,11 +51,27 @@ def generate(
     seed: int,
     file_format: str | None,
     threads: int,
+    shard_size: int | None,
+    workers: int | None,
     url: str | None,
-    out: Path,
+    out: str,
 ) -> None:
-    """Generate showers with a model, here or at an endpoint."""
-    spectrum = parse_energy(energy)
+    """Generate showers with a model, here or at an endpoint; if --out is a folder, shards on all cores."""
+    if not production.is_file(out):
+        if url:
+            raise RequestError(f"{out} is a folder, and an endpoint gives one file; name a file, such as showers.h5")
+        model_path = locate(model, precision)
+        spectrum = read_spectrum(energy)
+        plan = shards.plan(
+            model_path, precision, spectrum, showers=n, seed=seed, shard_showers=shard_size, format=file_format
+        )
+        make = functools.partial(shards.make_shard, model=model_path)
+        production.produce(out, plan, make, processes=workers)
+        return
+    if shard_size or workers:
+        raise RequestError(f"--shard-size and --workers are for a folder of shards, but {out} is one file")
+    options.in_a_folder(click.get_current_context(), generate.params[-1], Path(out))
+    format_of(Path(out), file_format)
     if url:
         from calogan.serving.client import Client  # noqa: PLC0415
 
@@ -55,20 +79,19 @@ def generate(
             header = client.describe(precision) | {"seed": str(seed)}
             with bar(f"receiving from {url}", n) as advance:
                 received = client.showers(energy=energy, n=n, seed=seed, precision=precision, progress=advance)
-                write_showers(out, received, header, format=file_format)
+                write_showers(Path(out), received, header, format=file_format)
         return
-    from calogan import provenance  # noqa: PLC0415
-
+    spectrum = read_spectrum(energy)
     generator = load_generator(model, precision, threads)
     origin = {"generator": generator.name, "model_version": generator.version, "precision": precision}
     with bar("generating", n) as advance:
 
-        def parts() -> Iterator[Events]:
+        def parts() -> Iterator[Hits]:
             for first in range(0, n, _PART):
                 energies = spectrum.draw(min(_PART, n - first), seed, first=first)
-                yield generator.sample(energies, seed=seed, first=first, progress=advance)
+                yield generator.sample(energies, seed=seed, first=first, progress=advance, sparse=True)
 
-        write_showers(out, parts(), provenance.header(seed=seed) | origin, format=file_format)
+        write_showers(Path(out), parts(), provenance.header(seed=seed) | origin, format=file_format)
 
 
 @click.command(

@@ -35,7 +35,7 @@ def comparison(command: _Command) -> _Command:
     return command
 
 
-energy = click.option("--energy", default="2:500", show_default=True, help="Ep in GeV: 200, or 2:500 for a flat range.")
+energy = click.option("--energy", default="2:500", show_default=True, help="Ep in GeV: 200, 2:500 (flat) or log:2:500.")
 n = click.option("--n", type=click.IntRange(1, 10**9), default=1000, show_default=True, help="How many showers.")
 seed = click.option(
     "--seed", type=click.IntRange(0, SEED_MAX - 1), default=1, show_default=True, help="Equal seeds, equal bytes."
@@ -43,6 +43,9 @@ seed = click.option(
 out = click.option(
     "-o", "--out", type=FILE, callback=in_a_folder, required=True, help="File to write: .h5, .arrow, .parquet or .npz."
 )
+out_or_folder = click.option("-o", "--out", required=True, help="File, by its name, or folder or s3:// URL for shards.")
+shard_size = click.option("--shard-size", type=click.IntRange(1), help="Showers in each file, when --out is a folder.")
+workers = click.option("--workers", type=click.IntRange(1), help="Processes, when --out is a folder.  [default: cores]")
 model = click.option("--model", default="lean", show_default=True, help="Packaged name, folder, or models:/NAME@ALIAS.")
 precision = click.option("--precision", type=click.Choice(PRECISIONS), default="int8", show_default=True)
 config = click.option("--config", default="tiny", show_default=True, help="Packaged configuration or TOML file.")

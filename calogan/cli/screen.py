@@ -32,6 +32,27 @@ def bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
         yield functools.partial(progress.advance, task)
 
 
+@contextlib.contextmanager
+def rate_bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar with showers per second; yields the function that advances it."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
+        task = progress.add_task(text, total=total, rate="")
+
+        def advance(showers: int) -> None:
+            progress.advance(task, showers)
+            speed = progress.tasks[0].speed
+            progress.update(task, rate=f"{speed:.0f} showers/s" if speed else "")
+
+        yield advance
+
+
 def write_showers(
     out: Path, parts: Iterable[Events | Hits], header: Mapping[str, str], *, format: str | None = None
 ) -> None:

@@ -1,11 +1,12 @@
 """Showers and their primary energies: in memory, in files, as a stream, split into samples."""
 
+import hashlib
 from pathlib import Path
 
 from calogan.events.files import EventFiles, open_events, read_events
 from calogan.events.formats import FORMATS, WRITTEN_FORMATS
 from calogan.events.hits import Hits, checked_hits
-from calogan.events.records import EnergyRange, Events, EventSource, checked_events, parse_energy
+from calogan.events.records import EnergyList, EnergyRange, Events, EventSource, Spectrum, checked_events, parse_energy
 from calogan.events.splits import Selection, split_events, split_source
 from calogan.events.stream import batches, load_if_small
 from calogan.events.writing import fill_file, write_events
@@ -14,12 +15,14 @@ from calogan.packaged import data_file
 __all__ = [
     "FORMATS",
     "WRITTEN_FORMATS",
+    "EnergyList",
     "EnergyRange",
     "EventFiles",
     "EventSource",
     "Events",
     "Hits",
     "Selection",
+    "Spectrum",
     "batches",
     "checked_events",
     "checked_hits",
@@ -29,10 +32,24 @@ __all__ = [
     "packaged_sample",
     "parse_energy",
     "read_events",
+    "read_spectrum",
     "split_events",
     "split_source",
     "write_events",
 ]
+
+
+def read_spectrum(text: str) -> Spectrum:
+    """Read a spectrum: a text of `parse_energy`, or a file of showers, whose energies are taken in their order.
+
+    Raises:
+        EventsError: the file is damaged or contains no showers.
+        RequestError: the text is no spectrum.
+    """
+    if not Path(text).exists():
+        return parse_energy(text)
+    values = open_events(text, shape=None).energy
+    return EnergyList(values, hashlib.sha256(values.tobytes()).hexdigest())
 
 
 def packaged_sample() -> Path:

@@ -20,7 +20,7 @@ from calogan.geometry import CELLS, CLIC
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 # What h5py raises for a damaged file, on opening or on reading any chunk; it has no exception of its own.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
-_SUFFIXES = (".h5", ".hdf5", ".hdf", *hit_files.FORMATS)
+SUFFIXES = (".h5", ".hdf5", ".hdf", *hit_files.FORMATS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,8 +170,8 @@ def _members(text: str) -> tuple[list[Path], str]:
     """Files that one name stands for, and the error message if there are none."""
     path = Path(text)
     if path.is_dir():
-        members = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and not p.name.startswith("."))
-        return members, f"the folder contains no file of showers ({', '.join(_SUFFIXES)})"
+        members = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and not p.name.startswith("."))
+        return members, f"the folder contains no file of showers ({', '.join(SUFFIXES)})"
     if glob.has_magic(text) and not path.exists():
         names = glob.glob(text, recursive=True)  # noqa: PTH207 - absolute patterns
         return sorted(Path(name) for name in names if Path(name).is_file()), "the pattern matches no file"

@@ -1,25 +1,28 @@
 """Productions: large ordered sets of showers, written as shards; a job that stops loses no shard and repeats none.
 
 A production is described by `production.json`, written before its first shard. Each shard depends on the description
-and its own number only, and gets its final name once it is complete. So the bytes are the same whichever worker makes
-a shard and however often the job is interrupted. `manifest.json`, written last, lists all shards with their checksums.
+and its own number only, and gets its final name once it is complete; a hidden record beside it then says its size and
+checksum. So the bytes are the same whichever worker makes a shard and however often the job is interrupted.
+`manifest.json`, written last, lists all shards with their checksums and replaces the records.
 """
 
 import json
-import shutil
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from calogan import provenance
-from calogan.atomic_files import PART, write_json, write_text
-from calogan.errors import EventsError, OutputError
-from calogan.events import EnergyRange, Events, open_events, write_events
-from calogan.events.files import open_hdf5
-from calogan.events.writing import suffix_of
+from calogan.errors import CaloganError, EventsError
+from calogan.events import Events, Hits, Spectrum, open_events
+from calogan.events.files import read_header
+from calogan.events.folders import Folder
+from calogan.events.writing import suffix_of, write_file
 
 PLAN, MANIFEST = "production.json", "manifest.json"
 DIGEST = "production_sha256"  # attribute of every shard: hash of the description of its production
+_MACHINE = ("cpu_model", "cpu_isa", "python")  # of `provenance.header`: not the same for all workers
+Place = Folder | str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Production:
         generator: what makes the showers, such as `parametric simulation`.
         showers: number of showers.
         shard_showers: showers in a shard; the last one holds the remainder.
-        energy: range that Ep is drawn from.
+        energy: spectrum that Ep is drawn from.
         seed: seed of energies and showers.
         settings: everything else that the showers depend on.
         format: format of the files, see `calogan.events`.
@@ -54,7 +57,7 @@ class Production:
     generator: str
     showers: int
     shard_showers: int
-    energy: EnergyRange
+    energy: Spectrum
     seed: int
     settings: Mapping[str, str]
     format: str = "clic"
@@ -71,61 +74,60 @@ class Production:
     @property
     def text(self) -> str:
         """The description as JSON."""
-        energy = [self.energy.low, self.energy.high]
-        return json.dumps({**vars(self), "settings": dict(self.settings), "energy": energy}, indent=1, sort_keys=True)
+        values = {**vars(self), "settings": dict(self.settings), "energy": self.energy.description}
+        return json.dumps(values, indent=1, sort_keys=True)
 
 
-def begin(folder: Path, production: Production) -> tuple[Shard, ...]:
+def folder_of(place: Place) -> Folder:
+    """The folder of a path or URL."""
+    return place if isinstance(place, Folder) else Folder(os.fspath(place).rstrip("/") or "/")
+
+
+def begin(place: Place, production: Production) -> tuple[Shard, ...]:
     """Start or resume a production; returns the shards still to be made.
+
+    Args:
+        place: path or URL of the folder of the production.
+        production: description of the production.
 
     Raises:
         EventsError: the folder holds another production or files of something else.
         OutputError: the folder cannot be made or written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be created ({error.strerror})") from error
-    plan = folder / PLAN
-    if plan.exists():
-        if plan.read_text(encoding="utf-8") != production.text:
+    folder = folder_of(place)
+    folder.create()
+    sizes = folder.sizes()
+    if PLAN in sizes:
+        if folder.read_text(PLAN) != production.text:
             raise EventsError(
                 f"{folder} holds another production (see {PLAN} there); give the same settings to resume it, or choose "
                 "another folder"
             )
     else:
-        if any(folder.glob("*.h5")):
+        if any(not name.startswith(".") for name in sizes):
             raise EventsError(f"{folder} holds files, but no {PLAN}; choose an empty or a new folder")
-        write_text(plan, production.text)
-    changed = _changed(folder) if (folder / MANIFEST).exists() else set()
-    return tuple(
-        shard
-        for shard in production.shards
-        if shard.file in changed or not _is_complete(folder / shard.file, production, shard)
-    )
+        folder.write_text(PLAN, production.text)
+    finished = _finished(folder, production, sizes)
+    return tuple(shard for shard in production.shards if shard.file not in finished)
 
 
 def header(production: Production, *, first: int = 0) -> dict[str, str]:
     """Attributes that say where the showers of a file come from, see `provenance.header`."""
     origin = {"generator": production.generator, "first": str(first)}
+    common = provenance.header(seed=production.seed)
     return {
-        **provenance.header(seed=production.seed),
+        **{name: value for name, value in common.items() if name not in _MACHINE},
         **origin,
         **production.settings,
         DIGEST: provenance.digest(production.text),
     }
 
 
-def write_shard(
-    folder: Path,
-    production: Production,
-    shard: Shard,
-    events: Iterable[Events],
-) -> Path:
+def write_shard(place: Place, production: Production, shard: Shard, events: Iterable[Events | Hits]) -> Shard:
     """Make one shard.
 
     Args:
-        folder: folder of the production.
+        place: folder of the production.
         production: description of the production.
         shard: the shard to make.
         events: its showers, in parts.
@@ -133,69 +135,109 @@ def write_shard(
     Raises:
         OutputError: the file cannot be written.
     """
-    return write_events(
-        folder / shard.file, events, header=header(production, first=shard.first), format=production.format
-    )
+    folder = folder_of(place)
+    with folder.write(shard.file) as temporary:
+        write_file(temporary, events, header=header(production, first=shard.first), format=production.format)
+        size, checksum = temporary.stat().st_size, provenance.sha256(temporary)
+    record = {**vars(shard), "bytes": size, "sha256": checksum, "cpu_isa": provenance.cpu()["isa"]}
+    folder.write_text(_record(shard.file), json.dumps(record))
+    return shard
 
 
-def finish(folder: Path, production: Production) -> Path:
-    """Check that all shards exist and write the manifest; returns its path.
+def finish(place: Place, production: Production) -> str:
+    """Check that all shards exist and write the manifest; returns its path or URL.
 
     Raises:
         EventsError: a shard is missing or damaged.
     """
-    gaps = [shard.file for shard in production.shards if not _is_complete(folder / shard.file, production, shard)]
+    folder = folder_of(place)
+    sizes = folder.sizes()
+    finished = _finished(folder, production, sizes)
+    gaps = [shard.file for shard in production.shards if shard.file not in finished]
     if gaps:
         raise EventsError(f"{folder}: {len(gaps)} shards are missing, the first is {gaps[0]}; run the job again")
-    for leftover in folder.glob(f".*{PART}"):  # of writers that were killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    shards = [{**vars(shard), "sha256": provenance.sha256(folder / shard.file)} for shard in production.shards]
-    write_json(folder / MANIFEST, {"production": json.loads(production.text), "shards": shards})
-    return folder / MANIFEST
+    content = {
+        "production": json.loads(production.text),
+        "provenance": provenance.header(seed=production.seed),
+        "shards": [finished[shard.file] for shard in production.shards],
+    }
+    folder.write_text(MANIFEST, json.dumps(content, indent=1) + "\n")
+    for shard in production.shards:
+        if _record(shard.file) in sizes:
+            folder.remove(_record(shard.file))
+    folder.remove_leftovers()
+    return f"{folder}/{MANIFEST}"
 
 
-def check_manifest(folder: Path) -> list[str]:
+def check_manifest(place: Place) -> list[str]:
     """Compare the files of a finished production with its manifest; returns one line for each file that differs.
 
     Raises:
         EventsError: there is no manifest, or it cannot be read.
     """
-    checksums = _read_manifest(folder)
-    problems = [f"{name} is missing" for name in checksums if not (folder / name).is_file()]
-    problems += [
-        f"{path.name} is not in the manifest" for path in sorted(folder.glob("*.h5")) if path.name not in checksums
+    folder = folder_of(place)
+    shards, sizes = _read_manifest(folder), folder.sizes()
+    unknown = sorted(name for name in sizes if name not in (*shards, PLAN, MANIFEST) and not name.startswith("."))
+    return [
+        *(f"{name} is missing" for name in shards if name not in sizes),
+        *(f"{name} is not in the manifest" for name in unknown),
+        *(
+            f"{name} has changed: its checksum differs from the manifest"
+            for name, shard in sorted(shards.items())
+            if name in sizes and folder.sha256(name) != shard["sha256"]
+        ),
     ]
-    return problems + [
-        f"{name} has changed: its checksum differs from the manifest" for name in sorted(_changed(folder))
-    ]
 
 
-def _read_manifest(folder: Path) -> dict[str, str]:
-    path = folder / MANIFEST
+def _record(file: str) -> str:
+    return f".{file}.json"
+
+
+def _finished(folder: Folder, production: Production, sizes: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """What the manifest lists of each shard that is there and whole."""
+    listed = _read_manifest(folder) if MANIFEST in sizes else {}
+    finished: dict[str, dict[str, Any]] = {}
+    for shard in production.shards:
+        if shard.file not in sizes:
+            continue
+        if _record(shard.file) in sizes:
+            entry = _read_record(folder, shard)
+        elif shard.file in listed:
+            entry = listed[shard.file]
+            if folder.sha256(shard.file) != entry["sha256"]:
+                continue
+        else:
+            entry = _recovered(folder, production, shard)
+        if entry.get("bytes") == sizes[shard.file]:
+            finished[shard.file] = entry
+    return finished
+
+
+def _read_record(folder: Folder, shard: Shard) -> dict[str, Any]:
     try:
-        shards = json.loads(path.read_text(encoding="utf-8"))["shards"]
-        return {str(shard["file"]): str(shard["sha256"]) for shard in shards}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EventsError(f"{path}: is not the manifest of a production ({error})") from error
+        entry = json.loads(folder.read_text(_record(shard.file)))
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) and vars(shard).items() <= entry.items() else {}
 
 
-def _changed(folder: Path) -> set[str]:
-    """Names of the files whose checksum differs from the manifest."""
-    return {
-        name
-        for name, checksum in _read_manifest(folder).items()
-        if (folder / name).is_file() and provenance.sha256(folder / name) != checksum
-    }
-
-
-def _is_complete(path: Path, production: Production, shard: Shard) -> bool:
-    """Whether a shard exists and can be read; a damaged one is made again."""
-    if not path.exists():
-        return False
+def _recovered(folder: Folder, production: Production, shard: Shard) -> dict[str, Any]:
+    """What the record of a shard would say that has none, because its writer or the manifest was lost."""
+    if folder.path is None:
+        return {}
+    path = folder.path / shard.file
     try:
-        with open_hdf5(path) as file:
-            digest = file.attrs.get(DIGEST)
-        events = open_events(path, shape=None)
+        digest, showers = read_header(path).get(DIGEST), len(open_events(path, shape=None))
     except EventsError:
-        return False
-    return digest == provenance.digest(production.text) and len(events) == shard.showers
+        return {}
+    if (digest, showers) != (provenance.digest(production.text), shard.showers):
+        return {}
+    return {**vars(shard), "bytes": path.stat().st_size, "sha256": provenance.sha256(path), "cpu_isa": None}
+
+
+def _read_manifest(folder: Folder) -> dict[str, dict[str, Any]]:
+    try:
+        shards = json.loads(folder.read_text(MANIFEST))["shards"]
+        return {str(shard["file"]): {**shard, "sha256": str(shard["sha256"])} for shard in shards}
+    except (CaloganError, ValueError, KeyError, TypeError) as error:
+        raise EventsError(f"{folder}/{MANIFEST}: is not the manifest of a production ({error})") from error

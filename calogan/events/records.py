@@ -1,7 +1,7 @@
 """Showers and their primary energies, in memory."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,10 +46,16 @@ class EventSource(Protocol):
 
 @dataclass(frozen=True)
 class EnergyRange:
-    """Energies drawn uniformly from [low, high] GeV; low equals high for one fixed energy."""
+    """Energies drawn from [low, high] GeV; low equals high for one fixed energy.
+
+    Attributes:
+        low, high: ends of the range, GeV.
+        log: whether the logarithm of the energy is drawn uniformly, not the energy.
+    """
 
     low: float
     high: float
+    log: bool = False
 
     def draw(self, n: int, seed: int, *, first: int = 0) -> NDArray[np.float32]:
         """Draw n energies, shape (n,), GeV; entry i depends on the seed and the index first + i only."""
@@ -58,25 +64,70 @@ class EnergyRange:
         stream.advance(first // 4)
         skip = first % 4
         uniform = np.random.Generator(stream).random(skip + n)[skip:]
+        if self.log:
+            return np.clip(self.low * (self.high / self.low) ** uniform, self.low, self.high).astype(np.float32)
         return np.asarray(self.low + (self.high - self.low) * uniform, dtype=np.float32)
+
+    @property
+    def description(self) -> Any:
+        """The range as values for JSON."""
+        return {"law": "log-flat", "low": self.low, "high": self.high} if self.log else [self.low, self.high]
+
+
+@dataclass(frozen=True, eq=False)
+class EnergyList:
+    """The energies of a file, in its order, and from its start again where more are needed.
+
+    Attributes:
+        values: energies, shape (n,), GeV.
+        sha256: hash of the values.
+    """
+
+    values: NDArray[np.float32]
+    sha256: str
+
+    @property
+    def low(self) -> float:
+        """Lowest energy, GeV."""
+        return float(self.values.min())
+
+    @property
+    def high(self) -> float:
+        """Highest energy, GeV."""
+        return float(self.values.max())
+
+    def draw(self, n: int, seed: int, *, first: int = 0) -> NDArray[np.float32]:  # noqa: ARG002 - as `EnergyRange`
+        """The energies of n showers from an index on, shape (n,), GeV."""
+        return self.values[np.arange(first, first + n) % len(self.values)]
+
+    @property
+    def description(self) -> Any:
+        """The list as values for JSON."""
+        return {"law": "list", "energies": len(self.values), "sha256": self.sha256}
+
+
+Spectrum: TypeAlias = EnergyRange | EnergyList
 
 
 def parse_energy(text: str) -> EnergyRange:
-    """Parse `200` (one energy for all showers) or `2:500` (uniform between the two), in GeV.
+    """Parse `200` (one energy), `2:500` (uniform between the two) or `log:2:500` (uniform in the logarithm), in GeV.
 
     Raises:
         RequestError: the text is neither a positive number nor two in ascending order.
     """
+    log = text.strip().startswith("log:")
+    numbers = text.strip().removeprefix("log:")
     try:
-        low, high = (float(part) for part in (text.split(":") if ":" in text else (text, text)))
+        low, high = (float(part) for part in (numbers.split(":") if ":" in numbers or log else (numbers, numbers)))
     except ValueError:
         raise RequestError(
-            f"energy {text!r} is neither a number nor a range; expected GeV, such as 200, or 2:500 for a uniform range"
+            f"energy {text!r} is neither a number nor a range; expected GeV, such as 200, or 2:500 for a uniform "
+            "range, or log:2:500"
         ) from None
     smallest, largest = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
     if not (smallest <= low <= high <= largest):
         raise RequestError(f"energy {text!r} must be positive, finite and ascending, for example 200 or 2:500 (GeV)")
-    return EnergyRange(low, high)
+    return EnergyRange(low, high, log)
 
 
 def checked_events(

@@ -150,7 +150,7 @@ def make_shard(
     engine: Engine,
     *,
     progress: Callable[[int], None] | None = None,
-) -> Path:
+) -> Shard:
     """Simulate and write one shard of a production; its bytes do not depend on the machine or the order of the work.
 
     Raises:

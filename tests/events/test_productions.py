@@ -1,3 +1,5 @@
+import dataclasses
+import errno
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +9,7 @@ import pytest
 
 from calogan import provenance
 from calogan.errors import EventsError, OutputError
-from calogan.events import EnergyRange, Events, open_events, productions, read_events
+from calogan.events import EnergyList, EnergyRange, Events, open_events, productions, read_events
 from calogan.events.productions import MANIFEST, PLAN, Production, Shard
 from calogan.geometry import CLIC
 
@@ -61,7 +63,10 @@ def test_only_lost_shards_are_made_again(tmp_path: Path, file: str) -> None:
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "p").glob("*.h5")}
     missing = produce(tmp_path / "p")
     assert [shard.file for shard in missing] == ([file] if file != MANIFEST else [])
-    assert checksums(tmp_path / "p") == before
+    after = checksums(tmp_path / "p")
+    assert list(after) == list(before)
+    assert {name for name in after if after[name] != before[name]} <= {MANIFEST}
+    assert productions.check_manifest(tmp_path / "p") == []
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
@@ -136,3 +141,59 @@ def test_an_invalid_manifest_is_reported(tmp_path: Path, text: str | None) -> No
         (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(EventsError, match="is not the manifest of a production"):
         productions.check_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["showers-00001.h5", ".showers-00001.h5.json"])
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"half"])
+def test_a_shard_of_a_stopped_production_is_kept_only_if_it_is_whole(
+    tmp_path: Path, file: str, content: bytes | None
+) -> None:
+    for shard in productions.begin(tmp_path, PLAN_OF_TEN):
+        productions.write_shard(tmp_path, PLAN_OF_TEN, shard, events_of(shard))
+    path = tmp_path / file
+    path.unlink() if content is None else path.write_bytes(content)
+    lost_record_only = content is None and file.startswith(".")
+    missing = [shard.file for shard in productions.begin(tmp_path, PLAN_OF_TEN)]
+    assert missing == ([] if lost_record_only else ["showers-00001.h5"])
+    produce(tmp_path)
+    produce(tmp_path / "other")
+    names = {shard.file for shard in PLAN_OF_TEN.shards}
+    assert all(provenance.sha256(tmp_path / name) == provenance.sha256(tmp_path / "other" / name) for name in names)
+    assert {path.name for path in tmp_path.iterdir()} == {*names, PLAN, MANIFEST, "other"}
+
+
+@pytest.mark.parametrize("format", ["arrow", "parquet", "npz", "calochallenge"])
+def test_shards_have_any_format(tmp_path: Path, format: str) -> None:
+    plan = dataclasses.replace(PLAN_OF_TEN, format=format)
+    produce(tmp_path, plan)
+    assert productions.begin(tmp_path, plan) == ()
+    np.testing.assert_allclose(read_events(tmp_path).showers[:, 12, 12, 5], range(1, 11), rtol=1e-6)
+
+
+def test_the_bytes_of_a_shard_do_not_depend_on_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    produce(tmp_path / "here")
+    monkeypatch.setattr(provenance, "cpu", lambda: {"model": "another", "isa": "AVX2"})
+    produce(tmp_path / "there")
+    here, there = checksums(tmp_path / "here"), checksums(tmp_path / "there")
+    assert {name for name in here if here[name] != there[name]} == {MANIFEST}
+    assert '"cpu_isa": "AVX2"' in (tmp_path / "there" / MANIFEST).read_text()
+
+
+def test_another_spectrum_is_another_production(tmp_path: Path) -> None:
+    energies = EnergyList(np.array([10, 20, 30], np.float32), "0" * 64)
+    plans = [dataclasses.replace(PLAN_OF_TEN, energy=energy) for energy in (EnergyRange(2, 500, log=True), energies)]
+    assert len({plan.text for plan in (PLAN_OF_TEN, *plans)}) == 3
+    assert '"law": "log-flat"' in plans[0].text
+    assert energies.draw(5, 1, first=2).tolist() == [30, 10, 20, 30, 10]
+
+
+def test_a_full_disk_leaves_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shard, *_) = productions.begin(tmp_path, PLAN_OF_TEN)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(productions, "write_file", full)
+    with pytest.raises(OutputError, match=r"cannot be written .No space left on device"):
+        productions.write_shard(tmp_path, PLAN_OF_TEN, shard, events_of(shard))
+    assert [path.name for path in tmp_path.iterdir()] == [PLAN]

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +8,16 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
 from calogan.errors import EventsError, RequestError
-from calogan.events import EnergyRange, Events, checked_events, parse_energy
+from calogan.events import (
+    EnergyRange,
+    Events,
+    checked_events,
+    packaged_sample,
+    parse_energy,
+    read_events,
+    read_spectrum,
+    write_events,
+)
 from calogan.geometry import CLIC
 
 
@@ -94,13 +104,14 @@ def test_the_reported_negative_cell_belongs_to_the_reported_shower() -> None:
         (" 2 : 500 ", EnergyRange(2, 500)),
         ("1e2", EnergyRange(100, 100)),
         ("5:5", EnergyRange(5, 5)),
+        ("log:2:500", EnergyRange(2, 500, log=True)),
     ],
 )
 def test_an_energy_is_parsed(text: str, expected: EnergyRange) -> None:
     assert parse_energy(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "GeV", "2:", ":500", "2:500:7", "2-500", "200 GeV"])
+@pytest.mark.parametrize("text", ["", "GeV", "2:", ":500", "2:500:7", "2-500", "200 GeV", "log:", "log:5", "log:2:3:4"])
 def test_an_invalid_energy_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="is neither a number nor a range; expected GeV, such as 200, or 2:500"):
         parse_energy(text)
@@ -129,3 +140,19 @@ def test_energies_are_spread_flat_over_their_range() -> None:
     assert abs(counts - 10_000).max() < 5 * np.sqrt(10_000)
     assert energies.tolist() != EnergyRange(2, 500).draw(100_000, seed=2).tolist()
     assert set(EnergyRange(200, 200).draw(10, seed=1).tolist()) == {200}
+
+
+def test_energies_flat_in_their_logarithm() -> None:
+    energies = EnergyRange(2, 200, log=True).draw(100_000, seed=1)
+    assert 2 <= energies.min() < 2.01
+    assert 199 < energies.max() <= 200
+    np.testing.assert_allclose(np.mean(energies < 20), 0.5, atol=0.01)
+    np.testing.assert_array_equal(EnergyRange(2, 200, log=True).draw(10, seed=1, first=7), energies[7:17])
+
+
+def test_the_energies_of_a_file_are_a_spectrum(tmp_path: Path) -> None:
+    events = read_events(packaged_sample())[:5]
+    spectrum = read_spectrum(str(write_events(tmp_path / "a.arrow", events)))
+    assert (spectrum.low, spectrum.high) == (events.energy.min(), events.energy.max())
+    assert spectrum.draw(7, 1, first=4).tolist() == [*events.energy[4:], *events.energy, *events.energy[:1]]
+    assert read_spectrum("2:500") == EnergyRange(2, 500)
