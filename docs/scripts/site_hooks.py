@@ -39,6 +39,9 @@ def _commands() -> Iterator[str]:
         for name, command in cli.commands.items():
             with click.Context(command, info_name=name, parent=context) as below:
                 yield f"## {name}\n\n```text\n{command.get_help(below)}\n```"
+                for part, inner in command.commands.items() if isinstance(command, click.Group) else ():
+                    with click.Context(inner, info_name=part, parent=below) as deeper:
+                        yield f"### {name} {part}\n\n```text\n{inner.get_help(deeper)}\n```"
 
 
 def gates() -> str:

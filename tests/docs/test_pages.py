@@ -39,8 +39,12 @@ def commands(page: Path) -> Iterator[list[str]]:
 def parse(command: click.Command, arguments: list[str]) -> None:
     """Parse a command without running it; raises the error that a user would see."""
     context = click.Context(command)
-    _, leftover, _ = command.make_parser(context).parse_args(list(arguments))
-    assert not leftover, f"{command.name}: unexpected {leftover}"
+    parameters, leftover, _ = command.make_parser(context).parse_args(list(arguments))
+    if isinstance(command, click.Group):
+        assert not parameters.get("help")
+        parse(command.commands[leftover[0]], leftover[1:])
+    else:
+        assert not leftover, f"{command.name}: unexpected {leftover}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -65,12 +65,31 @@ def cluster() -> Any:
         pytest.skip("CALOGAN_E2E is not set: make e2e installs the chart in the cluster of KUBECONFIG")
     connection.connect()
     core = client.CoreV1Api()
-    with contextlib.suppress(client.ApiException):
+    helm = helm_python.Config(kubeconfig_path=os.environ["KUBECONFIG"], namespace=NAMESPACE)
+    if exists(NAMESPACE):
+        uninstall(helm)
         core.delete_namespace(NAMESPACE)
-    wait_until("an empty namespace", 300, lambda: "it is there" if exists(NAMESPACE) else "", lambda _: None)
+    wait_until("an empty namespace", 300, lambda: "it is there" if exists(NAMESPACE) else "", quiet)
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=NAMESPACE, labels=labels)))
-    return helm_python.Config(kubeconfig_path=os.environ["KUBECONFIG"], namespace=NAMESPACE)
+    return helm
+
+
+def uninstall(helm: helm_python.Config) -> None:
+    """Uninstall the release and wait for its Ray clusters to go.
+
+    KubeRay clears Redis with a Job, which it could not make in a namespace that is being deleted.
+    """
+    with contextlib.suppress(helm_python.errors.HelmNotFoundError):
+        helm.uninstall(RELEASE)
+
+    def missing() -> str:
+        found = client.CustomObjectsApi().list_namespaced_custom_object("ray.io", "v1", NAMESPACE, "rayclusters")[
+            "items"
+        ]
+        return f"{len(found)} are there" if found else ""
+
+    wait_until("the Ray clusters to go", 600, missing, quiet)
 
 
 def exists(namespace: str) -> bool:
@@ -101,6 +120,16 @@ class Installation:
         change = self.helm.upgrade if self._installed else self.helm.install
         change(str(CHART), RELEASE, with_small(values), namespace=NAMESPACE)
         self._installed = True
+
+    def remove(self) -> None:
+        """Uninstall the release, and wait until its pods are gone."""
+        uninstall(self.helm)
+
+        def missing() -> str:
+            found = client.CoreV1Api().list_namespaced_pod(NAMESPACE, label_selector=connection.PART_OF).items
+            return f"{len(found)} are there" if found else ""
+
+        wait_until("the pods to go", 300, missing, quiet)
 
     def workers(self) -> list[Any]:
         """Workers that are ready, of the active Ray cluster."""
@@ -163,13 +192,19 @@ def quiet(text: str) -> None:
     """Show nothing while waiting."""
 
 
+RESULTS = Results()
+
+
 @pytest.fixture(scope="session")
-def e2e(cluster: helm_python.Config) -> Iterator[Installation]:
-    """The release; the page of results is written at its end."""
-    installation = Installation(cluster, Results())
-    yield installation
-    if os.environ.get("CALOGAN_E2E") == "page":
-        write_page(installation.results)
+def e2e(cluster: helm_python.Config) -> Installation:
+    """The release."""
+    return Installation(cluster, RESULTS)
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Write the page if everything was run and passed."""
+    if exitstatus == 0 and RESULTS.rows and os.environ.get("CALOGAN_E2E") == "page":
+        write_page(RESULTS)
 
 
 def load_pod(name: str, seconds: float, threads: int) -> Json:

@@ -221,3 +221,41 @@ def test_a_job_is_submitted_and_its_output_shown(e2e: Any) -> None:
     logs = dict(jobs.replica_logs(e2e.service))
     assert len(logs) == 2
     assert all("ShowerService" in text for text in logs.values())
+
+
+def test_a_pipeline_in_the_cluster_makes_a_champion_that_is_then_served(e2e: Any) -> None:
+    """Driver and tasks are in different pods, and share the volume."""
+    arguments = ["--config", "tiny", "--storage", "/shared/models"]
+    job = {"kind": "pipeline", "args": arguments, "cpus": 2, "cpuRequest": "150m", "memory": "4Gi"}
+    values = {"redis": REDIS, "storage": {"enabled": True}, "serve": {"minReplicas": 1, "maxReplicas": 1}}
+    e2e.upgrade(values)
+    e2e.wait_for_workers(1)
+    begun = time.monotonic()
+    e2e.upgrade(values | {"jobs": {"pipeline": job}})
+    objects = client.CustomObjectsApi()
+
+    def missing() -> str:
+        found = objects.get_namespaced_custom_object("ray.io", "v1", e2e.namespace, "rayjobs", "demo-calogan-pipeline")
+        status = found.get("status", {})
+        if status.get("jobStatus") in {"FAILED", "STOPPED"}:
+            raise ServiceError(f"the job failed: {status.get('message')}")
+        return "" if status.get("jobStatus") == "SUCCEEDED" else str(status.get("jobDeploymentStatus"))
+
+    wait_until("the pipeline", 1200, missing, quiet)
+    seconds = time.monotonic() - begun
+    served = rollout.promote(e2e.service, "calogan-lean@champion-int8", seconds=600, say=quiet)
+    assert served.uri != MODEL
+    (replica,) = state.replicas(e2e.service)
+    assert replica.models == served.contents
+    e2e.results.add(
+        "RayJob `pipeline --config tiny`, then `calogan cluster promote calogan-lean@champion-int8`",
+        f"trained, validated and registered after {seconds:.0f} s; the endpoint serves `{served.uri}`",
+    )
+
+
+def test_what_was_installed_is_uninstalled_and_data_kept(e2e: Any) -> None:
+    e2e.remove()
+    core = client.CoreV1Api()
+    claims = {claim.metadata.name for claim in core.list_namespaced_persistent_volume_claim(e2e.namespace).items}
+    assert claims == {"demo-calogan-mlflow", "demo-calogan-shared"}
+    assert [pod for pod in core.list_namespaced_pod(e2e.namespace).items if pod.metadata.name.startswith("demo")] == []

@@ -30,7 +30,13 @@ LEAST: dict[str, Any] = {}
 EVERYTHING = yaml.safe_load((CHART / "ci" / "everything.yaml").read_text())
 OWN_MLFLOW = {"mlflow": {"enabled": False, "trackingUri": "https://mlflow.example"}}
 OPEN = {"networkPolicy": {"enabled": False}}
-VALUES = {"least": LEAST, "everything": EVERYTHING, "no mlflow, no policy": LEAST | OWN_MLFLOW | OPEN}
+WAYS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CHART / "ci").glob("*.yaml"))}
+VALUES = {"least": LEAST, "no mlflow, no policy": LEAST | OWN_MLFLOW | OPEN, **WAYS}
+serving_values = pytest.mark.parametrize(
+    "values",
+    [values for values in VALUES.values() if values.get("serve", {}).get("enabled", True)],
+    ids=[name for name, values in VALUES.items() if values.get("serve", {}).get("enabled", True)],
+)
 
 Json = dict[str, Any]
 OPEN_VALUES = {"resources", "nodeSelector", "annotations", "affinity", "labels", "jobs", "podLabels", "podAnnotations"}
@@ -64,7 +70,8 @@ def render(values: Json = LEAST, **release: Any) -> dict[str, Json]:
 
 def pod_templates(objects: dict[str, Json]) -> dict[str, Json]:
     """Templates of all pods by what they are."""
-    clusters = {"": objects["RayService"]["spec"]["rayClusterConfig"]}
+    services = [content for content in objects.values() if content["kind"] == "RayService"]
+    clusters = {"": services[0]["spec"]["rayClusterConfig"]} if services else {}
     clusters |= {
         f"{key} ": content["spec"]["rayClusterSpec"] for key, content in objects.items() if content["kind"] == "RayJob"
     }
@@ -245,7 +252,8 @@ def test_names_that_kubernetes_refuses_are_refused() -> None:
 def test_no_pod_has_rights(values: Json) -> None:
     objects = render(values)
     accounts = [content for content in objects.values() if content["kind"] == "ServiceAccount"]
-    assert [account["automountServiceAccountToken"] for account in accounts] == [False, False]
+    assert accounts
+    assert not any(account["automountServiceAccountToken"] for account in accounts)
     for name, template in pod_templates(objects).items():
         pod = template["spec"]
         assert pod["automountServiceAccountToken"] is False, name
@@ -268,7 +276,7 @@ def test_no_pod_has_rights(values: Json) -> None:
                 assert environment(template).items() >= wanted.items()
 
 
-@every_values
+@serving_values
 def test_ray_pods_have_what_ray_and_the_application_need(values: Json) -> None:
     templates = pod_templates(render(values))
     for name in ("head", "worker"):
@@ -387,6 +395,25 @@ def test_jobs_run_on_clusters_of_their_own_and_share_a_volume() -> None:
             assert {"claimName": "showers-shared"} in claims, name
             mounts = template["spec"]["containers"][0]["volumeMounts"]
             assert {"name": "shared", "mountPath": "/data"} in mounts
+
+
+def test_without_an_endpoint_nothing_of_it_is_made() -> None:
+    kinds = {content["kind"] for content in render(WAYS["jobs-only"]).values()}
+    assert kinds == {"Deployment", "NetworkPolicy", "PersistentVolumeClaim", "RayJob", "Service", "ServiceAccount"}
+
+
+def test_panels_of_the_dashboard_are_of_metrics_that_the_replicas_have() -> None:
+    from calogan.serving.metrics import Metrics, PrometheusMeter  # noqa: PLC0415
+
+    content = render(EVERYTHING)["ConfigMap showers-dashboard"]
+    assert content["metadata"]["labels"]["dashboards"] == "calogan"
+    panels = json.loads(content["data"]["showers.json"])["panels"]
+    meter = PrometheusMeter()
+    Metrics(meter)
+    known = {metric.name for metric in meter.registry.collect()}
+    shown = set(re.findall(r"ray_(calogan_\w+)", json.dumps(panels)))
+    assert {re.sub("_(total|bucket)$", "", name) for name in shown} <= known
+    assert len(shown) == 5
 
 
 def test_arguments_of_jobs_reach_the_driver_as_they_are(tmp_path: Path) -> None:
@@ -517,7 +544,7 @@ def test_long_names_leave_room_for_those_kuberay_makes() -> None:
     assert len(objects["RayService"]["metadata"]["name"]) <= 47
 
 
-@every_values
+@serving_values
 def test_serve_config_is_valid(values: Json) -> None:
     from ray.serve.schema import ServeDeploySchema  # noqa: PLC0415 - warns, which only a test may ignore
 
@@ -560,13 +587,12 @@ def strict(schema: object) -> object:
     return result
 
 
-@pytest.fixture(scope="module")
-def ray_service_schema() -> Json:
+def kuberay_schema(kind: str) -> Json:
     folder = os.environ.get("CALOGAN_CRD_DIR")
     if not folder:
-        pytest.skip("CALOGAN_CRD_DIR is not set: it names a folder with KubeRay's ray.io_rayservices.yaml")
+        pytest.skip("CALOGAN_CRD_DIR is not set: it names a folder with KubeRay's CRDs")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    definition = yaml.load((Path(folder) / "ray.io_rayservices.yaml").read_text(), loader)  # noqa: S506 - safe loaders
+    definition = yaml.load((Path(folder) / f"ray.io_{kind}.yaml").read_text(), loader)  # noqa: S506 - safe loaders
     (version,) = [entry for entry in definition["spec"]["versions"] if entry["name"] == "v1"]
     schema = strict(version["schema"]["openAPIV3Schema"])
     assert isinstance(schema, dict)
@@ -574,11 +600,16 @@ def ray_service_schema() -> Json:
     return schema
 
 
+@pytest.fixture(scope="module")
+def ray_service_schema() -> Json:
+    return kuberay_schema("rayservices")
+
+
 def complaints(schema: Json, thing: Json) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(thing)]
 
 
-@every_values
+@serving_values
 def test_kuberay_accepts_the_service(values: Json, ray_service_schema: Json) -> None:
     objects = render(values)
     assert complaints(ray_service_schema, objects["RayService"]) == []
@@ -586,6 +617,14 @@ def test_kuberay_accepts_the_service(values: Json, ray_service_schema: Json) -> 
     pod_schema = cluster["headGroupSpec"]["properties"]["template"]["properties"]["spec"]
     for template in pod_templates(objects).values():
         assert complaints(pod_schema, template["spec"]) == []
+
+
+def test_kuberay_accepts_the_jobs() -> None:
+    schema = kuberay_schema("rayjobs")
+    jobs = [content for content in render(EVERYTHING).values() if content["kind"] == "RayJob"]
+    assert len(jobs) == 2
+    for job in jobs:
+        assert complaints(schema, job) == []
 
 
 def test_kuberay_schema_refuses_what_it_does_not_know(ray_service_schema: Json) -> None:
