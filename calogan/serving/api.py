@@ -137,7 +137,14 @@ def _add_operation(api: FastAPI, golden: Golden, check_ready: Callable[[], None]
 
 
 def _add_metrics(api: FastAPI, endpoint: Endpoint, meter: PrometheusMeter, check_key: "_KeyCheck") -> None:
-    @api.get("/metrics", tags=["operation"], dependencies=[Depends(check_key)], responses={401: {"model": ErrorBody}})
+    answers: dict[int | str, dict[str, Any]] = {
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        401: {"model": ErrorBody},
+    }
+
+    @api.get(
+        "/metrics", tags=["operation"], dependencies=[Depends(check_key)], response_class=Response, responses=answers
+    )
     async def metrics() -> Response:
         """Return the metrics, for Prometheus."""
         endpoint.metrics.load(waiting=endpoint.drawing.waiting, running=endpoint.running)
@@ -182,7 +189,7 @@ def _add_routes(router: APIRouter, endpoint: Endpoint, check_key: "_KeyCheck") -
         """
         _check_media_type(request)
         order = parse_order(await endpoint.read_body(request))
-        endpoint.admit(order, holder, encoding)
+        await endpoint.admit(order, holder, encoding)
         return endpoint.respond(request, order, encoding, holder.name, seed=endpoint.seed(order))
 
 
@@ -228,8 +235,9 @@ def _key_check(keys: KeyRing) -> _KeyCheck:
         sent = [key.encode("latin-1") for key in (header, bearer and bearer.credentials) if key]
         if not sent:
             raise UnauthorizedError("a key is needed: send the header Authorization: Bearer KEY, or X-API-Key: KEY")
-        holder = next(filter(None, map(keys.find, sent)), None)
-        if holder is None:
+        holders = [keys.find(key) for key in sent]
+        holder = holders[0]
+        if holder is None or None in holders:
             raise UnauthorizedError("the key is wrong for this endpoint; ask its operator")
         return holder
 

@@ -32,7 +32,10 @@ class Limits:
     Attributes:
         max_showers: largest number of showers in one request.
         max_energies: largest number of energies in a list.
-        max_requests: requests that are drawn or sent at once; others are refused with 429.
+        max_requests: requests that are drawn or sent at once.
+        max_waiting: requests that wait for one of these places; others are refused at once.
+        wait_s: seconds after which a waiting request is refused. Those that do not wait would come back all the
+            sooner, and refusing them costs what serving others needs.
         max_uploads: requests whose body is being read at once.
         read_timeout_s: seconds in which the body of a request must arrive.
         send_timeout_s: seconds that a client may take to read what was sent to it before.
@@ -41,6 +44,8 @@ class Limits:
     max_showers: int = 1_000_000
     max_energies: int = 100_000
     max_requests: int = 64
+    max_waiting: int = 1000
+    wait_s: float = 1.0
     max_uploads: int = 256
     read_timeout_s: float = 10.0
     send_timeout_s: float = 60.0
@@ -58,7 +63,8 @@ class Endpoint:
         self.provenance = provenance.header()
         self.metrics = Metrics(meter)
         self.encoder = ThreadPoolExecutor(limits.max_requests, thread_name_prefix="encoding")
-        self.running = self.uploads = 0
+        self.running = self.uploads = self.waiting = 0
+        self._places = asyncio.Semaphore(limits.max_requests)
         for sampler in samplers.values():
             self.metrics.serve(model_labels(sampler))
 
@@ -96,8 +102,8 @@ class Endpoint:
             self.uploads -= 1
         return bytes(body)
 
-    def admit(self, order: Order, holder: KeyHolder, encoding: Encoding) -> None:
-        """Check an order against all limits.
+    async def admit(self, order: Order, holder: KeyHolder, encoding: Encoding) -> None:
+        """Check an order against all limits, and wait for a place, which `respond` takes.
 
         Raises:
             RequestError: it can never be met here.
@@ -114,15 +120,29 @@ class Endpoint:
             raise RequestError(f"{order.count} showers are more than the {largest} allowed {reason}")
         if order.first + order.count > FIRST_MAX:
             raise RequestError(f"first + n is {order.first + order.count}; expected at most 2^48")
-        if self.running >= self.limits.max_requests:
-            raise BusyError(
-                f"all {self.limits.max_requests} places are taken; try again later", retry_after_s=self.drawing.wait_s()
-            )
         if wait_s := self.keys.wait_s(holder, order.count):
             raise BusyError(
                 f"this key may ask for {holder.showers_per_s:g} showers/s; try again in {wait_s:.0f} s",
                 retry_after_s=wait_s,
             )
+        if not await self._place():
+            raise BusyError(
+                f"all {self.limits.max_requests} places are taken; try again later", retry_after_s=self.drawing.wait_s()
+            )
+
+    async def _place(self) -> bool:
+        """Take a place, if one becomes free in time."""
+        if self._places.locked() and self.waiting >= self.limits.max_waiting:
+            return False
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(self.limits.wait_s):
+                await self._places.acquire()
+        except TimeoutError:
+            return False
+        finally:
+            self.waiting -= 1
+        return True
 
     def seed(self, order: Order) -> int:
         """Return the seed of an order, or draw one."""
@@ -158,6 +178,7 @@ class Endpoint:
 
         def ended(report: Report) -> None:
             self.running -= 1
+            self._places.release()
             if report.first_s is not None:
                 self.metrics.began(encoding.media_type, report.first_s)
             self.metrics.ended(client, encoding.media_type, report.outcome, report.seconds)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -45,6 +45,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     }
     for status in (401, 404, 405, 408, 413, 415, 422, 429, 500, 503)
 }
+_Name = Annotated[str, Path(description="Name of a model, such as calogan-lean-int8.")]
 _Record = TypeVar("_Record", bound=BaseModel)
 
 
@@ -131,7 +132,7 @@ def _add_health(api: FastAPI, protected: APIRouter, check_ready: Callable[[], No
 
 def _add_model(router: APIRouter, prefix: str, models: Mapping[str, Sampler]) -> None:
     @router.get(prefix)
-    async def metadata(name: str, version: str = "") -> ModelMetadata:
+    async def metadata(name: _Name, version: str = "") -> ModelMetadata:
         """Describe the inputs and outputs of a model."""
         sampler = _find(models, name, version)
         return ModelMetadata(
@@ -146,7 +147,7 @@ def _add_model(router: APIRouter, prefix: str, models: Mapping[str, Sampler]) ->
         )
 
     @router.get(f"{prefix}/ready")
-    async def model_ready(name: str, version: str = "") -> dict[str, Any]:
+    async def model_ready(name: _Name, version: str = "") -> dict[str, Any]:
         """Report that a model is served."""
         _find(models, name, version)
         return {"name": name, "ready": True}
@@ -155,7 +156,7 @@ def _add_model(router: APIRouter, prefix: str, models: Mapping[str, Sampler]) ->
 def _add_inference(
     router: APIRouter, prefix: str, models: Mapping[str, Sampler], endpoint: Endpoint, check_key: Callable[..., Any]
 ) -> None:
-    body = {"schema": _Inference.model_json_schema(), "examples": {"two showers": {"value": _EXAMPLE}}}
+    body = {"schema": _inlined(_Inference.model_json_schema()), "examples": {"two showers": {"value": _EXAMPLE}}}
 
     @router.post(
         f"{prefix}/infer",
@@ -164,7 +165,7 @@ def _add_inference(
         openapi_extra={"requestBody": {"required": True, "content": {"application/json": body}}},
     )
     async def infer(
-        request: Request, holder: Annotated[KeyHolder, Depends(check_key)], name: str, version: str = ""
+        request: Request, holder: Annotated[KeyHolder, Depends(check_key)], name: _Name, version: str = ""
     ) -> Response:
         """Draw one shower for each energy."""
         sampler = _find(models, name, version)
@@ -182,8 +183,22 @@ def _add_inference(
         answer: dict[str, Any] = {"model_name": name, "model_version": sampler.version, "parameters": {"seed": seed}}
         answer |= {"id": inference.id} if inference.id is not None else {}
         encoding, headers = (_binary if binary else _in_json)(answer, output, order.count)
-        endpoint.admit(order, holder, encoding)
+        await endpoint.admit(order, holder, encoding)
         return endpoint.respond(request, order, encoding, holder.name, seed=seed, headers=headers)
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a record without references, which would point out of an OpenAPI document."""
+    parts = schema.pop("$defs", {})
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return resolve(parts[value["$ref"].rsplit("/", 1)[1]])
+            return {key: resolve(each) for key, each in value.items()}
+        return [resolve(each) for each in value] if isinstance(value, list) else value
+
+    return dict(resolve(schema))
 
 
 _EXAMPLE = {"inputs": [{"name": "energy", "datatype": "FP32", "shape": [2], "data": [50.0, 200.0]}]}

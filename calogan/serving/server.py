@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import socket
+import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -12,6 +13,8 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEADER_TIMEOUT_S = 10.0
+# The drawing thread hands the interpreter over for each call of a library, and would wait 5 ms to get it back.
+SWITCH_S = 0.0005
 
 
 class _Protocol(HttpToolsProtocol):
@@ -66,6 +69,7 @@ def log_to(stream: TextIO) -> None:
 
 def run(api: FastAPI, listener: socket.socket) -> None:
     """Serve until a signal ends it; requests that are running may end within 30 s."""
+    sys.setswitchinterval(SWITCH_S)
     config = uvicorn.Config(
         api, http=_Protocol, log_config=None, access_log=False, timeout_graceful_shutdown=30, lifespan="off"
     )

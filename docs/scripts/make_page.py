@@ -12,6 +12,7 @@ SCRIPTS = {
     "results": "make_results.py",  # SHOWERS=... for more Geant4 showers than the packaged ones
     "scaling": "measure_scaling.py",
     "files": "measure_files.py",
+    "serving-speed": "measure_serving.py",  # needs wrk
     "training-log": "log_training.py",  # SHOWERS=... if not the packaged ones
     "picture": "draw_picture.py",
     "rooms": "list_rooms.py",

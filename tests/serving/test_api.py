@@ -181,6 +181,11 @@ def test_the_key_can_be_sent_in_two_ways(url: str, headers: dict[str, str]) -> N
     assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 200
 
 
+def test_a_wrong_key_is_refused_also_beside_the_right_one(url: str) -> None:
+    headers = {"X-API-Key": KEY, "Authorization": "Bearer wrong"}
+    assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 401
+
+
 def test_models_are_listed(http: httpx.Client) -> None:
     answer = http.get("/v1/models").json()
     assert answer["max_showers"] == 200

@@ -30,7 +30,7 @@ Samplers = dict[str, Any]
 @pytest.fixture(scope="module")
 def strict(start: Start, samplers: Samplers) -> str:
     """Address of an endpoint with short times and two places."""
-    limits = Limits(max_requests=2, max_uploads=20, read_timeout_s=0.5, send_timeout_s=0.5)
+    limits = Limits(max_requests=2, max_waiting=2, wait_s=0.1, max_uploads=20, read_timeout_s=0.5, send_timeout_s=0.5)
     return start(build_api(samplers, keys=KeyRing(key=KEY), limits=limits))
 
 
