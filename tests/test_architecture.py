@@ -20,6 +20,7 @@ ROOMS: dict[str, list[str]] = {
         "hits",
         "hit_tables",
         "hit_files",
+        "point_clouds",
         "formats",
         "files",
         "splits",

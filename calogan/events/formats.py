@@ -25,7 +25,7 @@ from calogan.geometry import CLIC
 
 HDF5_FORMATS = ("clic", "clic-x50", "calochallenge", "par04")
 FORMATS = (*HDF5_FORMATS, *hit_files.FORMATS.values())
-WRITTEN_HDF5 = ("clic", "calochallenge")
+WRITTEN_HDF5 = ("clic", "calochallenge", "showerdata")
 WRITTEN_FORMATS = (*WRITTEN_HDF5, *hit_files.FORMATS.values())
 CELL_UNIT = "cell_unit"  # attribute of the files written here, so that their unit need not be guessed
 AXES = "axes"

@@ -12,13 +12,13 @@ import numpy as np
 from calogan import provenance
 from calogan.atomic_files import atomic_write
 from calogan.errors import EventsError
-from calogan.events import hit_files
+from calogan.events import hit_files, point_clouds
 from calogan.events.formats import WRITTEN_FORMATS, WRITTEN_HDF5, attributes
 from calogan.events.hits import Hits
+from calogan.events.point_clouds import ELECTRON_PDG
 from calogan.events.records import Events
 
 Showers: TypeAlias = Events | Hits
-ELECTRON_PDG = 11
 # Nine cells of ten are empty, which suits plain gzip: the byte shuffle, meant for dense numbers, costs size and time.
 # zstd would read twice as fast, but only where its HDF5 plugin is installed. Measurements: docs/files.md.
 _COMPRESSION = {"compression": "gzip", "compression_opts": 1}
@@ -82,7 +82,8 @@ def write_file(
 ) -> None:
     """Write showers to a new file, which is incomplete until this returns; see `write_events`."""
     parts = [events] if isinstance(events, Events | Hits) else events
-    if format in WRITTEN_HDF5:
+    header = header if header is not None else provenance.header()
+    if format in WRITTEN_HDF5 and format != "showerdata":
         with _new_file(path) as file:
             fill_file(file, parts, header=header, format=format)
         return
@@ -94,7 +95,11 @@ def write_file(
             written += len(part)
             yield part if isinstance(part, Hits) else Hits.from_dense(part)
 
-    hit_files.write(path, hits(), header if header is not None else provenance.header(), format=format)
+    if format == "showerdata":
+        with _new_file(path) as file:
+            point_clouds.fill(file, hits(), header)
+    else:
+        hit_files.write(path, hits(), header, format=format)
     if not written:
         raise EventsError(_NO_SHOWERS)
 
