@@ -153,10 +153,41 @@ def _serve(service: Service, model: str, *, previous: str) -> None:
 
 
 def _patch(service: Service, change: Json) -> None:
+    """Change annotations and spec of a RayService.
+
+    Helm 4 applies what it owns: what somebody else had changed would stop the next `helm upgrade` as a conflict. So the
+    change is applied in its name.
+    """
+    objects = client.CustomObjectsApi()
     with answering(f"changing RayService {service.name}"):
-        client.CustomObjectsApi().patch_namespaced_custom_object(
-            GROUP, VERSION, service.namespace, SERVICES, service.name, change
+        current = read(service)
+        owner = next((entry["manager"] for entry in current["metadata"]["managedFields"] if _applied(entry)), None)
+        if owner is None:
+            objects.patch_namespaced_custom_object(GROUP, VERSION, service.namespace, SERVICES, service.name, change)
+            return
+        metadata = {key: current["metadata"].get(key, {}) for key in ("labels", "annotations")}
+        metadata["annotations"] = metadata["annotations"] | change.get("metadata", {}).get("annotations", {})
+        whole = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "RayService",
+            "metadata": metadata | {"name": service.name, "namespace": service.namespace},
+            "spec": current["spec"] | change["spec"],
+        }
+        objects.patch_namespaced_custom_object(
+            GROUP,
+            VERSION,
+            service.namespace,
+            SERVICES,
+            service.name,
+            whole,
+            field_manager=owner,
+            force=True,
+            _content_type="application/apply-patch+yaml",
         )
+
+
+def _applied(entry: Json) -> bool:
+    return entry["operation"] == "Apply" and "f:spec" in entry["fieldsV1"]
 
 
 def _wait(service: Service, contents: Mapping[str, str], seconds: float, say: Say) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -181,9 +182,9 @@ class Installation:
             time.sleep(5)
             yield running
             wait_until("the load's end", seconds + 300, lambda: "it runs" if phase() == "Running" else "", quiet)
-            lines = core.read_namespaced_pod_log(running.pod, NAMESPACE).strip().splitlines()
-            # The client turns what looks like JSON into Python's own notation.
-            running.result = yaml.safe_load(lines[-1])
+            # As it is: the client would turn what looks like JSON into Python's own notation.
+            log = core.read_namespaced_pod_log(running.pod, NAMESPACE, _preload_content=False)
+            running.result = json.loads(log.data.decode().strip().splitlines()[-1])
         finally:
             core.delete_namespaced_pod(running.pod, NAMESPACE, grace_period_seconds=0)
 

@@ -69,3 +69,4 @@ for worker in workers:
     worker.join()
 times = sorted([begun, *answered])
 gap = max((second - first for first, second in itertools.pairwise(times)), default=seconds)
+print(json.dumps(counts | {"longest gap": round(gap, 1), "slowest": round(slowest, 1), "reasons": reasons}))

@@ -223,6 +223,15 @@ def test_a_job_is_submitted_and_its_output_shown(e2e: Any) -> None:
     assert all("ShowerService" in text for text in logs.values())
 
 
+def unfinished(e2e: Any, name: str) -> str:
+    """State of a RayJob that has not succeeded yet."""
+    found = client.CustomObjectsApi().get_namespaced_custom_object("ray.io", "v1", e2e.namespace, "rayjobs", name)
+    status = found.get("status", {})
+    if status.get("jobStatus") in {"FAILED", "STOPPED"}:
+        raise ServiceError(f"the job failed: {status.get('message')}")
+    return "" if status.get("jobStatus") == "SUCCEEDED" else str(status.get("jobDeploymentStatus"))
+
+
 def test_a_pipeline_in_the_cluster_makes_a_champion_that_is_then_served(e2e: Any) -> None:
     """Driver and tasks are in different pods, and share the volume."""
     arguments = ["--config", "tiny", "--storage", "/shared/models"]
@@ -232,16 +241,7 @@ def test_a_pipeline_in_the_cluster_makes_a_champion_that_is_then_served(e2e: Any
     e2e.wait_for_workers(1)
     begun = time.monotonic()
     e2e.upgrade(values | {"jobs": {"pipeline": job}})
-    objects = client.CustomObjectsApi()
-
-    def missing() -> str:
-        found = objects.get_namespaced_custom_object("ray.io", "v1", e2e.namespace, "rayjobs", "demo-calogan-pipeline")
-        status = found.get("status", {})
-        if status.get("jobStatus") in {"FAILED", "STOPPED"}:
-            raise ServiceError(f"the job failed: {status.get('message')}")
-        return "" if status.get("jobStatus") == "SUCCEEDED" else str(status.get("jobDeploymentStatus"))
-
-    wait_until("the pipeline", 1200, missing, quiet)
+    wait_until("the pipeline", 1200, lambda: unfinished(e2e, "demo-calogan-pipeline"), quiet)
     seconds = time.monotonic() - begun
     served = rollout.promote(e2e.service, "calogan-lean@champion-int8", seconds=600, say=quiet)
     assert served.uri != MODEL
@@ -250,6 +250,48 @@ def test_a_pipeline_in_the_cluster_makes_a_champion_that_is_then_served(e2e: Any
     e2e.results.add(
         "RayJob `pipeline --config tiny`, then `calogan cluster promote calogan-lean@champion-int8`",
         f"trained, validated and registered after {seconds:.0f} s; the endpoint serves `{served.uri}`",
+    )
+
+
+def test_a_production_survives_the_death_of_a_worker(e2e: Any) -> None:
+    arguments = [
+        "--model",
+        "lean",
+        "--n",
+        "100000",
+        "--seed",
+        "5",
+        "--shard-size",
+        "5000",
+        "--out",
+        "/shared/production",
+    ]
+    job = {"kind": "generate", "args": arguments, "workers": 2, "cpus": 1, "cpuRequest": "150m", "memory": "4Gi"}
+    values = {"redis": REDIS, "storage": {"enabled": True}, "serve": {"minReplicas": 1, "maxReplicas": 1}}
+    begun = time.monotonic()
+    e2e.upgrade(values | {"jobs": {"showers": job}})
+    output = "import pathlib; print(pathlib.Path('/shared/logs/showers.log').read_text())"
+    core = client.CoreV1Api()
+    selector = "app.kubernetes.io/component=jobs,ray.io/node-type=worker"
+
+    def log() -> str:
+        try:
+            return "".join(jobs.follow(e2e.service, jobs.submit(e2e.service, ["python", "-c", output])))
+        except ServiceError:
+            return ""
+
+    wait_until("the first shards", 900, lambda: "" if log().count(" showers, ") > 2 else "there is none", quiet)
+    victim = core.list_namespaced_pod(e2e.namespace, label_selector=selector).items[0].metadata.name
+    core.delete_namespaced_pod(victim, e2e.namespace, grace_period_seconds=0)
+    wait_until("the production", 1200, lambda: unfinished(e2e, "demo-calogan-showers"), quiet)
+    seconds = time.monotonic() - begun
+    imports = "from calogan.events import open_events; from calogan.events.files import find_files"
+    count = f"{imports}; print('showers:', len(open_events(find_files('/shared/production'))))"
+    counted = "".join(jobs.follow(e2e.service, jobs.submit(e2e.service, ["python", "-c", count])))
+    assert "showers: 100000" in counted
+    e2e.results.add(
+        "RayJob `generate --n 100000` on 2 workers, one killed",
+        f"100,000 showers in 20 shards, none lost, after {seconds:.0f} s with the start of the Ray cluster",
     )
 
 
