@@ -128,6 +128,7 @@ ROOMS: dict[str, list[str]] = {
         "metrics",
         "streaming",
         "endpoint",
+        "browser",
         "api",
         "edge",
         "server",

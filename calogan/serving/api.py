@@ -22,6 +22,7 @@ from calogan.serving.answers import (
     answer_error,
     request_id,
 )
+from calogan.serving.browser import add_page
 from calogan.serving.drawing import Drawing, Sampler
 from calogan.serving.encodings import ENCODINGS, JSON, Encoding, choose
 from calogan.serving.endpoint import Endpoint, Limits
@@ -93,6 +94,7 @@ def build_api(
         api.add_exception_handler(error, answer_error)
     api.add_exception_handler(ClientDisconnect, _say_nothing)
     _add_operation(api, golden)
+    add_page(api)
     check_key = _key_check(keys)
     errors: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in ERROR_TYPES}
     protected = APIRouter(prefix="/v1", dependencies=[Depends(check_key)], responses=errors, tags=["showers"])
