@@ -6,7 +6,7 @@ import { Map2d } from "./map.js";
 import * as physics from "./physics.js";
 import { drawProfile } from "./profile.js";
 import { differenceScale, energyScale, energyText } from "./scales.js";
-import { writeNumbers } from "./numbers.js";
+import { changedShare, writeNumbers } from "./numbers.js";
 import { closeViews, View3d } from "./view3d.js";
 
 const KEY = "calogan-key";
@@ -168,7 +168,7 @@ function show() {
   const contents = names.map((name, i) => ({ name, shower: showers[i], scale, title: energyText(physics.ecal(showers[i])) }));
   if (names.length === 2) {
     const shower = physics.difference(showers[1], showers[0]);
-    const title = energyText(physics.ecal(shower));
+    const title = `${changedShare(shower, showers[0])} of ECAL`;
     contents.push({ name: "difference", label: `${names[1]} − ${names[0]}`, shower, scale: differenceScale([shower]), title });
   }
   makePanels(contents);
@@ -181,9 +181,10 @@ function show() {
   $("shown").textContent = state.shown < 0 ? `mean of ${drawn.n}` : `shower ${state.shown + 1} of ${drawn.n}`;
   $("mean").ariaPressed = String(state.shown < 0);
   $("mean").disabled = $("previous").disabled = $("next").disabled = drawn.n === 1;
-  const names2 = names.map((name) => `<span class="key ${name}">${name}</span>`);
-  $("legend").innerHTML = `${names2.join(" ")} <span class="key geant4">mean of Geant4</span>
-    <span class="key band">68 % of single Geant4 showers</span>`;
+  const keys = [...names.map((name) => [name, name]), ["geant4", "mean of Geant4"], ["band", "68 % of single Geant4 showers"]];
+  if (state.shown >= 0 && drawn.n > 1) keys.push(["thin", `thin: means of ${drawn.n}`]);
+  const key = ([name, text]) => Object.assign(document.createElement("span"), { className: `key ${name}`, textContent: text });
+  $("legend").replaceChildren(...keys.map(key));
   writeNumbers({ table: $("numbers"), note: $("numbers-note"), drawn, showers, geant4, single: state.shown >= 0 });
   showMaps();
 }

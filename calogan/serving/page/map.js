@@ -4,7 +4,7 @@ import { styled } from "./colours.js";
 import { energyText } from "./scales.js";
 import { PLANES, SIZE } from "./physics.js";
 
-const MARGIN = { left: 34, right: 52, top: 6, bottom: 30 };
+const MARGIN = { left: 34, right: 58, top: 6, bottom: 30 };
 
 /** A map on a canvas; `moved` is called with the cell under the cursor, [h, v], or null. */
 export class Map2d {
@@ -132,7 +132,7 @@ export class Map2d {
     };
     write(this.scale.top, top + 9, this.scale.signed ? "+" : "");
     write(this.scale.signed ? -this.scale.top : this.scale.low, top + side - 12);
-    if (this.scale.signed) pen.fillText("0", left + 11, top + side / 2 + 4);
+    if (this.scale.signed) write(this.scale.low, top + side / 2 - 2, "±");
   }
 }
 

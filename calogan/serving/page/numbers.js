@@ -1,7 +1,7 @@
 // The table of numbers: Geant4 and each precision, and the time that the answers took.
 
 import * as physics from "./physics.js";
-import { energyText, text } from "./scales.js";
+import { fixed, text } from "./scales.js";
 
 const OBSERVABLES = [
   ["ECAL (MeV)", "ecal", (shower) => 1e3 * physics.ecal(shower), 4],
@@ -35,19 +35,22 @@ export function writeNumbers({ table, note, drawn, showers, geant4, single }) {
       Times are those of this browser, from the request to the last byte.`),
   );
   if (names.length === 2) {
-    const changed = physics.difference(showers[1], showers[0]).reduce((sum, value) => sum + Math.abs(value), 0);
-    const share = (100 * changed) / physics.ecal(showers[0]);
-    note.prepend(
-      paragraph(`Cell by cell, ${names[1]} differs from ${names[0]} by ${energyText(changed)}: ${text(share, 2)} % of ECAL.`),
-    );
+    const share = changedShare(physics.difference(showers[1], showers[0]), showers[0]);
+    note.prepend(paragraph(`Summed over the cells, ${names[1]} differs from ${names[0]} by ${share} of ECAL.`));
   }
+}
+
+/** Sum of the absolute differences of all cells, as a share of the energy of a shower. */
+export function changedShare(difference, shower) {
+  const changed = difference.reduce((sum, value) => sum + Math.abs(value), 0);
+  return `${text((100 * changed) / physics.ecal(shower), 2)} %`;
 }
 
 /** A mean with its width, both to the digit that the width of two digits has. */
 function plusMinus(centre, width) {
   if (!(width > 0)) return text(centre);
   const decimals = Math.max(0, 1 - Math.floor(Math.log10(width)));
-  return `${text(Number(centre.toFixed(decimals)), 6)} ± ${text(Number(width.toFixed(decimals)), 6)}`;
+  return [centre, width].map((value) => fixed(value, decimals)).join(" ±\u00a0");
 }
 
 function row(kind, title, cells) {

@@ -42,6 +42,14 @@ export function text(value, digits = 3) {
     .replaceAll(",", "\u202f");
 }
 
+/** A number with fixed decimals. */
+export function fixed(value, decimals) {
+  return value
+    .toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals })
+    .replace("-", "−")
+    .replaceAll(",", "\u202f");
+}
+
 /** An energy given in GeV with the unit that fits. */
 export function energyText(gev, digits = 3) {
   const size = Math.abs(gev);

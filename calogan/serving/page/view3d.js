@@ -10,7 +10,7 @@ const PITCH_MM = Array.from({ length: SIZE }, (_, z) => (z < 17 ? 2.4 : 4.8) + 2
 const DEPTH_MM = PITCH_MM.reduce((sum, pitch) => sum + pitch, 0);
 const WIDTH_MM = CELL_MM * SIZE;
 const LAYER_MM = PITCH_MM.map((_, z) => PITCH_MM.slice(0, z + 1).reduce((sum, pitch) => sum + pitch, 0) - 1.25);
-const START = new THREE.Vector3(-110, 95, 235);
+const START = new THREE.Vector3(-135, 100, 300);
 const MOST_CELLS = 4000; // the brightest; more would only hide each other
 const STEP = Math.PI / 24;
 
@@ -80,7 +80,7 @@ export class View3d {
     const colour = new THREE.Color();
     seen.forEach((cell, k) => {
       const t = scale.at(shower[cell]);
-      const size = 0.15 + 0.85 * t ** 1.5; // small cubes at the rim let the core be seen
+      const size = 0.2 + 0.8 * t ** 1.3; // small cubes at the rim let the core be seen
       const [x, y, z] = [Math.floor(cell / SIZE ** 2), Math.floor(cell / SIZE) % SIZE, cell % SIZE];
       matrix.makeScale(0.92 * PITCH_MM[z] * size, 0.95 * CELL_MM * size, 0.95 * CELL_MM * size);
       matrix.setPosition(ALONG.z(z), ALONG.y(y), ALONG.x(x));
