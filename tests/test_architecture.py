@@ -132,6 +132,7 @@ ROOMS: dict[str, list[str]] = {
         "streaming",
         "endpoint",
         "inference_protocol",
+        "browser",
         "api",
         "edge",
         "server",

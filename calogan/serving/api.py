@@ -23,6 +23,7 @@ from calogan.serving.answers import (
     answer_error,
     request_id,
 )
+from calogan.serving.browser import add_page
 from calogan.serving.drawing import Drawing, Sampler
 from calogan.serving.encodings import ENCODINGS, JSON, Encoding, choose
 from calogan.serving.endpoint import Endpoint, Limits
@@ -99,6 +100,7 @@ def build_api(
     api.add_exception_handler(ClientDisconnect, _say_nothing)
     check_ready = _ready_check(golden)
     _add_operation(api, golden, check_ready)
+    add_page(api)
     check_key = _key_check(keys)
     errors: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in ERROR_TYPES}
     protected = APIRouter(prefix="/v1", dependencies=[Depends(check_key)], responses=errors, tags=["showers"])
