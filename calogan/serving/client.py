@@ -15,9 +15,9 @@ import httpx
 import pyarrow as pa
 
 from calogan.errors import EventsError, RequestError, ServiceError
-from calogan.events import Events, Hits
+from calogan.events import Events, Hits, hit_tables
 from calogan.serving.client_orders import ClientOrder, Energy, client_order
-from calogan.serving.encodings import ARROW, hits_of_batch
+from calogan.serving.encodings import ARROW
 from calogan.serving.keys import read_key
 
 _REFUSED_REQUEST = frozenset({406, 413, 422})
@@ -158,7 +158,7 @@ class Client:
             try:
                 with pa.ipc.open_stream(body_file) as stream:
                     for batch in stream:
-                        hits = hits_of_batch(batch)
+                        hits = hit_tables.to_hits(batch, origin="Arrow")
                         expected -= len(hits)
                         yield hits
             except (EventsError, pa.ArrowException) as error:

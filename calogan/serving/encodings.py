@@ -17,12 +17,11 @@ import numpy as np
 import pyarrow as pa
 
 from calogan.errors import EventsError, RequestError
-from calogan.events import Events, Hits, checked_events, checked_hits, fill_file
+from calogan.events import Events, Hits, checked_events, fill_file, hit_tables
 
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")  # RFC 9110, section 12.4.2
 _DAMAGE = (OSError, KeyError, TypeError, ValueError, IndexError, zipfile.BadZipFile, zlib.error, pa.ArrowException)
-
-ARROW_FIELDS = {"energy": pa.float32(), "cell": pa.list_(pa.uint16()), "cell_energy": pa.list_(pa.float32())}
+_ARROW_BATCH = 256  # showers
 
 
 class NotAcceptableError(RequestError):
@@ -117,40 +116,34 @@ def decode(content: bytes, media_type: str) -> Events:
         raise EventsError(f"{len(content)} bytes of {name} are damaged or contain no showers ({error})") from error
 
 
-def hits_of_batch(batch: pa.RecordBatch) -> Hits:
-    """Convert one batch of an Arrow stream, checked.
-
-    Raises:
-        EventsError: it has other columns, or its numbers are not those of showers.
-    """
-    names = {name: batch.schema.field(name).type for name in batch.schema.names}
-    if names != ARROW_FIELDS or any(column.null_count for column in batch.columns):
-        raise EventsError(f"Arrow: columns {names}; expected {ARROW_FIELDS} without nulls")
-    cells, energies = batch.column("cell"), batch.column("cell_energy")
-    offsets = cells.offsets.to_numpy()
-    if not np.array_equal(offsets, energies.offsets.to_numpy()):
-        raise EventsError("Arrow: the lists of cells and of their energies have different lengths")
-    arrays = cells.flatten().to_numpy(), energies.flatten().to_numpy(), batch.column("energy").to_numpy()
-    return checked_hits(Hits(offsets.astype(np.int64) - offsets[0], *arrays), origin="Arrow")
-
-
 class ArrowWriter:
-    """Writer of an Arrow IPC stream; the metadata of its schema is the header."""
+    """Writer of an Arrow IPC stream as `events.hit_tables` writes them; the metadata of its schema is the header.
+
+    Its batches have a fixed number of showers, so that the bytes do not depend on how the showers were drawn.
+    """
 
     def __init__(self, header: Mapping[str, str]) -> None:
-        self._schema = pa.schema(list(ARROW_FIELDS.items()), metadata=dict(header))
         self._sink = io.BytesIO()
-        self._stream = pa.ipc.new_stream(self._sink, self._schema)
+        self._stream = pa.ipc.new_stream(self._sink, hit_tables.schema(header))
+        self._waiting: list[Hits] = []
+        self._count = 0
 
     def add(self, hits: Hits) -> bytes:
-        """Encode the next showers as one batch."""
-        offsets = pa.array(hits.offsets.astype(np.int32))
-        lists = (pa.ListArray.from_arrays(offsets, pa.array(values)) for values in (hits.cell, hits.cell_energy))
-        self._stream.write_batch(pa.record_batch([pa.array(hits.energy), *lists], schema=self._schema))
+        """Encode the next showers, as far as they fill whole batches."""
+        self._waiting.append(hits)
+        self._count += len(hits)
+        if self._count >= _ARROW_BATCH:
+            whole = Hits.concatenate(self._waiting)
+            while len(whole) >= _ARROW_BATCH:
+                self._stream.write_batch(hit_tables.to_batch(whole[:_ARROW_BATCH]))
+                whole = whole[_ARROW_BATCH:]
+            self._waiting, self._count = [whole], len(whole)
         return self._written()
 
     def end(self) -> bytes:
-        """Return the mark of the end."""
+        """Encode the rest, and the mark of the end."""
+        if self._count:
+            self._stream.write_batch(hit_tables.to_batch(Hits.concatenate(self._waiting)))
         self._stream.close()
         return self._written()
 
@@ -196,7 +189,7 @@ def _quality(media_type: str, qualities: Mapping[str, float]) -> float:
 
 def _from_arrow(content: bytes) -> Events:
     with pa.ipc.open_stream(content) as stream:
-        parts = [hits_of_batch(batch) for batch in stream]
+        parts = [hit_tables.to_hits(batch, origin="Arrow") for batch in stream]
     return Hits.concatenate(parts).to_dense()
 
 

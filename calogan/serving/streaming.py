@@ -130,7 +130,9 @@ class ShowerResponse(Response):
             async for part in self._parts:
                 encoded += len(part)
                 last = encoded == self._count
-                yield writer.add(part) + (writer.end() if last else b""), last
+                block = writer.add(part) + (writer.end() if last else b"")
+                if block:
+                    yield block, last
             return
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
             filling = asyncio.get_running_loop().run_in_executor(

@@ -51,6 +51,7 @@ def test_equal_showers_give_equal_bytes(encoding: Encoding, hits: Hits) -> None:
 
 def test_an_arrow_stream_in_parts_is_that_of_any_arrow_reader(hits: Hits) -> None:
     content = ARROW.encode([hits[:1], hits[1:]], HEADER)
+    assert content == ARROW.encode([hits], HEADER)
     with pa.ipc.open_stream(content) as stream:
         assert stream.schema.metadata == {key.encode(): value.encode() for key, value in HEADER.items()}
         table = stream.read_all()
@@ -58,6 +59,11 @@ def test_an_arrow_stream_in_parts_is_that_of_any_arrow_reader(hits: Hits) -> Non
     for i in range(3):
         np.testing.assert_array_equal(table["cell"][i].values.to_numpy(), hits.cell[slice(*hits.offsets[i : i + 2])])
     np.testing.assert_array_equal(decode(content, ARROW.media_type).showers, hits.to_dense().showers)
+
+
+def test_arrow_bytes_do_not_depend_on_how_showers_were_drawn(hits: Hits) -> None:
+    many = Hits.concatenate([hits] * 300)
+    assert ARROW.encode([many], HEADER) == ARROW.encode([many[i : i + 100] for i in range(0, 900, 100)], HEADER)
 
 
 def test_arrow_of_another_kind_is_an_error_of_ours() -> None:
