@@ -61,7 +61,7 @@ def promote(service: Service, model: str, *, seconds: float, say: Say) -> Candid
     found = read(service)
     before = application(serve_config(found))["args"]["model"]
     precisions = application(serve_config(found))["args"].get("precisions", ["int8", "float32"])
-    with _registry(service):
+    with registry_of(service):
         candidate = _candidate(model, precisions)
         old = _contents(before, precisions)
     say(f"{candidate.uri} has passed its gates in {', '.join(precisions)}")
@@ -95,7 +95,7 @@ def rollback(service: Service, *, seconds: float, say: Say) -> str:
     if not previous:
         raise RequestError("no promotion is recorded, so there is no model to roll back to; promote the one you want")
     current = application(serve_config(found))["args"]
-    with _registry(service):
+    with registry_of(service):
         contents = _contents(previous, current.get("precisions", ["int8", "float32"]))
     _serve(service, previous, previous=current["model"])
     _wait(service, contents, seconds, say)
@@ -221,7 +221,7 @@ def _golden(service: Service, replica: Replica, contents: Mapping[str, str], key
 
 
 @contextlib.contextmanager
-def _registry(service: Service) -> Iterator[None]:
+def registry_of(service: Service) -> Iterator[None]:
     """Use the MLflow server of the service: through its pod, or at its address if that is elsewhere."""
     import mlflow  # noqa: PLC0415 - takes seconds
 

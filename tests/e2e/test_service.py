@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import httpx
+import mlflow
 import pytest
 from kubernetes import client
 
@@ -170,9 +171,18 @@ def test_a_model_is_promoted_and_rolled_back(e2e: Any) -> None:
 
 
 def test_a_model_that_cannot_be_served_is_rolled_back_by_itself(e2e: Any) -> None:
-    with pytest.raises(ServiceError, match="is served again"):
-        rollout.promote(e2e.service, MODEL, seconds=0.1, say=quiet)
+    """Its gates are passed, but its files are gone."""
+    with rollout.registry_of(e2e.service):
+        registry = mlflow.MlflowClient()
+        for precision in ("int8", "float32"):
+            tags = {"precision": precision, "gates": "passed", "pipeline": "gone", "content": "gone"}
+            broken = registry.create_model_version("calogan-lean", "mlflow-artifacts:/gone", tags=tags)
+    message = r"waited 120 s for the roll-out.* is served again"
+    with e2e.load(60) as running, pytest.raises(ServiceError, match=message):
+        rollout.promote(e2e.service, f"calogan-lean@{broken.version}", seconds=120, say=quiet)
     assert state.state(e2e.service).model == "models:/calogan-lean"
+    e2e.results.add_load("a model without files promoted: rolled back by itself after 120 s", running.result)
+    assert running.result["failed after retries"] == 0
 
 
 def test_replicas_scale_by_command_and_by_upgrade(e2e: Any) -> None:
