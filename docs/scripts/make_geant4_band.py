@@ -79,7 +79,11 @@ def main() -> None:
         **{name: np.concatenate([sample.arrays()[name] for sample in samples]) for name in samples[0].arrays()}
     )
     origin = [
-        {"showers": len(sample), "low_gev": round(float(sample.energy.min()), 1), "high_gev": round(float(sample.energy.max()), 1)}
+        {
+            "showers": len(sample),
+            "low_gev": round(float(sample.energy.min()), 1),
+            "high_gev": round(float(sample.energy.max()), 1),
+        }
         | {name: text for name, text in read_header(file).items() if name in {"origin", "geant4", "detector", "seed"}}
         for file, sample in zip(files, samples, strict=True)
     ]
