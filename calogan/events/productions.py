@@ -21,7 +21,8 @@ from calogan.events.writing import suffix_of, write_file
 
 PLAN, MANIFEST = "production.json", "manifest.json"
 DIGEST = "production_sha256"  # attribute of every shard: hash of the description of its production
-_MACHINE = ("cpu_model", "cpu_isa", "python")  # of `provenance.header`: not the same for all workers
+# Of `provenance.header`, what may change from worker to worker and while a production rests: not in the shards.
+_CIRCUMSTANCES = ("cpu_model", "cpu_isa", "python", "versions", "git_commit")
 Place = Folder | str | os.PathLike[str]
 
 
@@ -116,7 +117,7 @@ def header(production: Production, *, first: int = 0) -> dict[str, str]:
     origin = {"generator": production.generator, "first": str(first)}
     common = provenance.header(seed=production.seed)
     return {
-        **{name: value for name, value in common.items() if name not in _MACHINE},
+        **{name: value for name, value in common.items() if name not in _CIRCUMSTANCES},
         **origin,
         **production.settings,
         DIGEST: provenance.digest(production.text),
@@ -139,7 +140,8 @@ def write_shard(place: Place, production: Production, shard: Shard, events: Iter
     with folder.write(shard.file) as temporary:
         write_file(temporary, events, header=header(production, first=shard.first), format=production.format)
         size, checksum = temporary.stat().st_size, provenance.sha256(temporary)
-    record = {**vars(shard), "bytes": size, "sha256": checksum, "cpu_isa": provenance.cpu()["isa"]}
+    made_by = {"git_commit": provenance.git_commit(), "cpu_isa": provenance.cpu()["isa"]}
+    record = {**vars(shard), "bytes": size, "sha256": checksum, **made_by}
     folder.write_text(_record(shard.file), json.dumps(record))
     return shard
 
@@ -232,7 +234,7 @@ def _recovered(folder: Folder, production: Production, shard: Shard) -> dict[str
         return {}
     if (digest, showers) != (provenance.digest(production.text), shard.showers):
         return {}
-    return {**vars(shard), "bytes": path.stat().st_size, "sha256": provenance.sha256(path), "cpu_isa": None}
+    return {**vars(shard), "bytes": path.stat().st_size, "sha256": provenance.sha256(path)}
 
 
 def _read_manifest(folder: Folder) -> dict[str, dict[str, Any]]:

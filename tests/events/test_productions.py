@@ -170,13 +170,18 @@ def test_shards_have_any_format(tmp_path: Path, format: str) -> None:
     np.testing.assert_allclose(read_events(tmp_path).showers[:, 12, 12, 5], range(1, 11), rtol=1e-6)
 
 
-def test_the_bytes_of_a_shard_do_not_depend_on_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bytes_of_a_shard_do_not_depend_on_machine_and_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     produce(tmp_path / "here")
     monkeypatch.setattr(provenance, "cpu", lambda: {"model": "another", "isa": "AVX2"})
+    monkeypatch.setattr(provenance, "git_commit", lambda: "fedcba987654")
+    monkeypatch.setattr(provenance, "_version", lambda _: "0")
     produce(tmp_path / "there")
     here, there = checksums(tmp_path / "here"), checksums(tmp_path / "there")
     assert {name for name in here if here[name] != there[name]} == {MANIFEST}
-    assert '"cpu_isa": "AVX2"' in (tmp_path / "there" / MANIFEST).read_text()
+    (shard, *_) = json.loads((tmp_path / "there" / MANIFEST).read_text())["shards"]
+    assert (shard["git_commit"], shard["cpu_isa"]) == ("fedcba987654", "AVX2")
 
 
 def test_another_spectrum_is_another_production(tmp_path: Path) -> None:
