@@ -94,17 +94,19 @@ def main(config_name: str, storage: Path, beside: tuple[str, ...], workers: int)
         if config.quantization.tune:
             with quantization_trials.sole_tuning(folder):
                 search(config, folder, parallel=None, run_id=run_id)
-        else:
-            get(quantize.options(num_cpus=1).remote(config, folder))
-        say("validate", f"{', '.join([*names, *others])} against Geant4, on the test split")
+        quantized = None if config.quantization.tune else quantize.options(num_cpus=1).remote(config, folder)
+        # What does not need the model is validated beside its quantization, which leaves other cores idle.
         parametrised = validate_parametric.options(num_cpus=1).remote(config)
-        tasks = {name: validate.options(num_cpus=1).remote(config, folder, name) for name in names}
         less = validation_beside(config)
         tasks_beside = {
             (model, name): validate.options(num_cpus=1).remote(less, path, name)
             for model, path in others.items()
             for name in BESIDE
         }
+        if quantized is not None:
+            get(quantized)
+        say("validate", f"{', '.join([*names, *others])} against Geant4, on the test split")
+        tasks = {name: validate.options(num_cpus=1).remote(config, folder, name) for name in names}
         reports: dict[str, ValidationReport] = {name: ray.get(task) for name, task in tasks.items()}
         reports_beside = {key: ray.get(task) for key, task in tasks_beside.items()}
         shown = {"parametrised": ray.get(parametrised), **reports}
