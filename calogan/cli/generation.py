@@ -134,7 +134,9 @@ def serve(
                 advance(1)
         limits = Limits(max_showers=max_showers, max_requests=max_requests)
         api = build_api(samplers, keys=keys, limits=limits, drawing=drawing)
-        screen.print(f"key of the endpoint: {key or 'one of the file'}   documentation: {address}/docs")
+        screen.print(
+            f"key of the endpoint: {key or 'one of the file'}   page: {address}   documentation: {address}/docs"
+        )
         screen.print(_curl(address, key or "KEY"))
         if log == "json":
             server.log_to(sys.stderr)

@@ -1,7 +1,10 @@
-"""Make the table of Geant4 that the page of the endpoint draws its bands from: `make docs PAGE=geant4-band SHOWERS=...`.
+"""Make the table of Geant4 that the page of the endpoint draws its bands from.
 
-The packaged showers are flat in energy, so below 64 GeV there are too few of them. The table in the package has 250 more
-in each octave: `calogan simulate --engine geant4 --energy 2:4 --n 250 --seed 17 --out g4_2-4.h5`, and so on to 32:64.
+The packaged showers are flat in energy, so there are few of them at low energies. For the table of the package, 250 more
+were simulated in each octave from 2 GeV on (`origin` in the table lists them), and given to this script:
+
+    calogan simulate --engine geant4 --energy 2:4 --n 250 --seed 17 --out g4_2-4.h5
+    python docs/scripts/make_geant4_band.py --showers g4_*.h5
 """
 
 import argparse
@@ -20,6 +23,9 @@ from calogan.validation.observables import AXES, Observables, moments, observe
 ENERGIES_GEV = (2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 180, 260, 360, 500)
 NEAREST = 120  # showers at each energy
 QUANTILES = {"p16": 0.16, "p84": 0.84}
+ORIGIN = (  # attributes of the files that are kept
+    "origin", "geant4_version", "physics_list", "interaction_data", "production_cut_mm", "field_tesla", "seed",
+)  # fmt: skip
 Floats = NDArray[np.float64]
 
 
@@ -79,12 +85,8 @@ def main() -> None:
         **{name: np.concatenate([sample.arrays()[name] for sample in samples]) for name in samples[0].arrays()}
     )
     origin = [
-        {
-            "showers": len(sample),
-            "low_gev": round(float(sample.energy.min()), 1),
-            "high_gev": round(float(sample.energy.max()), 1),
-        }
-        | {name: text for name, text in read_header(file).items() if name in {"origin", "geant4", "detector", "seed"}}
+        {"showers": len(sample), "low_gev": round(min(sample.energy), 1), "high_gev": round(max(sample.energy), 1)}
+        | {name: text for name, text in read_header(file).items() if name in ORIGIN}
         for file, sample in zip(files, samples, strict=True)
     ]
     path = browser.PAGE / "geant4.json"

@@ -32,6 +32,7 @@ showers_per_s = 0.01
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs the programs chromium and chromedriver"),
 ]
 
@@ -51,7 +52,7 @@ def address(generators: dict[str, Any], start: Callable[[Any], str], tmp_path_fa
     return start(build_api(generators, keys=KeyRing(file=keys)))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
@@ -109,6 +110,11 @@ class Page:
 
 @pytest.fixture
 def page(browser: webdriver.Chrome, address: str) -> Page:
+    """The page as a new tab would show it."""
+    browser.get(f"{address}/page/icon.svg")
+    browser.execute_script("sessionStorage.clear()")
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)
     return Page(browser, address)
 
 
@@ -238,9 +244,12 @@ def test_it_asks_its_own_server_only_and_breaks_no_rule_of_its_policy(page: Page
 def test_it_fits_a_telephone(page: Page) -> None:
     metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
     page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    page.open()
-    assert page.browser.execute_script("return document.documentElement.scrollWidth") <= 390
-    assert all(canvas.size["width"] > 300 for canvas in page.all("canvas"))
+    try:
+        page.open()
+        assert page.browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        assert all(canvas.size["width"] > 300 for canvas in page.all("canvas"))
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_every_control_is_reached_with_the_tab_key(page: Page, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 // The public API of the endpoint: the models it serves, and showers.
 
 export const CELLS = 25 ** 3;
+const PATIENCE_S = 20; // how long one wait for a busy endpoint may be
+const TRIES = 4;
 
 /** An answer that is no success, or none at all; its message can be shown as it is. */
 export class ApiError extends Error {
-  constructor(message, status = 0) {
+  constructor(message, status = 0, retryAfter = Infinity) {
     super(message);
-    this.status = status;
+    Object.assign(this, { status, retryAfter });
   }
 }
 
@@ -24,9 +26,29 @@ export function body({ energy, n, seed, precision }) {
  * Showers of one precision.
  *
  * Returns {showers, n, ms, version}: energy per cell in GeV, cell (x, y, z) of shower i at i * 25^3 + (x * 25 + y) * 25 + z,
- * and the time from the request to the last byte.
+ * and the time from the request to the last byte. A busy endpoint is asked again after the seconds it names, if they are
+ * few; `waiting` is told of them.
  */
-export async function draw(key, order, signal) {
+export async function draw(key, order, signal, waiting) {
+  for (let left = TRIES - 1; ; left--) {
+    try {
+      return await drawOnce(key, order, signal);
+    } catch (error) {
+      if (!left || !(error.retryAfter <= PATIENCE_S)) throw error;
+      waiting(error.retryAfter);
+      await pause(error.retryAfter, signal);
+    }
+  }
+}
+
+function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    setTimeout(resolve, 1000 * seconds);
+    signal.addEventListener("abort", () => reject(signal.reason));
+  });
+}
+
+async function drawOnce(key, order, signal) {
   const start = performance.now();
   const answer = await ask("v1/showers", {
     method: "POST",
@@ -62,5 +84,6 @@ async function ask(path, options) {
   const message = content?.error?.message ?? `the endpoint answers ${answer.status} ${answer.statusText}`;
   const wait = answer.headers.get("Retry-After");
   const after = wait && !message.includes("try again in") ? ` (in ${wait} s)` : "";
-  throw new ApiError(`${message[0].toUpperCase()}${message.slice(1)}${after}.`, answer.status);
+  const text = `${message[0].toUpperCase()}${message.slice(1)}${after}.`;
+  throw new ApiError(text, answer.status, wait ? Number(wait) : Infinity);
 }

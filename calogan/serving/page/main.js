@@ -20,6 +20,7 @@ let geant4 = null; // the table of geant4.json
 let drawn = null; // {energy, n, seed, samples: {precision: sample}} of the last order that was met
 let panels = [];
 let asking = new AbortController();
+let running = ""; // the order that is being met; Enter in a changed field asks for it twice
 
 // Opening
 
@@ -117,27 +118,35 @@ function mistake() {
 }
 
 async function order() {
+  const { energy, n, seed, precision } = state;
+  const address = `#${new URLSearchParams({ energy, n, seed, precision })}`;
+  if (address === running) return;
   asking.abort();
+  running = "";
+  $("showers").ariaBusy = "false";
+  say("");
   complain(mistake());
   if (mistake()) return;
   asking = new AbortController();
   const { signal } = asking;
-  const { energy, seed } = state;
-  const wanted = { energy: Number(energy), n: Number(state.n), seed: BigInt(seed).toString() };
-  history.replaceState(null, "", `#${new URLSearchParams({ energy, n: state.n, seed, precision: state.precision })}`);
+  const wanted = { energy: Number(energy), n: Number(n), seed: BigInt(seed).toString() };
+  history.replaceState(null, "", address);
+  running = address;
   $("curl").textContent = curl({ ...wanted, precision: precisions().at(-1) });
-  say("drawing …");
+  say("Drawing …");
   $("showers").ariaBusy = "true";
   try {
     const samples = {};
     // One after the other: side by side, each would be timed while the other computes.
-    for (const precision of precisions()) {
-      samples[precision] = await draw(sessionStorage.getItem(KEY), { ...wanted, precision }, signal);
+    for (const each of precisions()) {
+      samples[each] = await draw(sessionStorage.getItem(KEY), { ...wanted, precision: each }, signal, (seconds) =>
+        say(`The endpoint is busy; trying again in ${seconds} s.`),
+      );
     }
     drawn = { ...wanted, samples };
     state.shown = Math.min(state.shown, wanted.n - 1);
     show();
-    say(`${wanted.n} ${wanted.n > 1 ? "showers" : "shower"} of ${text(energy)} GeV, seed ${wanted.seed}`);
+    say(`${wanted.n} ${wanted.n > 1 ? "showers" : "shower"} of ${energy} GeV, seed ${wanted.seed}`);
   } catch (error) {
     if (error.name === "AbortError") return;
     if (!(error instanceof ApiError)) throw error;
@@ -145,7 +154,10 @@ async function order() {
     if (error.status === 401) forget();
     complain(error.message);
   } finally {
-    if (!signal.aborted) $("showers").ariaBusy = "false";
+    if (!signal.aborted) {
+      running = "";
+      $("showers").ariaBusy = "false";
+    }
   }
 }
 
@@ -277,10 +289,6 @@ function say(message) {
 function complain(message) {
   $("error").textContent = message;
   $("error").hidden = !message;
-}
-
-function text(value) {
-  return String(value).replace("-", "−");
 }
 
 // Controls
