@@ -27,7 +27,7 @@ def join() -> None:
     """Connect to the cluster of the job, or start one on this machine.
 
     Raises:
-        ServiceError: the cluster that RAY_ADDRESS names does not answer.
+        ServiceError: the cluster that RAY_ADDRESS names does not answer, or none can be started here.
     """
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     commit = {provenance.COMMIT_VARIABLE: provenance.git_commit()}
@@ -37,6 +37,10 @@ def join() -> None:
         ray.init(runtime_env={"env_vars": _QUIET | commit | variables}, log_to_driver=True, logging_level="WARNING")
     except ConnectionError as error:
         raise ServiceError(f"no Ray cluster at {os.environ.get('RAY_ADDRESS', 'auto')} ({error})") from error
+    except Exception as error:  # Ray raises it as it is when one of its processes does not start in time
+        if type(error) is not Exception:
+            raise
+        raise ServiceError(f"Ray did not start on this machine: {error}; try again when it is less busy") from error
     catch_stop_signals()  # Ray has replaced them with its own handlers, which abort this process
 
 
