@@ -188,6 +188,8 @@ def test_ray_serves_the_packaged_model(running: str) -> None:
     with Client(running, KEY) as client:
         first, again = (client.sample(energy=energies, seed=7) for _ in range(2))
     np.testing.assert_array_equal(first.showers, again.showers)
+    assert "<title>calogan</title>" in httpx.get(running).text
+    assert httpx.get(f"{running}/page/main.js").headers["content-security-policy"].startswith("default-src 'none'")
     answer = httpx.get(f"{running}/v1/models", headers={"X-Request-Id": "job-42"})
     assert answer.status_code == 401
     assert answer.headers.get_list("x-request-id") == ["job-42"]

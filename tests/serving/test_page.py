@@ -22,12 +22,16 @@ from calogan.validation.observables import ecal, hits, projection
 
 KEY = "key of the tests"
 SLOW_KEY = "key of a slow client"
+STEADY_KEY = "key of a steady client"
 KEYS = f"""
 [physicist]
 key = "{KEY}"
 [slow]
 key = "{SLOW_KEY}"
 showers_per_s = 0.01
+[steady]
+key = "{STEADY_KEY}"
+showers_per_s = 10
 """
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 pytestmark = [
@@ -63,6 +67,12 @@ def browser() -> Iterator[webdriver.Chrome]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     with webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER))) as chrome:
         yield chrome
+
+
+def log(browser: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:
+    """What the browser noted since the last call."""
+    entries: list[dict[str, Any]] = browser.get_log(kind)  # type: ignore[no-untyped-call]
+    return entries
 
 
 class Page:
@@ -101,7 +111,9 @@ class Page:
 
     def numbers(self) -> dict[str, list[str]]:
         """The rows of the table."""
-        rows = [[cell.text for cell in row.find_elements(By.CSS_SELECTOR, "th, td")] for row in self.all("#numbers tr")]
+        rows = self.browser.execute_script(
+            "return [...document.querySelectorAll('#numbers tr')].map(row => [...row.cells].map(cell => cell.innerText))"
+        )
         return {title: cells for title, *cells in rows}
 
     def angles(self) -> set[str | None]:
@@ -114,7 +126,7 @@ def page(browser: webdriver.Chrome, address: str) -> Page:
     browser.get(f"{address}/page/icon.svg")
     browser.execute_script("sessionStorage.clear()")
     for kind in ("browser", "performance"):
-        browser.get_log(kind)
+        log(browser, kind)
     return Page(browser, address)
 
 
@@ -222,6 +234,23 @@ def test_a_busy_endpoint_is_told_with_the_time_to_wait(page: Page) -> None:
     assert page.find("#error").text.startswith("This key may ask for 0.01 showers/s; try again in ")
 
 
+def test_a_short_wait_is_waited_for(page: Page) -> None:
+    # The showers of the first precision must be paid off, 2 s, before the second is drawn.
+    numbers = page.open(STEADY_KEY).numbers()
+    assert numbers[""] == ["Geant4", "float32", "int8"]
+    assert not page.find("#error").is_displayed()
+
+
+def test_enter_in_a_changed_field_asks_once(page: Page) -> None:
+    page.open()
+    page.choose("int8")
+    log(page.browser, "performance")
+    page.write("#energy", "77")
+    events = [json.loads(entry["message"])["message"] for entry in log(page.browser, "performance")]
+    orders = [event["params"]["request"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    assert [json.loads(order["postData"])["energy"] for order in orders if order["method"] == "POST"] == [77]
+
+
 def test_a_seed_above_two_to_the_53_stays_exact(page: Page, generators: dict[str, Any]) -> None:
     page.open()
     page.write("#seed", str(2**63 - 1))
@@ -233,11 +262,11 @@ def test_a_seed_above_two_to_the_53_stays_exact(page: Page, generators: dict[str
 def test_it_asks_its_own_server_only_and_breaks_no_rule_of_its_policy(page: Page) -> None:
     page.open()
     page.choose("int8")
-    events = [json.loads(entry["message"])["message"] for entry in page.browser.get_log("performance")]
+    events = [json.loads(entry["message"])["message"] for entry in log(page.browser, "performance")]
     requests = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
     assert {f"{page.address}/v1/models", f"{page.address}/v1/showers"} <= requests
     assert {url for url in requests if not url.startswith((page.address, "data:"))} == set()
-    assert page.browser.get_log("browser") == []
+    assert log(page.browser, "browser") == []
     assert page.browser.execute_script("return [localStorage.length, document.cookie]") == [0, ""]
 
 
