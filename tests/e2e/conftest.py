@@ -203,9 +203,15 @@ def e2e(cluster: helm_python.Config) -> Installation:
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:
-    """Write the page if everything was run and passed."""
-    if exitstatus == 0 and RESULTS.rows and os.environ.get("CALOGAN_E2E") == "page":
+    """Write the page if all tests were run; what failed is on it."""
+    if exitstatus in {0, 1} and RESULTS.rows and os.environ.get("CALOGAN_E2E") == "page":
         write_page(RESULTS)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep what failed for the page."""
+    if report.failed:
+        RESULTS.add(f"`{report.nodeid.rpartition('::')[2]}`", "**failed**")
 
 
 def load_pod(name: str, seconds: float, threads: int) -> Json:
