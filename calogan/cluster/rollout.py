@@ -69,7 +69,7 @@ def promote(service: Service, model: str, *, seconds: float, say: Say) -> Candid
         raise RequestError(f"{before} is what is asked for already")
     try:
         _serve(service, candidate.uri, previous=before)
-        _wait(service, candidate.contents, seconds, say)
+        _wait(service, candidate.contents, seconds, say, give_up=True)
     except (ServiceError, KeyboardInterrupt) as error:
         say(f"rolling back to {before}")
         _serve(service, before, previous=found["metadata"].get("annotations", {}).get(PREVIOUS, ""))
@@ -190,13 +190,22 @@ def _applied(entry: Json) -> bool:
     return entry["operation"] == "Apply" and "f:spec" in entry["fieldsV1"]
 
 
-def _wait(service: Service, contents: Mapping[str, str], seconds: float, say: Say) -> None:
-    """Wait until each worker serves these versions, and makes showers with them."""
+def _wait(service: Service, contents: Mapping[str, str], seconds: float, say: Say, *, give_up: bool = False) -> None:
+    """Wait until each worker serves these versions, and makes showers with them.
+
+    Args:
+        service: the service.
+        contents: `ModelDescription.version` by precision.
+        seconds: time limit.
+        say: shows progress.
+        give_up: whether to stop waiting when the application has failed; right after a change, it may still be called
+            failed because of what was there before.
+    """
     key = api_key(service)
 
     def missing() -> str:
         failed = [text for text in applications(read(service)).values() if text.startswith(_FAILED)]
-        if failed:
+        if failed and give_up:
             raise ServiceError(f"the application is {failed[0]}")
         answering_now = replicas(service)
         ready = [replica for replica in answering_now if replica.models]
