@@ -37,13 +37,20 @@ _log = logging.getLogger(__name__)
 _access = logging.getLogger("calogan.access")
 
 
+class Energies(BaseModel):
+    """The primary energies that a model knows, GeV."""
+
+    low: float
+    high: float
+
+
 class ModelInfo(BaseModel):
     """A served generator; energies in GeV."""
 
     name: str
     precision: str
     version: str
-    energy_range: EnergyRange
+    energy_range: Energies
     default: bool = Field(description="Whether this is the precision of requests that name none.")
 
 
@@ -162,7 +169,7 @@ def _add_routes(router: APIRouter, endpoint: Endpoint, check_key: "_KeyCheck") -
                 name=sampler.name,
                 precision=precision,
                 version=sampler.version,
-                energy_range=sampler.energy_range,
+                energy_range=Energies(low=sampler.energy_range.low, high=sampler.energy_range.high),
                 default=precision == endpoint.default,
             )
             for precision, sampler in endpoint.samplers.items()
