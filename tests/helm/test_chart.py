@@ -19,6 +19,8 @@ import yaml
 from helm_python import chart as helm
 from jsonschema import Draft202012Validator
 
+from calogan.serving.edge import PROXY_CALLBACK, PROXY_VARIABLE
+
 # Ray Serve declares its schemas in a way that pydantic deprecates.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Using extra keyword arguments on `Field`:pydantic.warnings.PydanticDeprecatedSince20"
@@ -285,6 +287,7 @@ def test_ray_pods_have_what_ray_and_the_application_need(values: Json) -> None:
         reference = {"name": secret["existingSecret"], "key": secret.get("key", "CALOGAN_API_KEY")}
         assert variables["CALOGAN_API_KEY"] == {"secretKeyRef": reference}
         assert variables["RAY_USAGE_STATS_ENABLED"] == "0"
+        assert variables[PROXY_VARIABLE] == PROXY_CALLBACK
         drain = int(variables["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
         assert templates[name]["spec"]["terminationGracePeriodSeconds"] > drain
         mounts = {mount["mountPath"] for mount in templates[name]["spec"]["containers"][0]["volumeMounts"]}

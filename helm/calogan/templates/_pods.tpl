@@ -96,6 +96,9 @@ spec:
         {{- include "calogan.envDefaults" .root | nindent 8 }}
         - name: RAY_USAGE_STATS_ENABLED
           value: "0"
+        # Bodies are read whole before a replica sees them, and Ray's own errors have the endpoint's form.
+        - name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH
+          value: calogan.serving.edge:middlewares
         - name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
           value: {{ $values.ray.drainSeconds | quote }}
         - name: MLFLOW_TRACKING_URI
