@@ -6,7 +6,9 @@ that are hit, one in ten, are drawn, and a shower stays in the cache of the core
 
 import functools
 import math
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -119,10 +121,25 @@ def drawer(cells: CellTables) -> Draw:
     constants = (cells.template, cells.quantum, 1 / cells.quantum, cells.place, cells.quantiles, normals())
 
     def draw(logits: NDArray[Any], step: float, layer_energies: Floats, bits: NDArray[np.uint16], first: int) -> Arrays:
-        offsets, cell, cell_energy = _draw(logits, _f(step), layer_energies, bits, first, *constants)
-        return offsets, cell, cell_energy
+        arguments = (logits, _f(step), layer_energies, bits, first, *constants)
+        if threading.current_thread() is not threading.main_thread():
+            return _unpacked(*arguments)
+        # Python runs the handlers of signals in the main thread, also while numba makes the arrays of a result. If one
+        # raises there, as Ctrl-C does, the interpreter crashes.
+        return _apart().submit(_unpacked, *arguments).result()
 
     return draw
+
+
+def _unpacked(*arguments: Any) -> Arrays:
+    offsets, cell, cell_energy = _draw(*arguments)
+    return offsets, cell, cell_energy
+
+
+@functools.cache
+def _apart() -> ThreadPoolExecutor:
+    """The thread that draws for the main thread."""
+    return ThreadPoolExecutor(1, thread_name_prefix="cells")
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,7 +17,8 @@ from calogan.events.productions import Shard
 
 SHARDS = [Shard(f"{number}", number, 1) for number in range(5)]
 CODE = """
-import functools, pathlib, sys
+import functools, pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background starts with Ctrl-C ignored
 from calogan.events import workers
 from test_workers import SHARDS, slowly
 if __name__ == "__main__":
