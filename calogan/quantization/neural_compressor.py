@@ -71,13 +71,17 @@ def compress_each(
     narrow = not provenance.has_integer_instructions(provenance.cpu()["isa"])
     reduced = _weights_of_7_bits() if narrow else contextlib.nullcontext()
     with tempfile.TemporaryDirectory(prefix="calogan-") as scratch, _no_warnings_of_deprecation(), reduced:
-        # The compressor creates this folder, by default in the working directory, which may be read-only.
-        compressor.utils.TFConfig.global_config["workspace_path"] = str(Path(scratch) / "workspace")
         path = str(Path(scratch) / "float32")
         network.export(path, verbose=False)
         exported = compressor.utils.Model(path)
         nodes = _find_nodes(exported.graph_def, scopes)
-        return [_calibrate(compressor, exported, features, config, nodes, narrow=narrow) for features in calibrations]
+        results = []
+        for features in calibrations:
+            # The compressor creates this folder, by default in the working directory, which may be read-only, and forgets
+            # the setting with every network.
+            compressor.utils.TFConfig.global_config["workspace_path"] = str(Path(scratch) / "workspace")
+            results.append(_calibrate(compressor, exported, features, config, nodes, narrow=narrow))
+        return results
 
 
 def _calibrate(

@@ -1,4 +1,5 @@
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
 
@@ -15,7 +16,7 @@ from calogan.errors import QuantizationError
 from calogan.generation.graphs import session_config
 from calogan.networks import rewrites
 from calogan.networks.families import build_generator
-from calogan.quantization.neural_compressor import compress, hand_on_integers, name_operations
+from calogan.quantization.neural_compressor import compress, compress_each, hand_on_integers, name_operations
 from calogan.quantization.operations import count_operations, count_weight_bits
 
 NAMES = ["dense 1", "dense 2", "convolution 1", "convolution 2", "convolution 3", "convolution 4"]
@@ -160,6 +161,17 @@ def test_the_same_configuration_gives_the_same_network(features: NDArray[np.floa
     network = original()
     twice = [compress(rewrites.lower(network, integer=True), features, Quantization()) for _ in range(2)]
     assert len({definition.SerializeToString(deterministic=True) for definition in twice}) == 1
+
+
+def test_each_calibration_gives_the_network_of_its_own_and_no_file(
+    network: keras.Model, features: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    both = compress_each(rewrites.lower(network, integer=True), [features, 3 * features], Quantization())
+    assert not list(tmp_path.iterdir())
+    for definition, inputs in zip(both, (features, 3 * features), strict=True):
+        alone = compress(rewrites.lower(network, integer=True), inputs, Quantization())
+        np.testing.assert_array_equal(run(definition, features), run(alone, features))
 
 
 def test_the_error_of_an_unknown_operation_lists_the_known_ones(
