@@ -1,5 +1,7 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import numpy as np
@@ -7,6 +9,9 @@ import pytest
 
 from calogan.config import Config, Network, Quantization, Training
 from calogan.events import Events, packaged_sample, read_events
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 # How long an example takes depends on what else the machine does.
@@ -44,3 +49,14 @@ def tiny_model(geant4: Events, tiny_config: Config, tmp_path_factory: pytest.Tem
     freeze(trained.weights, tiny_config, folder / "model")
     quantize(folder / "model", geant4[136:168], Quantization(calibration_showers=32), folder / "model")
     return folder / "model"
+
+
+@pytest.fixture
+def mlflow_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[MlflowClient]":
+    """MLflow in a file of this test."""
+    import mlflow  # noqa: PLC0415 - takes seconds
+
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(uri := f"sqlite:///{tmp_path}/mlflow.db")
+    yield mlflow.MlflowClient(uri)
+    mlflow.set_tracking_uri(None)

@@ -6,7 +6,16 @@ from pathlib import Path
 from calogan.events.files import EventFiles, open_events, read_events
 from calogan.events.formats import FORMATS, WRITTEN_FORMATS
 from calogan.events.hits import Hits, checked_hits
-from calogan.events.records import EnergyList, EnergyRange, Events, EventSource, Spectrum, checked_events, parse_energy
+from calogan.events.records import (
+    EnergyList,
+    EnergyRange,
+    Events,
+    EventSource,
+    Spectrum,
+    checked_events,
+    parse_energy,
+    require_within,
+)
 from calogan.events.splits import Selection, split_events, split_source
 from calogan.events.stream import batches, load_if_small
 from calogan.events.writing import fill_file, write_events
@@ -33,6 +42,7 @@ __all__ = [
     "parse_energy",
     "read_events",
     "read_spectrum",
+    "require_within",
     "split_events",
     "split_source",
     "write_events",

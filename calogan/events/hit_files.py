@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calogan.errors import EventsError
-from calogan.events.hits import Hits, checked_hits
+from calogan.events.hits import Hits, checked_hits, regroup
 
 FORMATS = {".arrow": "arrow", ".parquet": "parquet", ".npz": "npz"}
 _FIELDS = {"offsets": np.int64, "cell": np.uint16, "cell_energy": np.float32, "energy": np.float32}
@@ -38,24 +38,7 @@ def write(path: Path, parts: Iterable[Hits], header: Mapping[str, str], *, forma
         return
     from calogan.events import hit_tables  # noqa: PLC0415 - pyarrow takes a while
 
-    {"arrow": hit_tables.write_arrow, "parquet": hit_tables.write_parquet}[format](path, _chunks(parts), header)
-
-
-def _chunks(parts: Iterable[Hits]) -> Iterator[Hits]:
-    """Showers in parts of equal size."""
-    waiting: list[Hits] = []
-    space = _CHUNK
-    for part in parts:
-        start = 0
-        while start < len(part):
-            waiting.append(part[start : start + space])
-            start += len(waiting[-1])
-            space -= len(waiting[-1])
-            if not space:
-                yield waiting[0] if len(waiting) == 1 else Hits.concatenate(waiting)
-                waiting, space = [], _CHUNK
-    if waiting:
-        yield Hits.concatenate(waiting)
+    {"arrow": hit_tables.write_arrow, "parquet": hit_tables.write_parquet}[format](path, regroup(parts, _CHUNK), header)
 
 
 def read_energy(path: Path) -> NDArray[np.float32]:

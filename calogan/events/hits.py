@@ -1,7 +1,8 @@
 """Showers as their hits, one cell in ten: the native form of generated showers, which dense arrays are made from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,31 @@ class Hits:
             np.concatenate([part.cell_energy for part in parts]),
             np.concatenate([part.energy for part in parts]),
         )
+
+
+Sample = TypeVar("Sample", bound=Events | Hits)
+
+
+def regroup(parts: Iterable[Sample], size: int) -> Iterator[Sample]:
+    """Divide samples, all of one kind, into parts of equal size; only the last one may be smaller."""
+    waiting: list[Sample] = []
+    space = size
+    for part in parts:
+        start = 0
+        while start < len(part):
+            waiting.append(cast("Sample", part[start : start + space]))
+            start += len(waiting[-1])
+            space -= len(waiting[-1])
+            if not space:
+                yield _joined(waiting)
+                waiting, space = [], size
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(parts: list[Sample]) -> Sample:
+    kind: Any = type(parts[0])
+    return parts[0] if len(parts) == 1 else cast("Sample", kind.concatenate(parts))
 
 
 def checked_hits(hits: Hits, *, origin: str) -> Hits:

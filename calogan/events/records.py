@@ -1,5 +1,6 @@
 """Showers and their primary energies, in memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -29,6 +30,11 @@ class Events:
 
     def __getitem__(self, which: slice | NDArray[np.intp] | NDArray[np.bool_]) -> "Events":
         return Events(self.showers[which], self.energy[which])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Events"]) -> "Events":
+        """Join samples, of which there is at least one, in their order."""
+        return cls(np.concatenate([part.showers for part in parts]), np.concatenate([part.energy for part in parts]))
 
 
 class EventSource(Protocol):
@@ -107,6 +113,24 @@ class EnergyList:
 
 
 Spectrum: TypeAlias = EnergyRange | EnergyList
+
+
+def require_within(energy: Spectrum, low: float, high: float, *, whose: str) -> None:
+    """Check the energies of a production.
+
+    Args:
+        energy: what is asked for.
+        low: lowest energy that can be made, GeV.
+        high: highest one, GeV.
+        whose: what the limits belong to, for the message.
+
+    Raises:
+        RequestError: an energy is outside.
+    """
+    if not low <= energy.low <= energy.high <= high:
+        raise RequestError(
+            f"energy {energy.low:.12g}:{energy.high:.12g} GeV is outside the range of {whose}; ask for {low:g} to {high:g} GeV"
+        )
 
 
 def parse_energy(text: str) -> EnergyRange:

@@ -14,7 +14,7 @@ from calogan.atomic_files import atomic_write
 from calogan.errors import EventsError
 from calogan.events import hit_files, point_clouds
 from calogan.events.formats import WRITTEN_FORMATS, WRITTEN_HDF5, attributes
-from calogan.events.hits import Hits
+from calogan.events.hits import Hits, regroup
 from calogan.events.point_clouds import ELECTRON_PDG
 from calogan.events.records import Events
 
@@ -117,8 +117,11 @@ def fill_file(
         EventsError: there are no showers.
     """
     file.attrs.update(attributes(format, header if header is not None else provenance.header()))
-    for chunk in _whole_chunks([events] if isinstance(events, Events | Hits) else events):
-        for name, values in _columns(chunk, format).items():
+    parts = [events] if isinstance(events, Events | Hits) else events
+    # A chunk written twice grows and moves, and HDF5 leaves a hole in its old place.
+    for chunk in regroup(parts, _CHUNK):
+        dense = chunk.to_dense() if isinstance(chunk, Hits) else chunk
+        for name, values in _columns(dense, format).items():
             _append(file, name, values)
     if not len(file):
         raise EventsError(_NO_SHOWERS)
@@ -134,28 +137,6 @@ def _new_file(path: Path) -> Iterator[h5py.File]:
             file.close()
         except RuntimeError as error:  # a full disk, reported when the rest is flushed
             raise OSError(str(error)) from error
-
-
-def _whole_chunks(parts: Iterable[Showers]) -> Iterator[Events]:
-    # A chunk written twice grows and moves, and HDF5 leaves a hole in its old place.
-    waiting: list[Events] = []
-    space = _CHUNK
-    for part in parts:
-        start = 0
-        while start < len(part):
-            some = part[start : start + space]
-            waiting.append(some.to_dense() if isinstance(some, Hits) else some)
-            start += len(waiting[-1])
-            space -= len(waiting[-1])
-            if not space:
-                yield _join(waiting)
-                waiting, space = [], _CHUNK
-    if waiting:
-        yield _join(waiting)
-
-
-def _join(parts: list[Events]) -> Events:
-    return Events(np.concatenate([part.showers for part in parts]), np.concatenate([part.energy for part in parts]))
 
 
 def _columns(events: Events, format: str) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:

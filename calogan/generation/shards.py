@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calogan.errors import ModelError, RequestError
-from calogan.events import Hits, Spectrum
+from calogan.errors import ModelError
+from calogan.events import Hits, Spectrum, require_within
 from calogan.events.productions import Place, Production, Shard, write_shard
 from calogan.generation import model_folder
 from calogan.quiet import load_tensorflow
@@ -36,12 +36,7 @@ def plan(
     """
     model = model_folder.read(folder)
     model_folder.check_files(folder, model, precision)
-    low, high = model.energy_range
-    if not low <= energy.low <= energy.high <= high:
-        raise RequestError(
-            f"energy {energy.low:.12g}:{energy.high:.12g} GeV is outside the range this model was trained for; ask for "
-            f"{low:g} to {high:g} GeV"
-        )
+    require_within(energy, *model.energy_range, whose="this model")
     return Production(
         generator=model.name,
         showers=showers,

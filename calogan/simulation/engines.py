@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from calogan.errors import ConfigError, RequestError, problems
-from calogan.events import EnergyRange, Events
+from calogan.errors import ConfigError, problems
+from calogan.events import EnergyRange, Events, require_within
 from calogan.events.productions import Production, Shard, write_shard
 from calogan.simulation import geant4, parametric
 from calogan.simulation.detector import CLIC_DETECTOR, Detector, load_detector
@@ -125,11 +125,8 @@ def plan(
         SimulationError: Geant4 is not installed, or an environment variable points to the wrong data.
     """
     module = geant4 if engine.name == "geant4" else parametric
-    if not module.MIN_ENERGY_GEV <= energy.low <= energy.high <= module.MAX_ENERGY_GEV:
-        raise RequestError(
-            f"energy {energy.low:.12g}:{energy.high:.12g} GeV is outside the range of the {engine.name} simulation; "
-            f"ask for {module.MIN_ENERGY_GEV:g} to {module.MAX_ENERGY_GEV:g} GeV"
-        )
+    low, high = module.MIN_ENERGY_GEV, module.MAX_ENERGY_GEV
+    require_within(energy, low, high, whose=f"the {engine.name} simulation")
     size = shard_showers or SHARD_SHOWERS[engine.name]
     header = engine.header()
     return Production(

@@ -1,8 +1,6 @@
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
@@ -29,15 +27,6 @@ def compared(tiny_model: Path, geant4: Events, lines: list[str]) -> Comparison:
     return comparison.compare_precisions(
         tiny_model, NAMES, geant4[:60], validation=QUICK, rounds=1, progress=lines.append
     )
-
-
-@pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
-    """MLflow in a file of this test."""
-    monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(uri := f"sqlite:///{tmp_path}/mlflow.db")
-    yield MlflowClient(uri)
-    mlflow.set_tracking_uri(None)
 
 
 def test_float32_is_the_first_and_all_have_the_same_showers_to_compare(compared: Comparison, geant4: Events) -> None:
@@ -76,12 +65,12 @@ def test_the_summary_is_json_and_has_the_same_names_for_all(compared: Comparison
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::FutureWarning:mlflow")
-def test_all_are_runs_under_one_in_mlflow(compared: Comparison, client: MlflowClient, tiny_model: Path) -> None:
+def test_all_are_runs_under_one_in_mlflow(compared: Comparison, mlflow_client: MlflowClient, tiny_model: Path) -> None:
     children = comparison.log_comparison(compared, tiny_model)
     assert list(children) == ["float32", *NAMES]
-    runs = {name: client.get_run(run_id) for name, run_id in children.items()}
+    runs = {name: mlflow_client.get_run(run_id) for name, run_id in children.items()}
     (parent,) = {run.data.tags["mlflow.parentRunId"] for run in runs.values()}
-    assert client.get_run(parent).data.params["candidates"] == "float32, int8, tflite-float16, tflite-int8"
+    assert mlflow_client.get_run(parent).data.params["candidates"] == "float32, int8, tflite-float16, tflite-int8"
     assert len({frozenset(run.data.metrics) for run in runs.values()}) == 1
     for name, run in runs.items():
         timing = compared.timed.timings[name]

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 
 from calogan.errors import EventsError
 from calogan.events import Events, Hits, checked_hits
+from calogan.events.hits import regroup
 from calogan.geometry import CLIC
 
 
@@ -113,3 +116,15 @@ def test_the_first_hit_of_a_shower_may_lie_before_the_last_one_of_the_shower_bef
 def test_showers_without_hits_at_both_ends_are_possible() -> None:
     hits = Hits(np.array([0, 0, 1, 1]), np.array([4], np.uint16), np.ones(1, np.float32), np.ones(3, np.float32))
     assert checked_hits(hits, origin="test").counts.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 4), (7,), (3, 4), (2, 0, 5)])
+def test_samples_are_regrouped_without_changing_a_shower(geant4: Events, sizes: tuple[int, ...]) -> None:
+    ends = np.cumsum([0, *sizes])
+    dense = [geant4[start:stop] for start, stop in itertools.pairwise(ends)]
+    groups = list(regroup(dense, 3))
+    assert [len(group) for group in groups] == [3, 3, 1]
+    np.testing.assert_array_equal(Events.concatenate(groups).showers, geant4.showers[:7])
+    of_hits = list(regroup([Hits.from_dense(part) for part in dense], 3))
+    for group, hits in zip(groups, of_hits, strict=True):
+        np.testing.assert_array_equal(hits.to_dense().showers, group.showers)

@@ -1,7 +1,5 @@
-from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import pytest
 from mlflow import MlflowClient
 
@@ -31,21 +29,12 @@ DESCRIPTION = ModelDescription(
 )
 
 
-@pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
-    """MLflow in a file of this test."""
-    monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(uri := f"sqlite:///{tmp_path}/mlflow.db")
-    yield MlflowClient(uri)
-    mlflow.set_tracking_uri(None)
-
-
 def report(geant4: Events, gates: dict[str, Gate]) -> ValidationReport:
     return validate(geant4[:60], geant4[60:120], gates=gates, floor=False)
 
 
 def test_a_runtime_has_the_metrics_of_a_precision_but_no_version(
-    client: MlflowClient, geant4: Events, tmp_path: Path
+    mlflow_client: MlflowClient, geant4: Events, tmp_path: Path
 ) -> None:
     judged = report(geant4, {"physics/hits_shift": Gate(1e6)})
     figure = tmp_path / "shapes.png"
@@ -54,8 +43,8 @@ def test_a_runtime_has_the_metrics_of_a_precision_but_no_version(
     with pipeline_run("compare", {}, header={}) as parent:
         for name in ("int8", "tflite-int8"):
             with candidate_run(parent, DESCRIPTION, name, judged, performance=PERFORMANCE, figures=[figure]) as run_id:
-                assert client.get_run(run_id).info.status == "RUNNING"
-            runs[name] = client.get_run(run_id)
+                assert mlflow_client.get_run(run_id).info.status == "RUNNING"
+            runs[name] = mlflow_client.get_run(run_id)
     own, runtime = runs.values()
     assert own.data.metrics == runtime.data.metrics
     assert own.data.metrics["model/size_mb"] == 2.5
@@ -67,11 +56,13 @@ def test_a_runtime_has_the_metrics_of_a_precision_but_no_version(
     for name, run in runs.items():
         assert (run.info.run_name, run.info.status) == (f"some {name}", "FINISHED")
         assert (run.data.tags["precision"], run.data.tags["mlflow.parentRunId"]) == (name, parent)
-        files = {file.path for where in ("", "figures") for file in client.list_artifacts(run.info.run_id, where)}
+        files = {
+            file.path for where in ("", "figures") for file in mlflow_client.list_artifacts(run.info.run_id, where)
+        }
         assert files == {"validation.json", "figures", "figures/shapes.png"}
 
 
-def test_a_report_without_a_score_is_not_logged(client: MlflowClient, geant4: Events) -> None:
+def test_a_report_without_a_score_is_not_logged(mlflow_client: MlflowClient, geant4: Events) -> None:
     judged = report(geant4, {"physics/pixelwise_mean": Gate(1.0)})
     with pipeline_run("compare", {}, header={}) as parent:
         run = candidate_run(parent, DESCRIPTION, "int8", judged, performance={})
