@@ -65,7 +65,7 @@ class Training(_Step):
     Attributes:
         pretraining_epochs, pretraining_showers: epochs of training the flow of `lean` with parametrised showers, and
             number of these showers.
-        flow_epochs, shape_epochs, prior_epochs: epochs of likelihood pre-training of the three parts of `lean`.
+        flow_epochs, shape_epochs, shape_flow_epochs: epochs of likelihood training of the three parts of `lean`.
         distance_epochs, refinement_epochs: epochs of training by the energy score, first of mean showers, then of how
             showers differ (`rehm2021` and `conv3d` only).
         warmup_epochs: epochs that train only the discriminator, before adversarial training of the generator.
@@ -99,7 +99,7 @@ class Training(_Step):
     pretraining_showers: int = Field(40_000, ge=1)
     flow_epochs: int = Field(30, ge=0)
     shape_epochs: int = Field(40, ge=0)
-    prior_epochs: int = Field(20, ge=0)
+    shape_flow_epochs: int = Field(20, ge=0)
     distance_epochs: int = Field(0, ge=0)
     refinement_epochs: int = Field(0, ge=0)
     warmup_epochs: int = Field(1, ge=0)
@@ -200,7 +200,7 @@ class Search(_Step):
         Choice(name="network.depth", values=(1, 2, 3)),
         Choice(name="network.kernel", values=(1, 3, 5)),
         Choice(name="training.shape_rate", values=(1e-3, 2e-3, 4e-3)),
-        Choice(name="training.prior_epochs", values=(0, 20, 40)),
+        Choice(name="training.shape_flow_epochs", values=(0, 20, 40)),
     )
 
 

@@ -24,7 +24,7 @@ width = 16
 [training]
 flow_epochs = 1
 shape_epochs = 2
-prior_epochs = 1
+shape_flow_epochs = 1
 score_every = 0
 warmup_epochs = 0
 adversarial_epochs = 0

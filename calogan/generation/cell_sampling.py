@@ -36,27 +36,40 @@ _CENTRE = (CLIC.entry_cell[0] * CLIC.shape[1] + CLIC.entry_cell[1]) * _LAYERS
 _STRIPE = 16 * _LAYERS  # a multiple of both the number of layers and the width of a vector register
 _ROOM = 2  # showers of which every cell fits into the first arrays of hits
 _GROUP = 8  # cells whose flags fit into one 64-bit word
-NORMAL_BITS = 12  # bits of a random number used for a cell: the table of their normal deviates fits into the L1 cache
-_UNUSED_BITS = 16 - NORMAL_BITS
+_ROW = 5 * _LAYERS  # cells that follow each other in both the order of the network and that of a shower
+_SPACE = _CELLS + 1  # a list of cells is written one place further than it gets
+_UNIT, _PER_UNIT = 2**16, np.float32(2.0**-16)  # values of a random number
 
 # The compiler keeps the type of module constants: float32 here, so that no calculation is widened to float64.
 _f = np.float32
-_LOGIT_MIN, _LOGIT_MAX, _RATE_MIN = _f(-87), _f(lean.LOGIT_MAX), _f(lean.RATE_MIN)
+_LOGIT_MAX, _RATE_MIN = _f(lean.LOGIT_MAX), _f(lean.RATE_MIN)
 _RATE_LOW, _RATE_HIGH = _f(law.RATES[0]), _f(law.RATES[-1])
 _FIRST_BITS, _ROWS = np.int32(_RATE_LOW.view(np.int32)), _f(law.PER_OCTAVE * 2.0**-23)
 _LAST_BITS = np.int32(_RATE_HIGH.view(np.int32))
-_LAST_ROW, _LAST_COLUMN = len(law.RATES) - 2, law.NORMAL_STEPS - 2
+_LAST_ROW, _LAST_COLUMN = np.int32(len(law.RATES) - 2), np.int32(law.NORMAL_STEPS - 2)
+_WIDTH = np.int32(law.NORMAL_STEPS)
+# d row / d log(rate), in the middle of an octave: the rows are linear in the rate between powers of two.
+_PER_ROW = _f(law.PER_OCTAVE / math.log(2))
 _NORMAL_MAX, _NORMALS = _f(law.NORMAL_MAX), _f((law.NORMAL_STEPS - 1) / (2 * law.NORMAL_MAX))
-_OWN, _NEIGHBOUR = _f(lean.OWN), _f(lean.OWN * lean.NEIGHBOUR)
-_BY_CROSSINGS, _FACTOR_MIN = _f(lean.BY_CROSSINGS), _f(lean.FACTOR_MIN)
+_BY_CROSSINGS, _FACTOR_MIN, _FACTOR_MAX = _f(lean.BY_CROSSINGS), _f(lean.FACTOR_MIN), _f(lean.FACTOR_MAX)
+# The upper two bits of a random number give a direction, the others decide whether a track goes there.
+_QUARTER_BITS = 14
+_QUARTER = np.int64(2**_QUARTER_BITS - 1)
+_SHARED = _f(4 * lean.SHARED * 2**_QUARTER_BITS)
+_FINE, _DIRECTION, _DEPOSIT = lean.FINE, lean.DIRECTION, lean.DEPOSIT
 _THRESHOLD = _f(CLIC.threshold_gev)
 _PER_LN2, _LN2_HIGH, _LN2_LOW = _f(1 / math.log(2)), _f(0.693359375), _f(math.log(2) - 0.693359375)
-_MANTISSA, _MANTISSA_SLACK = _f(2.0**-23), _f(127 - 0.087)
 
-# A cell with normal deviate z is hit if its rate is above -log(Phi(z)). This cubic in z is a lower bound of the binary
-# logarithm of that rate for |z| < 7, low by 0.1 on average where it matters; fitted by linear programming.
-HIT_BOUND = (-0.531, -1.67508, -0.354912, -0.0319824)
-_B0, _B1, _B2, _B3 = (_f(number) for number in HIT_BOUND)
+# A cell is hit only if its random number is below its rate, P(hit) = 1 - exp(-rate) < rate. The rates may still rise.
+_MAY_BE_HIT = _f(_UNIT * lean.FACTOR_MAX)
+
+# Table of the normal deviates of small probabilities, evenly spaced in the bits of a float.
+_TAIL_OCTAVES, _TAIL_BITS = 20, 6
+_TAIL_LAST = np.int32(2**_TAIL_BITS * (_TAIL_OCTAVES - 1) - 1)
+_TAIL_FIRST = np.int32(np.float32(2.0**-_TAIL_OCTAVES).view(np.int32))
+_TAIL_LEAST = _f(2.0**-_TAIL_OCTAVES)
+_TAIL_SHIFT = np.int32(23 - _TAIL_BITS)
+_TAIL_MASK, _TAIL_STEP = np.int32(2 ** (23 - _TAIL_BITS) - 1), _f(2.0 ** (_TAIL_BITS - 23))
 
 _SHAPES = {
     "template": (_CELLS,),
@@ -106,9 +119,12 @@ def read(path: Path) -> CellTables:
     return cells
 
 
-def normals() -> Floats:
-    """The standard normal deviate of each value of `NORMAL_BITS` random bits, shape (2^NORMAL_BITS,)."""
-    return np.asarray(special.ndtri((np.arange(2**NORMAL_BITS) + 0.5) / 2**NORMAL_BITS), np.float32)
+def deviates() -> Floats:
+    """The normal deviates with upper tails of 2^-20 to 1/2, 64 in each octave, and the last one."""
+    steps = 2**_TAIL_BITS
+    octave, step = np.divmod(np.arange(steps * (_TAIL_OCTAVES - 1) + 1), steps)
+    tail = np.asarray(2.0 ** (octave - _TAIL_OCTAVES) * (1 + step / steps))
+    return np.asarray(-special.ndtri(tail), np.float32)
 
 
 def drawer(cells: CellTables) -> Draw:
@@ -118,7 +134,20 @@ def drawer(cells: CellTables) -> Draw:
         draw(logits, step, layer_energies, bits, first), with the arguments of `_draw`; it returns the hits, see
         `events.Hits`, and releases the lock of the interpreter (GIL).
     """
-    constants = (cells.template, cells.quantum, 1 / cells.quantum, cells.place, cells.quantiles, normals())
+    order = (cells.place[:, None] + np.arange(_LAYERS)).reshape(-1)  # cell numbers in the order of the network
+    column = cells.place // _LAYERS
+    columns = np.empty(_COLUMNS, np.int32)  # first cell of each column in the order of the network
+    columns[column] = _LAYERS * np.arange(_COLUMNS)
+    constants = (
+        (np.exp(cells.template) / cells.quantum)[order],
+        cells.quantum[order],
+        (order % _LAYERS).astype(np.uint8),
+        order.astype(np.uint16),
+        np.argsort(order[::_ROW]),
+        np.stack([columns[(column + step) % _COLUMNS] for step in lean.NEIGHBOURS]),
+        cells.quantiles.reshape(-1),
+        deviates(),
+    )
 
     def draw(logits: NDArray[Any], step: float, layer_energies: Floats, bits: NDArray[np.uint16], first: int) -> Arrays:
         arguments = (logits, _f(step), layer_energies, bits, first, *constants)
@@ -143,7 +172,9 @@ def _apart() -> ThreadPoolExecutor:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    compiler = functools.partial(numba.njit, nogil=True, error_model="numpy")
+    # Without infinities and NaN, minima and maxima are single instructions.
+    exact = {"nnan", "ninf", "nsz", "contract"}
+    compiler = functools.partial(numba.njit, nogil=True, error_model="numpy", fastmath=exact)
     try:
         return compiler(function, cache=True)
     except RuntimeError:  # no folder to cache compiled code in can be written to
@@ -162,103 +193,177 @@ def _exp(x: Any) -> Any:
 
 
 @_compiled
-def _weigh(logits: Any, step: Any, place: Any, template: Any, weights: Any, sums: Any, stripe: Any) -> None:
-    """Write the weights exp(logit + template) of the cells, shape (15625,), and their sum in each layer, shape (25,)."""
-    for column in range(_COLUMNS):
-        start, here = column * _LAYERS, place[column]
-        for k in range(_LAYERS):
-            weights[here + k] = _f(logits[start + k]) * step
+def _weigh(logits: Any, step: Any, weight_of: Any, quantum: Any, weights: Any, sums: Any, stripe: Any) -> None:
+    """Write exp(logit + template) / quantum of the cells, shape (15625,), and the sum of exp(logit + template) in each layer."""
     for i in range(_CELLS):
-        weights[i] = _exp(max(min(weights[i] + template[i], _LOGIT_MAX), _LOGIT_MIN))
+        weights[i] = _exp(max(min(_f(logits[i]) * step, _LOGIT_MAX), -_LOGIT_MAX)) * weight_of[i]
     stripe[:] = 0
     for base in range(0, _CELLS, _STRIPE):
         for j in range(min(_STRIPE, _CELLS - base)):
-            stripe[j] += weights[base + j]
+            stripe[j] += weights[base + j] * quantum[base + j]
     sums[:] = 0
-    for j in range(_STRIPE):
-        sums[j % _LAYERS] += stripe[j]
+    for j in range(0, _STRIPE, _LAYERS):
+        for layer in range(_LAYERS):
+            sums[layer] += stripe[j + layer]
 
 
 @_compiled
-def _couple(bits: Any, normal_of: Any, padded: Any, normal: Any) -> None:
-    """Write the correlated normal deviates of the cells, shape (15625,), see `Lean.couple`."""
-    for i in range(_CELLS):
-        padded[_ROW + i] = normal_of[bits[i] >> _UNUSED_BITS]
-    for i in range(_ROW):
-        padded[i] = padded[_CELLS + i]
-        padded[_ROW + _CELLS + i] = padded[_ROW + i]
-    for i in range(_CELLS):
-        along_y = padded[_ROW + i - _LAYERS] + padded[_ROW + i + _LAYERS]
-        normal[i] = _OWN * padded[_ROW + i] + _NEIGHBOUR * (along_y + (padded[i] + padded[i + 2 * _ROW]))
-
-
-@_compiled
-def _scale(rates: Any, factors: Any, stripe: Any) -> None:
-    """Multiply the rates of each layer by its factor."""
-    for j in range(_STRIPE):
-        stripe[j] = factors[j % _LAYERS]
+def _flag(rates: Any, factors: Any, bits: Any, stripe: Any, flags: Any) -> None:
+    """Multiply the weights of each layer by its factor, which gives the rates, and flag the cells that may be hit."""
+    for j in range(0, _STRIPE, _LAYERS):
+        for layer in range(_LAYERS):
+            stripe[j + layer] = factors[layer]
     for base in range(0, _CELLS, _STRIPE):
         for j in range(min(_STRIPE, _CELLS - base)):
-            rates[base + j] *= stripe[j]
+            rates[base + j] = rates[base + j] * stripe[j] + _RATE_MIN
+    for i in range(_CELLS):
+        flags[i] = _f(bits[i]) < rates[i] * _MAY_BE_HIT
 
 
 @_compiled
-def _select(rates: Any, normal: Any, flags: Any, hit: Any) -> int:
-    """List the cells that may be hit, which includes a few that are not; returns the length of the list."""
-    binary = rates.view(np.int32)
-    for i in range(_CELLS):
-        z = normal[i]
-        # The bits of a float approximate its binary logarithm, low by 0.086 at most.
-        logarithm = _f(binary[i]) * _MANTISSA - _MANTISSA_SLACK
-        flags[i] = logarithm > ((_B3 * z + _B2) * z + _B1) * z + _B0
+def _list(flags: Any, listed: Any) -> int:
+    """List the flagged cells in order; returns their number."""
     count = 0
     groups = flags.view(np.uint64)
     for group in range(len(groups)):
         if groups[group]:
             for i in range(_GROUP * group, _GROUP * (group + 1)):
-                hit[count] = i
+                listed[count] = i
                 count += flags[i]
     return count
 
 
 @_compiled
-def _fluctuate(rates: Any, hit: Any, normal: Any, quantum: Any, quantiles: Any, out: Any, sums: Any) -> None:
-    """Write the energies of the listed cells, quantiles of the compound Poisson law, and their sum in each layer."""
-    sums[:] = 0
-    binary = rates.view(np.int32)
-    for j in range(len(hit)):
-        i = hit[j]
-        rate = rates[i]
-        # The rows are evenly spaced in the bits of a float: a logarithm that is linear between the powers of two.
-        row = _f(min(max(binary[i], _FIRST_BITS), _LAST_BITS) - _FIRST_BITS) * _ROWS
-        column = (min(max(normal[i], -_NORMAL_MAX), _NORMAL_MAX) + _NORMAL_MAX) * _NORMALS
-        r, c = min(int(row), _LAST_ROW), min(int(column), _LAST_COLUMN)
-        v, w = row - _f(r), column - _f(c)
-        low = quantiles[r, c] * (_f(1) - w) + quantiles[r, c + 1] * w
-        high = quantiles[r + 1, c] * (_f(1) - w) + quantiles[r + 1, c + 1] * w
-        out[j] = max(low * (_f(1) - v) + high * v, _f(0)) * (_f(1) + rate) * quantum[i]
-        sums[i % _LAYERS] += out[j]
+def _find_rows(listed: Any, starts: Any) -> None:
+    """Write where the cells of each row of a block, `_ROW` consecutive ones, start in the list."""
+    starts[0] = 0
+    for row in range(1, len(starts)):
+        low, high = starts[row - 1], np.int32(min(starts[row - 1] + _ROW, len(listed)))
+        while low < high:
+            middle = (low + high) >> np.int32(1)
+            if listed[middle] < row * _ROW:
+                low = middle + np.int32(1)
+            else:
+                high = middle
+        starts[row] = low
 
 
 @_compiled
-def _correct(target: Any, sums: Any, factors: Any) -> None:
-    """Write the factors on the rates of layers with too much or too little energy, as in `Lean.finish`."""
+def _wrap(i: Any) -> Any:
+    """The place of a random number, counted on from the first after the last."""
+    return i - _CELLS if i >= _CELLS else i
+
+
+@_compiled
+def _deviates(tails: Any, table: Any, small: Any, normals: Any) -> None:
+    """Write the normal deviates with these upper tails, between 0 and 1."""
+    for j in range(len(tails)):
+        small[j] = max(min(tails[j], _f(1) - tails[j]), _TAIL_LEAST)
+    binary = small.view(np.int32)
+    for j in range(len(tails)):
+        place = binary[j] - _TAIL_FIRST
+        k, rest = min(place >> _TAIL_SHIFT, _TAIL_LAST), _f(place & _TAIL_MASK) * _TAIL_STEP
+        normal = table[k] + (table[k + 1] - table[k]) * rest
+        normals[j] = normal if tails[j] < _f(0.5) else -normal
+
+
+@_compiled
+def _collect(
+    listed: Any, bits: Any, rates: Any, quantum: Any, layer_of: Any, tails: Any, rate: Any, unit: Any, layers: Any
+) -> None:
+    """Copy what drawing the listed cells needs; `tails` are uniform numbers, of 32 bits."""
+    for j in range(len(listed)):
+        i = listed[j]
+        layers[j] = layer_of[i]
+        tails[j] = (_f(bits[i]) + (_f(bits[_wrap(i + _FINE)]) + _f(0.5)) * _PER_UNIT) * _PER_UNIT
+        rate[j], unit[j] = rates[i], quantum[i]
+
+
+@_compiled
+def _locate(rate: Any, normals: Any, corners: Any, v: Any, w: Any) -> None:
+    """Write the places of rates and normal deviates in the table of quantiles: corners of its cells, and fractions."""
+    binary = rate.view(np.int32)
+    for j in range(len(rate)):
+        # The rows are evenly spaced in the bits of a float: a logarithm that is linear between the powers of two.
+        row = _f(min(max(binary[j], _FIRST_BITS), _LAST_BITS) - _FIRST_BITS) * _ROWS
+        column = (min(max(normals[j], -_NORMAL_MAX), _NORMAL_MAX) + _NORMAL_MAX) * _NORMALS
+        r, c = min(np.int32(row), _LAST_ROW), min(np.int32(column), _LAST_COLUMN)
+        v[j], w[j], corners[j] = row - _f(r), column - _f(c), r * _WIDTH + c
+
+
+@_compiled
+def _fluctuate(
+    rate: Any, unit: Any, corners: Any, v: Any, w: Any, quantiles: Any, value: Any, slope: Any
+) -> None:
+    """Draw the energies of the listed cells.
+
+    Writes quantiles of the compound Poisson law, GeV, which are negative where a cell is not hit, and how they grow with the
+    logarithm of the rate.
+    """
+    for j in range(len(rate)):
+        k = corners[j]
+        low = quantiles[k] + (quantiles[k + 1] - quantiles[k]) * w[j]
+        high = quantiles[k + _WIDTH] + (quantiles[k + _WIDTH + 1] - quantiles[k + _WIDTH]) * w[j]
+        here, scale = low + (high - low) * v[j], (_f(1) + rate[j]) * unit[j]
+        value[j] = here * scale
+        slope[j] = (high - low) * scale * _PER_ROW + here * rate[j] * unit[j]
+
+
+@_compiled
+def _share(
+    listed: Any, layers: Any, value: Any, rate: Any, unit: Any, bits: Any, neighbours: Any,
+    energy: Any, flags: Any, shared: Any,
+) -> None:  # fmt: skip
+    """Let some tracks cross a neighbouring cell too: flag it, and write the energy there and the sum of each layer."""
+    shared[:] = 0
+    for j in range(len(listed)):
+        draw = bits[_wrap(listed[j] + _DIRECTION)]
+        if _f(draw & _QUARTER) * unit[j] < value[j] * _SHARED:
+            layer = layers[j]
+            i = neighbours[draw >> _QUARTER_BITS, (listed[j] - layer) // _LAYERS] + layer
+            part = (_f(bits[_wrap(i + _DEPOSIT)]) + _f(0.5)) * _PER_UNIT
+            deposit = part * value[j] / (_f(1) + rate[j])
+            energy[i] += deposit
+            flags[i] = 1
+            shared[layer] += deposit
+
+
+@_compiled
+def _correct(
+    listed: Any, layers: Any, value: Any, slope: Any, target: Any, shared: Any, sums: Any, factors: Any, energy: Any
+) -> None:
+    """Move the rates of layers with too much or too little energy, and write the energies of the cells and their sums."""
+    sums[:] = shared
+    for j in range(len(listed)):
+        sums[layers[j]] += max(value[j], _f(0))
     for layer in range(_LAYERS):
         excess = sums[layer] / max(target[layer], _f(1e-9)) - _f(1)
-        factors[layer] = max(_f(1) - _BY_CROSSINGS * excess, _FACTOR_MIN)
+        factors[layer] = max(min(_f(1) - _BY_CROSSINGS * excess, _FACTOR_MAX), _FACTOR_MIN) - _f(1)
+    sums[:] = shared
+    for j in range(len(listed)):
+        moved = max(value[j] + slope[j] * factors[layers[j]], _f(0))
+        energy[listed[j]] += moved
+        sums[layers[j]] += moved
 
 
 @_compiled
-def _finish(hit: Any, energy: Any, target: Any, sums: Any, factors: Any, cell: Any, cell_energy: Any) -> int:
-    """Write the hits of a shower, scaled so that each layer sums to its target energy; returns their number."""
+def _finish(
+    listed: Any, starts: Any, rows: Any, layer_of: Any, cell_of: Any, energy: Any, target: Any, sums: Any, factors: Any,
+    cell: Any, cell_energy: Any,
+) -> int:  # fmt: skip
+    """Write the hits of a shower, scaled so that each layer sums to its target energy; returns their number.
+
+    Sets the energies of the listed cells back to 0.
+    """
     for layer in range(_LAYERS):
         factors[layer] = target[layer] / sums[layer] if sums[layer] > 0 else _f(0)
     count = 0
-    for j in range(len(hit)):
-        value = energy[j] * factors[hit[j] % _LAYERS]
-        if value >= _THRESHOLD:
-            cell[count], cell_energy[count] = hit[j], value
-            count += 1
+    for row in rows:
+        for j in range(starts[row], starts[row + 1]):
+            i = listed[j]
+            cell[count], cell_energy[count] = cell_of[i], energy[i] * factors[layer_of[i]]
+            count += cell_energy[count] >= _THRESHOLD
+            energy[i] = 0
     for layer in range(_LAYERS):
         if sums[layer] <= 0 and target[layer] >= _THRESHOLD:  # no cell is hit: the central one gets all the energy
             place = count
@@ -273,7 +378,7 @@ def _finish(hit: Any, energy: Any, target: Any, sums: Any, factors: Any, cell: A
 @_compiled
 def _longer(array: Any, filled: int) -> Any:
     """A copy of the filled part of an array, with as much room again, and for one more shower."""
-    longer = np.empty(2 * filled + _CELLS, array.dtype)
+    longer = np.empty(2 * filled + _SPACE, array.dtype)
     longer[:filled] = array[:filled]
     return longer
 
@@ -291,18 +396,17 @@ def fill(offsets: Any, cell: Any, cell_energy: Any, showers: Any) -> None:
 @_compiled
 def _draw(
     logits: Any, step: Any, layer_energies: Any, bits: Any, first: int,
-    template: Any, quantum: Any, per_quantum: Any, place: Any, quantiles: Any,
-    normal_of: Any,
+    weight_of: Any, quantum: Any, layer_of: Any, cell_of: Any, rows: Any, neighbours: Any, quantiles: Any, table: Any,
 ) -> Any:  # fmt: skip
     """Draw the hits of showers from the output of the network; the hottest function of the package.
 
     For each shower:
 
-    1. Random bits become normal deviates, correlated between neighbouring cells (`_couple`).
-    2. A softmax within each layer turns the logits into expected energies, which divided by the quantum are the rates,
-       the expected numbers of crossings (`_weigh`, `_scale`).
-    3. The cells that may be hit are listed (`_select`), and their energies drawn (`_fluctuate`).
-    4. The rates of a layer with too much or too little energy are corrected (`_correct`), and step 3 is repeated.
+    1. A softmax within each layer turns the logits into expected energies, which divided by the quantum are the rates,
+       the expected numbers of crossings (`_weigh`, `_flag`).
+    2. The cells that may be hit are listed (`_list`), and their energies drawn (`_collect` to `_fluctuate`).
+    3. Some tracks cross a neighbouring cell as well (`_share`).
+    4. The rates of a layer with too much or too little energy are corrected, to first order (`_correct`).
     5. Each layer is scaled to its energy; if no cell of it is hit, the central cell gets the energy. Cells below the
        read-out threshold are no hits (`_finish`).
 
@@ -311,41 +415,47 @@ def _draw(
         step: factor on the logits: the width of a quantization step for int8, 1 for float32.
         layer_energies: energy of each layer, float32, shape (n, 25), GeV.
         bits: uniform random numbers, uint16, shape (n, k) with k >= first + 15625.
-        first: column of `bits` with the number of the first cell; the others follow in the order of (x, y, z).
-        template: see `CellTables`.
-        quantum: see `CellTables`.
-        per_quantum: 1 / quantum, shape (15625,), 1/GeV.
-        place: see `CellTables`.
-        quantiles: see `compound_poisson.Law`.
-        normal_of: see `normals`.
+        first: column of `bits` with the number of the first cell; the others follow in the order of the network.
+        weight_of: exp(template) / quantum, shape (15625,), 1/GeV, in the order of the network.
+        quantum: mean deposit of one crossing, shape (15625,), GeV, in the order of the network.
+        layer_of: layer of each cell in the order of the network, shape (15625,).
+        cell_of: number of each of them in a shower, shape (15625,).
+        rows: the rows of the blocks in the order of a shower, shape (125,).
+        neighbours: first cells of the four neighbours of each column, in the order of the network, shape (4, 625).
+        quantiles: see `compound_poisson.Law`, flat.
+        table: see `deviates`.
 
     Returns:
         `offsets`, `cell` and `cell_energy` of `events.Hits`.
     """
     rates, stripe = np.empty(_CELLS, np.float32), np.empty(_STRIPE, np.float32)
-    padded, normal = np.empty(_CELLS + 2 * _ROW, np.float32), np.empty(_CELLS, np.float32)
-    sums, factors = np.empty(_LAYERS, np.float32), np.empty(_LAYERS, np.float32)
-    flags = np.zeros(-(-_CELLS // _GROUP) * _GROUP, np.uint8)
-    hit, energy = np.empty(len(flags) + 1, np.int32), np.empty(_CELLS, np.float32)
+    sums, shared, factors = np.empty(_LAYERS, np.float32), np.empty(_LAYERS, np.float32), np.empty(_LAYERS, np.float32)
+    flags, energy = np.zeros(-(-_CELLS // _GROUP) * _GROUP, np.uint8), np.zeros(_CELLS, np.float32)
+    listed, layers = np.empty(len(flags) + 1, np.int32), np.empty(_CELLS, np.int32)
+    starts = np.empty(len(rows) + 1, np.int32)
+    floats, corners = np.empty((8, _CELLS), np.float32), np.empty(_CELLS, np.int32)
     offsets = np.zeros(len(logits) + 1, np.int64)
     cell, cell_energy = np.empty(_ROOM * _CELLS, np.uint16), np.empty(_ROOM * _CELLS, np.float32)
     for s in range(len(logits)):
-        target, filled = layer_energies[s], offsets[s]
-        if filled + _CELLS > len(cell):
+        target, filled, mine = layer_energies[s], offsets[s], bits[s, first : first + _CELLS]
+        if filled + _SPACE > len(cell):
             cell, cell_energy = _longer(cell, filled), _longer(cell_energy, filled)
-        _couple(bits[s, first : first + _CELLS], normal_of, padded, normal)
-        _weigh(logits[s], step, place, template, rates, sums, stripe)
+        _weigh(logits[s], step, weight_of, quantum, rates, sums, stripe)
         for layer in range(_LAYERS):
             factors[layer] = target[layer] / sums[layer]
-        _scale(rates, factors, stripe)
-        for i in range(_CELLS):
-            rates[i] = rates[i] * per_quantum[i] + _RATE_MIN
-        count = _select(rates, normal, flags, hit)
-        _fluctuate(rates, hit[:count], normal, quantum, quantiles, energy, sums)
-        _correct(target, sums, factors)
-        _scale(rates, factors, stripe)
-        count = _select(rates, normal, flags, hit)
-        _fluctuate(rates, hit[:count], normal, quantum, quantiles, energy, sums)
-        count = _finish(hit[:count], energy, target, sums, factors, cell[filled:], cell_energy[filled:])
-        offsets[s + 1] = filled + count
+        _flag(rates, factors, mine, stripe, flags)
+        n = _list(flags, listed)
+        tails, rate, unit, normals = floats[0, :n], floats[1, :n], floats[2, :n], floats[3, :n]
+        v, w, value, slope = floats[4, :n], floats[5, :n], floats[6, :n], floats[7, :n]
+        _collect(listed[:n], mine, rates, quantum, layer_of, tails, rate, unit, layers)
+        _deviates(tails, table, v, normals)
+        _locate(rate, normals, corners[:n], v, w)
+        _fluctuate(rate, unit, corners[:n], v, w, quantiles, value, slope)
+        _share(listed[:n], layers[:n], value, rate, unit, mine, neighbours, energy, flags, shared)
+        _correct(listed[:n], layers[:n], value, slope, target, shared, sums, factors, energy)
+        n = _list(flags, listed)
+        _find_rows(listed[:n], starts)
+        offsets[s + 1] = filled + _finish(
+            listed[:n], starts, rows, layer_of, cell_of, energy, target, sums, factors, cell[filled:], cell_energy[filled:]
+        )
     return offsets, cell[: offsets[-1]], cell_energy[: offsets[-1]]

@@ -110,6 +110,7 @@ class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has
         layer_energies: NDArray[np.float32],
         mean_shower: NDArray[np.float64],
         deposit_law: NDArray[np.float64],
+        shape: NDArray[np.float32],
     ) -> None:
         """Adopt statistics of the training showers before the first stage; does nothing by default.
 
@@ -118,6 +119,7 @@ class GeneratorNetwork(keras.Model, abc.ABC):  # type: ignore[misc]  # Keras has
             layer_energies: energy of each layer, shape (n, 25), GeV.
             mean_shower: mean energy of each cell, shape (25, 25, 25), GeV.
             deposit_law: law of a single deposit, see `networks.deposits`.
+            shape: shower-shape variables, see `networks.shower_shape`, shape (n, 10).
         """
 
     def sketch(self, mean_shower: NDArray[np.float64], energy: float) -> None:

@@ -110,7 +110,7 @@ def log_likelihood(energy: Tensor, rate: Tensor, quantum: Tensor, law: Law) -> T
     return ops.where(hit, density + _interpolate(law.corrections, row, column), -rate)
 
 
-def sample(rate: Tensor, normal: Tensor, quantiles: Tensor) -> Tensor:
+def sample(rate: Tensor, normal: Tensor, quantiles: Tensor) -> tuple[Tensor, Tensor]:
     """Draw deposited energies in units of the quantum, as a differentiable function of the rate.
 
     The quantile of the law is read from its table by linear interpolation. It rises from 0 without a jump, because the
@@ -120,10 +120,15 @@ def sample(rate: Tensor, normal: Tensor, quantiles: Tensor) -> Tensor:
         rate: expected numbers of crossings, any shape, > 0.
         normal: independent standard normal numbers, same shape.
         quantiles: see `Law`.
+
+    Returns:
+        Energies, same shape, negative where the cell is empty; and how they grow with the logarithm of the rate, about.
     """
     row = _row(rate)
     column = _place(normal, -NORMAL_MAX, NORMAL_MAX, NORMAL_STEPS)
-    return ops.relu(_interpolate(quantiles, row, column)) * (1 + rate)
+    low, high, v = _corners(quantiles, row, column)
+    here = low * (1 - v) + high * v
+    return here * (1 + rate), (high - low) * (1 + rate) * (PER_OCTAVE / math.log(2)) + here * rate
 
 
 def _row(rate: Tensor) -> Tensor:
@@ -140,6 +145,12 @@ def _place(value: Tensor, low: float, high: float, steps: int) -> Tensor:
 
 def _interpolate(table: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Read a table by bilinear interpolation; the table itself gets no gradient."""
+    low, high, v = _corners(table, row, column)
+    return low * (1 - v) + high * v
+
+
+def _corners(table: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Read the rows of a table on either side of a fractional row; returns both and the fraction."""
     rows, columns = table.shape
     flat = ops.reshape(ops.convert_to_tensor(table), (-1,))
     row0, column0 = ops.clip(ops.floor(row), 0, rows - 2), ops.clip(ops.floor(column), 0, columns - 2)
@@ -147,7 +158,7 @@ def _interpolate(table: Tensor, row: Tensor, column: Tensor) -> Tensor:
     corner = ops.cast(row0 * columns + column0, "int32")
     low = ops.take(flat, corner) * (1 - w) + ops.take(flat, corner + 1) * w
     high = ops.take(flat, corner + columns) * (1 - w) + ops.take(flat, corner + columns + 1) * w
-    return low * (1 - v) + high * v
+    return low, high, v
 
 
 def _step(rate: float) -> float:

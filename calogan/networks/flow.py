@@ -15,14 +15,14 @@ from calogan.networks.base import Tensor
 
 SIZE = 25
 _SHARE_MIN = 1e-5
-_DEGREE = 4  # number of terms of the polynomials in log Ep for centre and scale
-_LOG_EP_CENTRE, _LOG_EP_WIDTH = float(np.log(100.0)), 1.5
+DEGREE = 4  # number of terms of the polynomials in log Ep for centre and scale
+LOG_EP_CENTRE, LOG_EP_WIDTH = float(np.log(100.0)), 1.5
 _SCALE_MAX = 1.5
 
 
 def log_energy(energy: Tensor) -> Tensor:
     """The condition: log Ep shifted and scaled to order one, shape (n, 1), of Ep in GeV, shape (n,)."""
-    return ((ops.log(energy) - _LOG_EP_CENTRE) / _LOG_EP_WIDTH)[:, None]
+    return ((ops.log(energy) - LOG_EP_CENTRE) / LOG_EP_WIDTH)[:, None]
 
 
 def to_sticks(layer_energies: NDArray[np.float32], energy: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -57,7 +57,7 @@ class Couplings(keras.Model):  # type: ignore[misc]  # Keras has no types
         super().__init__(name=name)
         order = np.random.Generator(np.random.Philox(key=0))
         self.orders = [order.permutation(size) for _ in range(couplings)]
-        self.size, self.half = size, size // 2
+        self.size, self.condition, self.half = size, condition, size // 2
         self.blocks = [
             _coupling(self.half + condition, size - self.half, width, name=f"coupling_{k}") for k in range(couplings)
         ]
@@ -89,14 +89,14 @@ class LayerFlow(Couplings):
 
     def __init__(self, *, couplings: int = 6, width: int = 32) -> None:
         super().__init__(SIZE, 1, couplings=couplings, width=width, name="layer_flow")
-        self.centre = self.add_weight(name="centre", shape=(_DEGREE, SIZE), initializer="zeros", trainable=False)
-        self.spread = self.add_weight(name="spread", shape=(_DEGREE, SIZE), initializer="zeros", trainable=False)
+        self.centre = self.add_weight(name="centre", shape=(DEGREE, SIZE), initializer="zeros", trainable=False)
+        self.spread = self.add_weight(name="spread", shape=(DEGREE, SIZE), initializer="zeros", trainable=False)
         self.mix = self.add_weight(name="mix", shape=(SIZE, SIZE), initializer="identity", trainable=False)
         self.unmix = self.add_weight(name="unmix", shape=(SIZE, SIZE), initializer="identity", trainable=False)
 
     def fit_scale(self, sticks: NDArray[np.float64], energy: NDArray[np.float32]) -> None:
         """Fit centre and spread as polynomials of log Ep, and the uncorrelated axes, to `to_sticks` of a sample."""
-        centre, spread, scaled = _self_scaled(sticks, energy)
+        centre, spread, scaled = self_scaled(sticks, energy)
         variance, axes = np.linalg.eigh(np.cov(scaled, rowvar=False))
         width = np.sqrt(np.maximum(variance, 1e-4))
         self.centre.assign(centre)
@@ -106,7 +106,7 @@ class LayerFlow(Couplings):
 
     def normalise_alike(self, sticks: NDArray[np.float64], energy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Centre and scale another sample by its own fit, and rotate it to the axes of `fit_scale`, shape (n, 25)."""
-        return np.asarray(_self_scaled(sticks, energy)[2] @ np.asarray(self.mix), np.float32)
+        return np.asarray(self_scaled(sticks, energy)[2] @ np.asarray(self.mix), np.float32)
 
     def normalise(self, sticks: Tensor, condition: Tensor) -> Tensor:
         """Centre, scale and decorrelate sticks, shape (n, 25), for conditions of shape (n, 1)."""
@@ -125,15 +125,20 @@ class LayerFlow(Couplings):
         return ops.exp(log_share + sticks[:, -1:]) * energy[:, None]
 
     def _scale(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        basis = ops.concatenate([ops.power(condition, k) for k in range(_DEGREE)], axis=1)
+        basis = ops.concatenate([ops.power(condition, k) for k in range(DEGREE)], axis=1)
         return ops.matmul(basis, self.centre), ops.exp(ops.matmul(basis, self.spread))
 
 
-def _self_scaled(
+def powers(condition: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The polynomials' terms, shape (n, 4), of conditions, shape (n, 1)."""
+    return np.vander(condition[:, 0], DEGREE, increasing=True)
+
+
+def self_scaled(
     sticks: NDArray[np.float64], energy: NDArray[np.float32]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
-    """Polynomials in log Ep for centre and log spread of sticks, shape (4, 25) each, and the scaled sticks, (n, 25)."""
-    basis = np.vander(np.asarray(log_energy(energy), np.float64)[:, 0], _DEGREE, increasing=True)
+    """Polynomials in log Ep for centre and log spread of k numbers, shape (4, k) each, and the scaled numbers, (n, k)."""
+    basis = powers(np.asarray(log_energy(energy), np.float64))
     centre = np.linalg.lstsq(basis, sticks, rcond=None)[0]
     residual = np.log(np.abs(sticks - basis @ centre) + 1e-3)
     spread = np.linalg.lstsq(basis, residual, rcond=None)[0]

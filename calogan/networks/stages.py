@@ -49,7 +49,7 @@ class StagePlan:
 PRETRAINING = StagePlan("pretraining", scored=False, trains_network=False)
 FLOW = StagePlan("flow", scored=False, trains_network=False)
 SHAPE = StagePlan("shape", scored=True, trains_network=True)
-PRIOR = StagePlan("prior", scored=True, trains_network=False)
+SHAPE_FLOW = StagePlan("shape_flow", scored=True, trains_network=False)
 DISTANCE = StagePlan("distance", scored=True, trains_network=True)
 REFINEMENT = StagePlan("refinement", scored=True, trains_network=True)
 WARMUP = StagePlan("warmup", scored=False, trains_network=False, prepares="adversarial")

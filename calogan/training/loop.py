@@ -20,7 +20,7 @@ from calogan.networks.stages import StagePlan
 from calogan.training import arithmetic, progress, selection
 from calogan.training.adversarial import AdversarialStage
 from calogan.training.distance import DistanceStage
-from calogan.training.likelihood import PriorStage, ShapeStage, flow_stage, pretraining_stage
+from calogan.training.likelihood import ShapeStage, flow_stage, pretraining_stage, shape_flow_stage
 from calogan.training.progress import Epoch
 from calogan.training.run import Stage, TrainingRun, start_run
 from calogan.training.selection import DRAWS, Scored
@@ -39,7 +39,7 @@ STAGES: Mapping[str, Callable[[StagePlan, TrainingRun[Any]], Stage]] = {
     "pretraining": pretraining_stage,
     "flow": flow_stage,
     "shape": ShapeStage,
-    "prior": PriorStage,
+    "shape_flow": shape_flow_stage,
     "distance": DistanceStage,
     "refinement": DistanceStage,
     "warmup": AdversarialStage,

@@ -78,5 +78,6 @@ def start_run(model: Model, showers: EventSource, config: Training, workers: Wor
         layer_energies=surveyed.layer_energies,
         mean_shower=surveyed.mean_shower,
         deposit_law=surveyed.deposits,
+        shape=surveyed.shape,
     )
     return TrainingRun(model, showers, surveyed, config, workers)

@@ -30,7 +30,7 @@ CHOICES = (
     Choice(name="network.width", values=(32, 64, 128, 192)),
     Choice(name="network.depth", values=(1, 2, 3)),
     Choice(name="network.kernel", values=(1, 3, 5)),
-    Choice(name="training.prior_epochs", values=(0, 10, 20)),
+    Choice(name="training.shape_flow_epochs", values=(0, 10, 20)),
     Choice(name="training.adversarial_epochs", values=(0, 1)),
 )
 TRAINING = Training(

@@ -39,7 +39,7 @@ batch_size = {batch}
 score_every = 0
 """
 STAGES = {
-    "shape": "flow_epochs = 1\nshape_epochs = 8\nprior_epochs = 0\nadversarial_epochs = 0\n",
+    "shape": "flow_epochs = 1\nshape_epochs = 8\nshape_flow_epochs = 0\nadversarial_epochs = 0\n",
     "distance": "distance_epochs = 5\nadversarial_epochs = 0\ninference_mode = true\n",
     "adversarial": "warmup_epochs = 0\nadversarial_epochs = 5\ninference_mode = true\n",
 }

@@ -32,7 +32,11 @@ def tails(model: lean.Lean, layers: NDArray[np.float32]) -> tuple[NDArray[np.flo
     checked_hits(Hits(*arrays, layers.sum(axis=1)), origin="the compiled tail")
     sparse = np.full((len(layers), 25**3), np.nan, np.float32)
     cell_sampling.fill(*arrays, sparse)
-    noise = cell_sampling.normals()[bits[:, 3:] >> (16 - cell_sampling.NORMAL_BITS)].reshape(-1, *CLIC.shape)
+    own = bits[:, 3:].astype(float)
+    order = (cells.place[:, None] + np.arange(CLIC.layers)).reshape(-1)
+    tail = np.empty_like(own)
+    tail[:, order] = (own + (np.roll(own, -lean.FINE, axis=1) + 0.5) / 2**16) / 2**16
+    noise = -special.ndtri(tail).reshape(-1, *CLIC.shape).astype(np.float32)
     dense = np.asarray(model.finish(logits, layers, noise))
     return dense, sparse.reshape(dense.shape)
 
@@ -46,19 +50,19 @@ def test_the_compiled_tail_draws_the_showers_of_the_dense_one(model: lean.Lean, 
     assert 0.01 < (sparse > 0).mean() < 0.3
 
 
-def test_the_normal_deviates_are_standard_and_odd() -> None:
-    table = cell_sampling.normals().astype(np.float64)
-    assert table.shape == (2**cell_sampling.NORMAL_BITS,)
-    np.testing.assert_allclose(table, -table[::-1], atol=1e-6)
-    assert table.var() == pytest.approx(1, rel=2e-3)
+def test_the_normal_deviates_have_their_upper_tails() -> None:
+    tails = np.concatenate([np.geomspace(2.0**-20, 0.5, 1_000), 1 - np.geomspace(2.0**-20, 0.5, 1_000)]).astype(np.float32)
+    normals = np.empty_like(tails)
+    cell_sampling._deviates(tails, cell_sampling.deviates(), np.empty_like(tails), normals)
+    np.testing.assert_allclose(normals, -special.ndtri(tails.astype(float)), atol=2e-3)
+    cell_sampling._deviates(np.zeros(1, np.float32), cell_sampling.deviates(), np.empty(1, np.float32), normals[:1])
+    assert normals[0] > 4.4
 
 
 def test_no_cell_that_is_hit_is_passed_over() -> None:
-    z = np.linspace(-7, 7, 10_001)
-    bound = np.polynomial.polynomial.polyval(z, cell_sampling.HIT_BOUND)
-    least = np.log2(-special.log_ndtr(z))
-    assert (bound < least).all()
-    assert (least - bound)[np.abs(z) < 4].mean() < 0.3
+    rate = np.geomspace(1e-7, 10, 1_000)
+    # A cell is hit if its number is below 1 - exp(-rate), also after the rate has been raised.
+    assert (-np.expm1(-lean.FACTOR_MAX * rate) < lean.FACTOR_MAX * rate).all()
 
 
 def test_both_tails_agree_where_a_layer_is_not_hit(model: lean.Lean, geant4: Events) -> None:

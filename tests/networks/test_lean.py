@@ -73,22 +73,21 @@ def test_a_layer_without_a_hit_has_its_energy_in_the_central_cell(
     np.testing.assert_allclose(showers[:, *CLIC.entry_cell], np.where(faint < CLIC.threshold_gev, 0, faint), rtol=1e-6)
 
 
-def test_neighbours_fluctuate_together_and_each_cell_as_before(model: lean.Lean) -> None:
+def test_one_track_in_sixty_four_crosses_each_neighbour(model: lean.Lean) -> None:
     noise = np.random.default_rng(4).standard_normal((64, *CLIC.shape), np.float32)
-    coupled = np.asarray(model.couple(noise))
-    assert coupled.mean() == pytest.approx(0, abs=0.01)
-    assert coupled.std() == pytest.approx(1, abs=0.01)
+    hit = np.zeros((64, *CLIC.shape), bool)
+    hit[:, 12, 12] = True
+    arrivals = np.asarray(model.arrivals(hit, noise)).sum(axis=(0, 3)) / (64 * 25)
+    assert {(int(x) - 12, int(y) - 12) for x, y in np.argwhere(arrivals)} == {(1, 0), (-1, 0), (0, 1), (0, -1)}
+    np.testing.assert_allclose(arrivals[arrivals > 0], lean.SHARED, atol=4 * np.sqrt(lean.SHARED / (64 * 25)))
 
-    def correlation(x: int, y: int, z: int) -> float:
-        there = coupled[:, x:, y:, z:]
-        here = coupled[:, : 25 - x, : 25 - y, : 25 - z]
-        return float((here * there).mean())
 
-    expected = 2 * lean.NEIGHBOUR * lean.OWN**2
-    assert correlation(1, 0, 0) == pytest.approx(expected, abs=0.01)
-    assert correlation(0, 1, 0) == pytest.approx(expected, abs=0.01)
-    assert correlation(1, 1, 0) == pytest.approx(2 * (lean.NEIGHBOUR * lean.OWN) ** 2, abs=0.01)
-    assert correlation(0, 0, 1) == pytest.approx(0, abs=0.01)
+def test_shared_tracks_are_expected_next_to_cells_that_are_hit(model: lean.Lean) -> None:
+    rate = np.zeros((1, *CLIC.shape), np.float32)
+    rate[0, 12, 12, 3] = 100.0
+    added = np.asarray(model.with_shared(rate))[0] - rate[0]
+    assert added.sum() == pytest.approx(4 * lean.SHARED, rel=1e-3)
+    np.testing.assert_allclose([added[11, 12, 3], added[13, 12, 3], added[12, 11, 3], added[12, 13, 3]], lean.SHARED, rtol=1e-3)
 
 
 def test_correcting_the_energy_of_a_layer_narrows_the_spread_of_hits(
@@ -116,7 +115,7 @@ def test_the_three_parts_in_a_row_are_the_model(model: lean.Lean) -> None:
     latent = rng.standard_normal((2, model.latent_size), np.float32)
     noise = rng.standard_normal((2, *CLIC.shape), np.float32)
     features, layers = model.prepare(energy, latent)
-    assert features.shape == (2, 43)
+    assert features.shape == (2, 37)
     assert layers.shape == (2, 25)
     showers = model.finish(model.network(features), layers, noise)
     np.testing.assert_array_equal(model(energy, latent, noise), showers)

@@ -243,7 +243,7 @@ def test_a_pipeline_that_is_killed_resumes_in_its_run_trains_on_two_workers_and_
     tmp_path: Path, write_config: Callable[..., Path], start: Callable[..., Any]
 ) -> None:
     changed: dict[str, dict[str, object]] = {
-        "training": {"shape_epochs": 6, "prior_epochs": 2},
+        "training": {"shape_epochs": 6, "shape_flow_epochs": 2},
         "quantization": {"calibration_showers": 16, "tune": True},
         "validation": {"thorough": False},
         "benchmark": {"repetitions": 1},

@@ -33,7 +33,7 @@ width = 16
 [training]
 flow_epochs = 1
 shape_epochs = 3
-prior_epochs = 1
+shape_flow_epochs = 1
 warmup_epochs = 0
 adversarial_epochs = 0
 [quantization]

@@ -18,7 +18,7 @@ from calogan.generation import model_folder
 from ray_jobs.driver import cores_each, workers_for
 from ray_jobs.train import cause_of
 
-TRAINING = {"shape_epochs": 16, "prior_epochs": 2, "score_every": 8, "batch_size": 49, "warmup_epochs": 0}
+TRAINING = {"shape_epochs": 16, "shape_flow_epochs": 2, "score_every": 8, "batch_size": 49, "warmup_epochs": 0}
 EPOCHS = 19
 
 

@@ -42,7 +42,7 @@ def scored(*scores: float) -> Callable[[Events, Events], Scored]:
 @pytest.fixture(scope="module")
 def config() -> Config:
     training = Training(
-        flow_epochs=2, shape_epochs=2, prior_epochs=0, adversarial_epochs=0, batch_size=16, score_every=1
+        flow_epochs=2, shape_epochs=2, shape_flow_epochs=0, adversarial_epochs=0, batch_size=16, score_every=1
     )
     return Config(network=Network(width=8), training=training)
 
