@@ -130,7 +130,13 @@ def test_a_training_does_not_resume_with_other_showers_in_the_same_file(
 
 def test_a_training_can_start_from_a_model(config: Config, tiny_model: Path, tmp_path: Path) -> None:
     """With a rate of almost 0, its weights are the result."""
-    training = {"start": str(tiny_model), "flow_epochs": 0, "shape_epochs": 1, "shape_rate": 1e-12, "shape_flow_epochs": 0}
+    training = {
+        "start": str(tiny_model),
+        "flow_epochs": 0,
+        "shape_epochs": 1,
+        "shape_rate": 1e-12,
+        "shape_flow_epochs": 0,
+    }
     data = {"validation": 0.2, "test": 0.3}
     continued = config.model_copy(
         update={

@@ -9,34 +9,26 @@ import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
-from zipfile import BadZipFile
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
-from calogan.errors import ModelError
+from calogan.generation.cell_tables import LAYERS, ROW, TAIL_BITS, TAIL_OCTAVES, CellTables, Floats, constants
 from calogan.geometry import CELLS, CLIC
 from calogan.networks import compound_poisson as law
 from calogan.networks import lean
 
-Floats: TypeAlias = NDArray[np.float32]
 # offsets of the showers, cells of their hits, energies of their hits: see `events.Hits`
 Arrays: TypeAlias = tuple[NDArray[np.int64], NDArray[np.uint16], Floats]
 Draw: TypeAlias = Callable[[NDArray[Any], float, Floats, NDArray[np.uint16], int], Arrays]
 
-_CELLS, _LAYERS = CELLS, CLIC.layers
-_COLUMNS = _CELLS // _LAYERS
-_ROW = CLIC.shape[1] * _LAYERS  # cells of equal x
+_CELLS, _LAYERS, _ROW = CELLS, LAYERS, ROW
 _CENTRE = (CLIC.entry_cell[0] * CLIC.shape[1] + CLIC.entry_cell[1]) * _LAYERS
 _STRIPE = 16 * _LAYERS  # a multiple of both the number of layers and the width of a vector register
 _ROOM = 2  # showers of which every cell fits into the first arrays of hits
 _GROUP = 8  # cells whose flags fit into one 64-bit word
-_ROW = 5 * _LAYERS  # cells that follow each other in both the order of the network and that of a shower
 _SPACE = _CELLS + 1  # a list of cells is written one place further than it gets
 _UNIT, _PER_UNIT = 2**16, np.float32(2.0**-16)  # values of a random number
 
@@ -64,67 +56,11 @@ _PER_LN2, _LN2_HIGH, _LN2_LOW = _f(1 / math.log(2)), _f(0.693359375), _f(math.lo
 _MAY_BE_HIT = _f(_UNIT * lean.FACTOR_MAX)
 
 # Table of the normal deviates of small probabilities, evenly spaced in the bits of a float.
-_TAIL_OCTAVES, _TAIL_BITS = 20, 6
-_TAIL_LAST = np.int32(2**_TAIL_BITS * (_TAIL_OCTAVES - 1) - 1)
-_TAIL_FIRST = np.int32(np.float32(2.0**-_TAIL_OCTAVES).view(np.int32))
-_TAIL_LEAST = _f(2.0**-_TAIL_OCTAVES)
-_TAIL_SHIFT = np.int32(23 - _TAIL_BITS)
-_TAIL_MASK, _TAIL_STEP = np.int32(2 ** (23 - _TAIL_BITS) - 1), _f(2.0 ** (_TAIL_BITS - 23))
-
-_SHAPES = {
-    "template": (_CELLS,),
-    "quantum": (_CELLS,),
-    "place": (_COLUMNS,),
-    "quantiles": (len(law.RATES), law.NORMAL_STEPS),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class CellTables:
-    """Constants of the cells, in the order of (x, y, z), z running fastest.
-
-    Attributes:
-        template: logarithm of each cell's mean share of its layer, shape (15625,).
-        quantum: mean deposit of one crossing, shape (15625,), GeV.
-        place: index of the first cell, in a shower, of each run of 25 outputs of the network, which are the layers of
-            one column, shape (625,).
-        quantiles: see `compound_poisson.Law`.
-    """
-
-    template: Floats
-    quantum: Floats
-    place: NDArray[np.int32]
-    quantiles: Floats
-
-
-def write(path: Path, arrays: CellTables) -> None:
-    """Write tables as a file of plain arrays; the same tables give the same bytes."""
-    np.savez(path, **vars(arrays))
-
-
-def read(path: Path) -> CellTables:
-    """Read tables.
-
-    Raises:
-        ModelError: the file does not contain such tables, or another version of calogan wrote it.
-    """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            cells = CellTables(**arrays)
-    except (OSError, EOFError, ValueError, TypeError, BadZipFile) as error:
-        raise ModelError(f"{path}: contains no tables of cells ({error}); make the model again") from error
-    shapes = {name: array.shape for name, array in vars(cells).items()}
-    if shapes != _SHAPES:  # compiled code would read beyond the ends of the arrays
-        raise ModelError(f"{path}: was written by another version of calogan; make the model again")
-    return cells
-
-
-def deviates() -> Floats:
-    """The normal deviates with upper tails of 2^-20 to 1/2, 64 in each octave, and the last one."""
-    steps = 2**_TAIL_BITS
-    octave, step = np.divmod(np.arange(steps * (_TAIL_OCTAVES - 1) + 1), steps)
-    tail = np.asarray(2.0 ** (octave - _TAIL_OCTAVES) * (1 + step / steps))
-    return np.asarray(-special.ndtri(tail), np.float32)
+_TAIL_LAST = np.int32(2**TAIL_BITS * (TAIL_OCTAVES - 1) - 1)
+_TAIL_FIRST = np.int32(np.float32(2.0**-TAIL_OCTAVES).view(np.int32))
+_TAIL_LEAST = _f(2.0**-TAIL_OCTAVES)
+_TAIL_SHIFT = np.int32(23 - TAIL_BITS)
+_TAIL_MASK, _TAIL_STEP = np.int32(2 ** (23 - TAIL_BITS) - 1), _f(2.0 ** (TAIL_BITS - 23))
 
 
 def drawer(cells: CellTables) -> Draw:
@@ -134,23 +70,10 @@ def drawer(cells: CellTables) -> Draw:
         draw(logits, step, layer_energies, bits, first), with the arguments of `_draw`; it returns the hits, see
         `events.Hits`, and releases the lock of the interpreter (GIL).
     """
-    order = (cells.place[:, None] + np.arange(_LAYERS)).reshape(-1)  # cell numbers in the order of the network
-    column = cells.place // _LAYERS
-    columns = np.empty(_COLUMNS, np.int32)  # first cell of each column in the order of the network
-    columns[column] = _LAYERS * np.arange(_COLUMNS)
-    constants = (
-        (np.exp(cells.template) / cells.quantum)[order],
-        cells.quantum[order],
-        (order % _LAYERS).astype(np.uint8),
-        order.astype(np.uint16),
-        np.argsort(order[::_ROW]),
-        np.stack([columns[(column + step) % _COLUMNS] for step in lean.NEIGHBOURS]),
-        cells.quantiles.reshape(-1),
-        deviates(),
-    )
+    arrays = tuple(vars(constants(cells)).values())
 
     def draw(logits: NDArray[Any], step: float, layer_energies: Floats, bits: NDArray[np.uint16], first: int) -> Arrays:
-        arguments = (logits, _f(step), layer_energies, bits, first, *constants)
+        arguments = (logits, _f(step), layer_energies, bits, first, *arrays)
         if threading.current_thread() is not threading.main_thread():
             return _unpacked(*arguments)
         # Python runs the handlers of signals in the main thread, also while numba makes the arrays of a result. If one
@@ -292,9 +215,7 @@ def _locate(rate: Any, normals: Any, corners: Any, v: Any, w: Any) -> None:
 
 
 @_compiled
-def _fluctuate(
-    rate: Any, unit: Any, corners: Any, v: Any, w: Any, quantiles: Any, value: Any, slope: Any
-) -> None:
+def _fluctuate(rate: Any, unit: Any, corners: Any, v: Any, w: Any, quantiles: Any, value: Any, slope: Any) -> None:
     """Draw the energies of the listed cells.
 
     Writes quantiles of the compound Poisson law, GeV, which are negative where a cell is not hit, and how they grow with the
@@ -394,9 +315,49 @@ def fill(offsets: Any, cell: Any, cell_energy: Any, showers: Any) -> None:
 
 
 @_compiled
+def _draw_shower(
+    target: Any, bits: Any, rates: Any, sums: Any, workspace: Any,
+    quantum: Any, layer_of: Any, cell_of: Any, rows: Any, neighbours: Any, quantiles: Any, deviates: Any,
+    cell: Any, cell_energy: Any,
+) -> int:  # fmt: skip
+    """Draw the hits of one shower from what `_weigh` wrote, and write them; returns their number.
+
+    `workspace` comes from `_workspace`; the energies in `target` are those of the layers, and the tables are those of
+    `cell_tables.Constants`.
+    """
+    flags, energy, listed, layers, starts, floats, corners, stripe, factors, shared = workspace
+    for layer in range(_LAYERS):
+        factors[layer] = target[layer] / sums[layer]
+    _flag(rates, factors, bits, stripe, flags)
+    n = _list(flags, listed)
+    tails, rate, unit, normals = floats[0, :n], floats[1, :n], floats[2, :n], floats[3, :n]
+    v, w, value, slope = floats[4, :n], floats[5, :n], floats[6, :n], floats[7, :n]
+    _collect(listed[:n], bits, rates, quantum, layer_of, tails, rate, unit, layers)
+    _deviates(tails, deviates, v, normals)
+    _locate(rate, normals, corners[:n], v, w)
+    _fluctuate(rate, unit, corners[:n], v, w, quantiles, value, slope)
+    _share(listed[:n], layers[:n], value, rate, unit, bits, neighbours, energy, flags, shared)
+    _correct(listed[:n], layers[:n], value, slope, target, shared, sums, factors, energy)
+    n = _list(flags, listed)
+    _find_rows(listed[:n], starts)
+    return _finish(listed[:n], starts, rows, layer_of, cell_of, energy, target, sums, factors, cell, cell_energy)
+
+
+@_compiled
+def _workspace() -> Any:
+    """Arrays that are used again for each shower: flags, energies, lists, ..., in the order of `_draw_shower`."""
+    flags, energy = np.zeros(-(-_CELLS // _GROUP) * _GROUP, np.uint8), np.zeros(_CELLS, np.float32)
+    listed, layers = np.empty(len(flags) + 1, np.int32), np.empty(_CELLS, np.int32)
+    starts, corners = np.empty(_CELLS // _ROW + 1, np.int32), np.empty(_CELLS, np.int32)
+    floats, stripe = np.empty((8, _CELLS), np.float32), np.empty(_STRIPE, np.float32)
+    factors, shared = np.empty(_LAYERS, np.float32), np.empty(_LAYERS, np.float32)
+    return flags, energy, listed, layers, starts, floats, corners, stripe, factors, shared
+
+
+@_compiled
 def _draw(
     logits: Any, step: Any, layer_energies: Any, bits: Any, first: int,
-    weight_of: Any, quantum: Any, layer_of: Any, cell_of: Any, rows: Any, neighbours: Any, quantiles: Any, table: Any,
+    weight_of: Any, quantum: Any, layer_of: Any, cell_of: Any, rows: Any, neighbours: Any, quantiles: Any, deviates: Any,
 ) -> Any:  # fmt: skip
     """Draw the hits of showers from the output of the network; the hottest function of the package.
 
@@ -416,46 +377,29 @@ def _draw(
         layer_energies: energy of each layer, float32, shape (n, 25), GeV.
         bits: uniform random numbers, uint16, shape (n, k) with k >= first + 15625.
         first: column of `bits` with the number of the first cell; the others follow in the order of the network.
-        weight_of: exp(template) / quantum, shape (15625,), 1/GeV, in the order of the network.
-        quantum: mean deposit of one crossing, shape (15625,), GeV, in the order of the network.
-        layer_of: layer of each cell in the order of the network, shape (15625,).
-        cell_of: number of each of them in a shower, shape (15625,).
-        rows: the rows of the blocks in the order of a shower, shape (125,).
-        neighbours: first cells of the four neighbours of each column, in the order of the network, shape (4, 625).
-        quantiles: see `compound_poisson.Law`, flat.
-        table: see `deviates`.
+        weight_of: see `cell_tables.Constants`, as all that follow.
+        quantum: mean deposits.
+        layer_of: layers.
+        cell_of: numbers of the cells.
+        rows: order of the rows.
+        neighbours: columns beside each column.
+        quantiles: of the compound Poisson law.
+        deviates: normal deviates of upper tails.
 
     Returns:
         `offsets`, `cell` and `cell_energy` of `events.Hits`.
     """
-    rates, stripe = np.empty(_CELLS, np.float32), np.empty(_STRIPE, np.float32)
-    sums, shared, factors = np.empty(_LAYERS, np.float32), np.empty(_LAYERS, np.float32), np.empty(_LAYERS, np.float32)
-    flags, energy = np.zeros(-(-_CELLS // _GROUP) * _GROUP, np.uint8), np.zeros(_CELLS, np.float32)
-    listed, layers = np.empty(len(flags) + 1, np.int32), np.empty(_CELLS, np.int32)
-    starts = np.empty(len(rows) + 1, np.int32)
-    floats, corners = np.empty((8, _CELLS), np.float32), np.empty(_CELLS, np.int32)
+    rates, sums, stripe = np.empty(_CELLS, np.float32), np.empty(_LAYERS, np.float32), np.empty(_STRIPE, np.float32)
+    workspace = _workspace()
     offsets = np.zeros(len(logits) + 1, np.int64)
     cell, cell_energy = np.empty(_ROOM * _CELLS, np.uint16), np.empty(_ROOM * _CELLS, np.float32)
     for s in range(len(logits)):
-        target, filled, mine = layer_energies[s], offsets[s], bits[s, first : first + _CELLS]
+        filled = offsets[s]
         if filled + _SPACE > len(cell):
             cell, cell_energy = _longer(cell, filled), _longer(cell_energy, filled)
         _weigh(logits[s], step, weight_of, quantum, rates, sums, stripe)
-        for layer in range(_LAYERS):
-            factors[layer] = target[layer] / sums[layer]
-        _flag(rates, factors, mine, stripe, flags)
-        n = _list(flags, listed)
-        tails, rate, unit, normals = floats[0, :n], floats[1, :n], floats[2, :n], floats[3, :n]
-        v, w, value, slope = floats[4, :n], floats[5, :n], floats[6, :n], floats[7, :n]
-        _collect(listed[:n], mine, rates, quantum, layer_of, tails, rate, unit, layers)
-        _deviates(tails, table, v, normals)
-        _locate(rate, normals, corners[:n], v, w)
-        _fluctuate(rate, unit, corners[:n], v, w, quantiles, value, slope)
-        _share(listed[:n], layers[:n], value, rate, unit, mine, neighbours, energy, flags, shared)
-        _correct(listed[:n], layers[:n], value, slope, target, shared, sums, factors, energy)
-        n = _list(flags, listed)
-        _find_rows(listed[:n], starts)
-        offsets[s + 1] = filled + _finish(
-            listed[:n], starts, rows, layer_of, cell_of, energy, target, sums, factors, cell[filled:], cell_energy[filled:]
-        )
+        offsets[s + 1] = filled + _draw_shower(
+            layer_energies[s], bits[s, first : first + _CELLS], rates, sums, workspace,
+            quantum, layer_of, cell_of, rows, neighbours, quantiles, deviates, cell[filled:], cell_energy[filled:],
+        )  # fmt: skip
     return offsets, cell[: offsets[-1]], cell_energy[: offsets[-1]]

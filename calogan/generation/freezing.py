@@ -12,8 +12,7 @@ from tensorflow.python.grappler import tf_optimizer
 from calogan import provenance
 from calogan.config import Config, Network
 from calogan.errors import ConfigError, ModelError
-from calogan.generation import cell_sampling, model_folder
-from calogan.generation.cell_sampling import CellTables
+from calogan.generation import cell_tables, model_folder
 from calogan.generation.graphs import write_graph
 from calogan.generation.model_folder import ModelDescription
 from calogan.networks import rewrites
@@ -62,7 +61,7 @@ def _contents(model: GeneratorNetwork) -> dict[str, bytes]:
         }
         contents = {model_folder.NETWORKS[precision]: network for precision, network in networks.items()}
         if tables := model.tables():
-            cell_sampling.write(cells, CellTables(**tables))
+            cell_tables.write(cells, cell_tables.CellTables(**tables))
             contents[model_folder.CELLS] = cells.read_bytes()
         return contents | {model_folder.PREPARE: prepare.read_bytes()}
 

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from calogan import provenance
 from calogan.errors import ModelError, RequestError
 from calogan.events import EnergyRange, Events, Hits
-from calogan.generation import cell_sampling, model_folder
+from calogan.generation import cell_sampling, cell_tables, model_folder
 from calogan.generation.graphs import prepare_graph, session_config, splice, undequantized
 from calogan.generation.model_folder import ModelDescription
 from calogan.generation.random_numbers import (
@@ -65,7 +65,7 @@ class Generator:
         self._description = model
         self._batch = _BATCH_OF_BANDS if model.bands(precision) else BATCH
         self._compute = compute
-        self._draw = cell_sampling.drawer(cell_sampling.read(folder / model.cells)) if model.cell_noise else None
+        self._draw = cell_sampling.drawer(cell_tables.read(folder / model.cells)) if model.cell_noise else None
         self._threads = threads
         self._map = ThreadPoolExecutor(threads).map if threads > 1 else map
 

@@ -23,7 +23,7 @@ _BATCH = 128
 _DRAWS = 2  # of each training shower, to measure the fluctuation
 _SHIFTS = 3  # rounds in which the means are put right
 _SHIFT_RATE = 0.8  # share of the deviation that a round removes
-_RIDGE = 0.02  # keeps B invertible where the network does not follow
+_RIDGE = 0.01  # keeps B invertible where the network does not follow
 _LARGEST = 1.6  # largest stretch by K
 
 Floats = NDArray[np.float64]
@@ -46,7 +46,9 @@ def calibrate(model: lean.Lean, survey: Survey, *, seed: int) -> None:
     rng = np.random.default_rng(seed)
 
     def drawn(shape: Any) -> Floats:
-        return np.asarray(flow.normalise(_draw(model, survey, np.asarray(shape, np.float32), rng), survey.energy), np.float64)
+        return np.asarray(
+            flow.normalise(_draw(model, survey, np.asarray(shape, np.float32), rng), survey.energy), np.float64
+        )
 
     repeated = np.tile(measured, (_DRAWS, 1))
     results = np.concatenate([drawn(scaled) - trend for _ in range(_DRAWS)])
@@ -60,7 +62,9 @@ def calibrate(model: lean.Lean, survey: Survey, *, seed: int) -> None:
         flow.shift.assign(np.asarray(flow.shift) + _SHIFT_RATE * shift)
 
 
-def _draw(model: lean.Lean, survey: Survey, shape: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def _draw(
+    model: lean.Lean, survey: Survey, shape: NDArray[np.float32], rng: np.random.Generator
+) -> NDArray[np.float32]:
     """Shower-shape variables of showers drawn with this input of the network, shape (n, 10)."""
     condition, sticks = model.scaled_sticks(survey.layer_energies, survey.energy)
 

@@ -45,7 +45,9 @@ def pretraining_stage(plan: StagePlan, run: TrainingRun[lean.Lean]) -> "FlowStag
         sticks = flow.to_sticks(np.concatenate(layers), energy)
         return run.model.flow.normalise_alike(sticks, energy), np.asarray(flow.log_energy(energy), np.float32)
 
-    return FlowStage(plan, run, run.model.flow, parametrised, config.pretraining_showers, noise=(_NOISE_FIRST, _NOISE_FIRST))
+    return FlowStage(
+        plan, run, run.model.flow, parametrised, config.pretraining_showers, noise=(_NOISE_FIRST, _NOISE_FIRST)
+    )
 
 
 def flow_stage(plan: StagePlan, run: TrainingRun[lean.Lean]) -> "FlowStage":
@@ -104,7 +106,9 @@ class FlowStage:
         self._mine = workers.rows(self._batch_size)
         rate = keras.optimizers.schedules.CosineDecay(config.flow_rate, max(1, self.epochs * (n // self._batch_size)))
         self._optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-3)
-        couplings.log_likelihood(np.zeros((2, couplings.size), "f"), np.zeros((2, couplings.condition), "f"))  # builds the variables
+        couplings.log_likelihood(
+            np.zeros((2, couplings.size), "f"), np.zeros((2, couplings.condition), "f")
+        )  # builds the variables
         self._variables = couplings.trainable_variables
         self._optimizer.build(self._variables)
         self.state = {f"{plan.name}_optimizer": self._optimizer}

@@ -1,16 +1,13 @@
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import special
 
-from calogan.errors import ModelError
 from calogan.events import Events, Hits, checked_hits
 from calogan.generation import cell_sampling, freezing, model_folder
-from calogan.generation.cell_sampling import CellTables
+from calogan.generation.cell_tables import CellTables, deviates
 from calogan.geometry import CLIC
 from calogan.networks import lean
 
@@ -51,11 +48,13 @@ def test_the_compiled_tail_draws_the_showers_of_the_dense_one(model: lean.Lean, 
 
 
 def test_the_normal_deviates_have_their_upper_tails() -> None:
-    tails = np.concatenate([np.geomspace(2.0**-20, 0.5, 1_000), 1 - np.geomspace(2.0**-20, 0.5, 1_000)]).astype(np.float32)
+    tails = np.concatenate([np.geomspace(2.0**-20, 0.5, 1_000), 1 - np.geomspace(2.0**-20, 0.5, 1_000)]).astype(
+        np.float32
+    )
     normals = np.empty_like(tails)
-    cell_sampling._deviates(tails, cell_sampling.deviates(), np.empty_like(tails), normals)
+    cell_sampling._deviates(tails, deviates(), np.empty_like(tails), normals)
     np.testing.assert_allclose(normals, -special.ndtri(tails.astype(float)), atol=2e-3)
-    cell_sampling._deviates(np.zeros(1, np.float32), cell_sampling.deviates(), np.empty(1, np.float32), normals[:1])
+    cell_sampling._deviates(np.zeros(1, np.float32), deviates(), np.empty(1, np.float32), normals[:1])
     assert normals[0] > 4.4
 
 
@@ -83,42 +82,6 @@ def test_the_layers_of_the_compiled_tail_sum_to_their_energies(model: lean.Lean,
     layers = geant4.showers[:32].sum(axis=(1, 2))
     sparse = tails(model, layers)[1]
     np.testing.assert_allclose(sparse.sum(axis=(1, 2)), layers, rtol=1e-4, atol=625 * CLIC.threshold_gev)
-
-
-def test_tables_survive_being_written_and_have_one_spelling(model: lean.Lean, tmp_path: Path) -> None:
-    cells = CellTables(**model.tables())
-    for name in ("a.npz", "b.npz"):
-        cell_sampling.write(tmp_path / name, cells)
-    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    again = cell_sampling.read(tmp_path / "a.npz")
-    for name, array in vars(cells).items():
-        np.testing.assert_array_equal(getattr(again, name), array)
-    assert sorted(again.place) == list(range(0, 25**3, 25))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(path.read_bytes()[:-2000]),
-        lambda path: np.savez(path, template=np.zeros(3)),
-        lambda path: np.savez(path, template=np.array([{}], dtype=object)),
-        lambda path: path.unlink(),
-    ],
-    ids=["empty", "cut off", "not all of them", "pickled", "not there"],
-)
-def test_a_file_without_tables_is_an_error(damage: Callable[[Path], object], model: lean.Lean, tmp_path: Path) -> None:
-    cell_sampling.write(tmp_path / "cells.npz", CellTables(**model.tables()))
-    damage(tmp_path / "cells.npz")
-    with pytest.raises(ModelError, match="contains no tables of cells"):
-        cell_sampling.read(tmp_path / "cells.npz")
-
-
-def test_tables_of_another_version_are_an_error(model: lean.Lean, tmp_path: Path) -> None:
-    cells: dict[str, Any] = dict(model.tables())
-    np.savez(tmp_path / "cells.npz", **cells | {"place": np.arange(25**3, dtype=np.int32)})
-    with pytest.raises(ModelError, match="another version"):
-        cell_sampling.read(tmp_path / "cells.npz")
 
 
 def test_showers_with_more_hits_than_there_is_room_for_at_first(model: lean.Lean, geant4: Events) -> None:

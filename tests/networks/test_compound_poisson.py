@@ -23,7 +23,8 @@ def sample_at(rate: float, normal: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def drawn_of(law: compound_poisson.Law, rate: float, normal: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.asarray(compound_poisson.sample(np.full_like(normal, rate), normal, law.quantiles), dtype=np.float64)
+    energy, _ = compound_poisson.sample(np.full_like(normal, rate), normal, law.quantiles)
+    return np.maximum(np.asarray(energy, dtype=np.float64), 0.0)
 
 
 def density(energy: float, rate: float, quantum: float) -> float:
@@ -112,14 +113,14 @@ def test_the_mean_rises_as_the_rate(rate: float) -> None:
     rates = tf.constant(np.full(2**16, rate, np.float32))
     with tf.GradientTape() as tape:
         tape.watch(rates)
-        total = tf.reduce_sum(compound_poisson.sample(rates, even_normals(2**16), EXPONENTIAL.quantiles))
+        total = tf.reduce_sum(tf.nn.relu(compound_poisson.sample(rates, even_normals(2**16), EXPONENTIAL.quantiles)[0]))
     assert np.mean(tape.gradient(total, rates)) == pytest.approx(1.0, rel=0.08)
 
 
 def test_more_is_drawn_for_a_higher_deviate_or_rate() -> None:
     normal = even_normals(101)
     rates, normals = np.broadcast_arrays(np.geomspace(1e-4, 3e3, 60, dtype=np.float32)[:, None], normal)
-    cells = np.asarray(compound_poisson.sample(rates, normals, EXPONENTIAL.quantiles))
+    cells = np.maximum(np.asarray(compound_poisson.sample(rates, normals, EXPONENTIAL.quantiles)[0]), 0.0)
     assert (np.diff(cells, axis=0) >= -1e-5 * cells[1:]).all()
     assert (np.diff(cells, axis=1) >= 0).all()
 
@@ -130,3 +131,16 @@ def test_beyond_the_table_the_draw_stays_finite(rate: float, normal: float) -> N
     (cell,) = sample_at(rate, np.array([normal], np.float32))
     assert np.isfinite(cell)
     assert cell >= 0
+
+
+@pytest.mark.parametrize("rate", [0.3, 3.0, 30.0])
+def test_the_slope_is_how_the_energy_grows_with_the_logarithm_of_the_rate(rate: float) -> None:
+    normal = even_normals(200)
+    low, high = (
+        compound_poisson.sample(np.full_like(normal, rate * f), normal, EXPONENTIAL.quantiles)[0] for f in (0.9, 1.1)
+    )
+    slope = np.asarray(compound_poisson.sample(np.full_like(normal, rate), normal, EXPONENTIAL.quantiles)[1])
+    numeric = np.asarray(high - low) / np.log(1.1 / 0.9)
+    hit = np.asarray(low) > 0
+    # The rows of the table are evenly spaced in the rate between powers of two, not in its logarithm.
+    np.testing.assert_allclose(slope[hit], numeric[hit], rtol=0.5, atol=0.05)

@@ -73,21 +73,26 @@ def test_a_layer_without_a_hit_has_its_energy_in_the_central_cell(
     np.testing.assert_allclose(showers[:, *CLIC.entry_cell], np.where(faint < CLIC.threshold_gev, 0, faint), rtol=1e-6)
 
 
-def test_one_track_in_sixty_four_crosses_each_neighbour(model: lean.Lean) -> None:
+def test_tracks_are_shared_with_each_neighbour_alike(model: lean.Lean) -> None:
     noise = np.random.default_rng(4).standard_normal((64, *CLIC.shape), np.float32)
-    hit = np.zeros((64, *CLIC.shape), bool)
-    hit[:, 12, 12] = True
-    arrivals = np.asarray(model.arrivals(hit, noise)).sum(axis=(0, 3)) / (64 * 25)
+    energy = np.zeros((64, *CLIC.shape), np.float32)
+    energy[:, 12, 12] = 1.0  # a mean deposit
+    quantum = np.full(CLIC.shape, 2e-4, np.float32)
+    shared = np.asarray(model.shared(energy, quantum, np.zeros_like(energy), noise))
+    arrivals = (shared > 0).sum(axis=(0, 3)) / (64 * 25)
     assert {(int(x) - 12, int(y) - 12) for x, y in np.argwhere(arrivals)} == {(1, 0), (-1, 0), (0, 1), (0, -1)}
     np.testing.assert_allclose(arrivals[arrivals > 0], lean.SHARED, atol=4 * np.sqrt(lean.SHARED / (64 * 25)))
+    assert shared.max() < 2e-4
+    assert shared[shared > 0].mean() == pytest.approx(1e-4, rel=0.2)
 
 
 def test_shared_tracks_are_expected_next_to_cells_that_are_hit(model: lean.Lean) -> None:
     rate = np.zeros((1, *CLIC.shape), np.float32)
-    rate[0, 12, 12, 3] = 100.0
+    rate[0, 12, 12, 3] = 2.0
     added = np.asarray(model.with_shared(rate))[0] - rate[0]
-    assert added.sum() == pytest.approx(4 * lean.SHARED, rel=1e-3)
-    np.testing.assert_allclose([added[11, 12, 3], added[13, 12, 3], added[12, 11, 3], added[12, 13, 3]], lean.SHARED, rtol=1e-3)
+    assert added.sum() == pytest.approx(8 * lean.SHARED, rel=1e-3)
+    around = [added[11, 12, 3], added[13, 12, 3], added[12, 11, 3], added[12, 13, 3]]
+    np.testing.assert_allclose(around, 2 * lean.SHARED, rtol=1e-3)
 
 
 def test_correcting_the_energy_of_a_layer_narrows_the_spread_of_hits(
