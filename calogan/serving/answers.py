@@ -4,6 +4,7 @@ import logging
 import uuid
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -25,6 +26,7 @@ ERROR_TYPES = {
     429: "busy",
     500: "internal",
     503: "unavailable",
+    507: "no_room",
 }
 _MAX_ID_LENGTH = 128
 _NEVER_READ = frozenset({408, 413})  # the rest of the body may still come: only a new connection is clean
@@ -111,6 +113,9 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
                 retry_after_s = error.retry_after_s
             if status >= 500:
                 _log.error("request %s failed: %s", name, message)
+        case RequestValidationError():  # of a path, a query or a header
+            problem = error.errors()[0]
+            status, message = 422, f"{'.'.join(map(str, problem['loc']))[:80]}: {problem['msg']}"
         case HTTPException():
             status, message = error.status_code, f"{error.detail}: {request.method} {request.url.path[:200]}; see /docs"
             headers |= error.headers or {}
@@ -145,3 +150,10 @@ def fit_id(client_id: str) -> str:
 def id_header(request: Request) -> dict[str, str]:
     """Return the header with the ID of this request, unless a proxy adds it."""
     return {"X-Request-Id": request_id(request)} if request.app.state.name_requests else {}
+
+
+def check_media_type(request: Request) -> None:
+    """Refuse a body that says it is something else than JSON; curl says it is a form if nothing is given."""
+    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if media_type not in {"application/json", "application/x-www-form-urlencoded", "text/plain"}:
+        raise MediaTypeError(f"Content-Type {media_type[:80]!r} is not read here; send application/json")

@@ -23,6 +23,8 @@ from calogan.serving.endpoint import Limits
 from calogan.serving.golden import Golden
 from calogan.serving.keys import KEY_VARIABLE, KEYS_FILE_VARIABLE, KeyRing, read_keys
 from calogan.serving.metrics import Record
+from calogan.serving.producer import Producer
+from calogan.serving.production_store import Store
 from calogan.tracking.location import locate
 
 _log = logging.getLogger("ray.serve")  # so that it is in the log of the replica
@@ -40,6 +42,9 @@ class AppArguments(BaseModel):
     max_showers: int = Field(1_000_000, ge=1, description="Largest number of showers in one request.")
     max_requests: int = Field(64, ge=1, description="Requests that a replica draws or sends at once.")
     read_timeout_s: float = Field(10.0, gt=0, description="Seconds in which the body of a request must arrive.")
+    productions: str | None = Field(
+        None, description="Folder, shared by all replicas, in which productions are made; none are made without it."
+    )
     wait_for_model: bool = Field(False, description="Wait for a model that is not registered yet, instead of failing.")
 
 
@@ -70,26 +75,37 @@ class ShowerService:
         self._limits = Limits(
             max_showers=args.max_showers, max_requests=args.max_requests, read_timeout_s=args.read_timeout_s
         )
+        store = Store(Path(args.productions)) if args.productions else None
         self._samplers = load_generators(args)
         self._drawing = Drawing()
         for sampler in self._samplers.values():
             self._drawing.warm_up(sampler)
         self._golden = Golden(self._drawing, self._samplers)
+        self._producer = Producer(store, self._samplers, self._drawing) if store else None
         isa = provenance.cpu()["isa"]
         if "int8" in self._samplers and not provenance.has_integer_instructions(isa):
             _log.warning("int8 is slow on this processor, which has neither VNNI nor AMX, only %s", isa)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Build the API; Ray calls this once the constructor has returned."""
-        return build_api(
+        api = build_api(
             self._samplers,
             keys=self._keys,
             limits=self._limits,
             meter=RayMeter(),
             drawing=self._drawing,
             golden=self._golden,
+            producer=self._producer,
             name_requests=False,  # Ray's proxy adds them
         )
+        if self._producer:
+            self._producer.start()
+        return api
+
+    def __del__(self) -> None:
+        """Give up the shard that is being made; Ray calls this when it stops a replica."""
+        if producer := getattr(self, "_producer", None):
+            producer.stop()
 
     def check_health(self) -> None:
         """Raise the error of the last golden request, if any, and send another, see `Golden.check`."""

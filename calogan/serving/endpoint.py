@@ -8,7 +8,9 @@ from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 from fastapi import Request, Response
+from numpy.typing import NDArray
 
 from calogan import __version__, provenance
 from calogan.errors import RequestError
@@ -39,6 +41,8 @@ class Limits:
         max_uploads: requests whose body is being read at once.
         read_timeout_s: seconds in which the body of a request must arrive.
         send_timeout_s: seconds that a client may take to read what was sent to it before.
+        max_production_showers: largest number of showers in a production.
+        max_productions: productions of one client that are not finished.
     """
 
     max_showers: int = 1_000_000
@@ -49,6 +53,8 @@ class Limits:
     max_uploads: int = 256
     read_timeout_s: float = 10.0
     send_timeout_s: float = 60.0
+    max_production_showers: int = 1_000_000_000
+    max_productions: int = 16
 
 
 class Endpoint:
@@ -109,7 +115,7 @@ class Endpoint:
             RequestError: it can never be met here.
             BusyError: it can be met later.
         """
-        check_range(order, self.sampler(order.precision).energy_range)
+        check_range(order.extremes(), self.sampler(order.precision).energy_range)
         allowed = {
             "in one request; send several, with the same seed and first": self.limits.max_showers,
             "with this key; send several requests": holder.max_showers,
@@ -120,15 +126,32 @@ class Endpoint:
             raise RequestError(f"{order.count} showers are more than the {largest} allowed {reason}")
         if order.first + order.count > FIRST_MAX:
             raise RequestError(f"first + n is {order.first + order.count}; expected at most 2^48")
-        if wait_s := self.keys.wait_s(holder, order.count):
-            raise BusyError(
-                f"this key may ask for {holder.showers_per_s:g} showers/s; try again in {wait_s:.0f} s",
-                retry_after_s=wait_s,
-            )
+        self.charge(holder, order.count)
         if not await self._place():
             raise BusyError(
                 f"all {self.limits.max_requests} places are taken; try again later", retry_after_s=self.drawing.wait_s()
             )
+
+    def charge(self, holder: KeyHolder, showers: int) -> None:
+        """Count showers against the rate of a client.
+
+        Raises:
+            BusyError: it must wait.
+        """
+        if wait_s := self.keys.wait_s(holder, showers):
+            raise BusyError(
+                f"this key may ask for {holder.showers_per_s:g} showers/s; try again in {wait_s:.0f} s",
+                retry_after_s=wait_s,
+            )
+
+    def count(self, sampler: Sampler, energy: NDArray[np.float32]) -> None:
+        """Count drawn showers by their energies, shape (n,), GeV."""
+        self.metrics.drawn(model_labels(sampler), energy)
+
+    @property
+    def precisions(self) -> list[str]:
+        """The precisions that are served, the default one first."""
+        return [self.default, *(name for name in self.samplers if name != self.default)]
 
     async def _place(self) -> bool:
         """Take a place, if one becomes free in time."""
@@ -160,7 +183,6 @@ class Endpoint:
     ) -> Response:
         """Make the response to an order that was admitted; it takes one of the places until it ends."""
         sampler = self.sampler(order.precision)
-        model = model_labels(sampler)
         name = request_id(request)
 
         async def parts() -> AsyncGenerator[Hits, None]:
@@ -173,7 +195,7 @@ class Endpoint:
             )
             async with contextlib.aclosing(drawn):
                 async for part in drawn:
-                    self.metrics.drawn(model, part.energy)
+                    self.count(sampler, part.energy)
                     yield part
 
         def ended(report: Report) -> None:
