@@ -97,6 +97,7 @@ def generate(
 @click.option("--precision", default="int8,float32", show_default=True, help="Precisions, separated by commas.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option("--grpc-port", type=click.IntRange(1, 65535), help="Also serve the Open Inference Protocol over gRPC.")
 @click.option("--max-showers", type=click.IntRange(1), default=1_000_000, show_default=True, help="In one request.")
 @click.option(
     "--max-requests", type=click.IntRange(1), default=64, show_default=True, help="At once; others are sent away (429)."
@@ -109,6 +110,7 @@ def serve(
     precision: str,
     host: str,
     port: int,
+    grpc_port: int | None,
     max_showers: int,
     max_requests: int,
     productions: Path | None,
@@ -148,7 +150,7 @@ def serve(
         if producer:
             producer.start()
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the normal way to stop a server
-            server.run(api, listener)
+            server.run(api, listener, grpc_address=f"{host}:{grpc_port}" if grpc_port else "")
         if producer:
             producer.stop()
         drawing.close()

@@ -106,11 +106,11 @@ def build_api(
     api = FastAPIOffline(
         title="calogan", version=__version__, description="Calorimeter showers from quantized generators."
     )
-    api.state.name_requests = name_requests
+    api.state.name_requests, api.state.endpoint = name_requests, endpoint
     for error in (CaloganError, HTTPException, RequestValidationError, Exception):
         api.add_exception_handler(error, answer_error)
     api.add_exception_handler(ClientDisconnect, _say_nothing)
-    check_ready = _ready_check(golden)
+    check_ready = api.state.check_ready = _ready_check(golden)
     _add_operation(api, golden, check_ready)
     add_page(api)
     check_key = _key_check(keys)

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +21,7 @@ from calogan.serving.api import build_api
 from calogan.serving.drawing import Drawing, Sampler
 from calogan.serving.endpoint import Limits
 from calogan.serving.golden import Golden
+from calogan.serving.grpc_service import METHODS, InferenceService, status
 from calogan.serving.keys import KEY_VARIABLE, KEYS_FILE_VARIABLE, KeyRing, read_keys
 from calogan.serving.metrics import Record
 from calogan.serving.producer import Producer
@@ -71,6 +72,7 @@ class ShowerService:
     """One replica: its generators, the thread they run in, and the API."""
 
     def __init__(self, args: AppArguments) -> None:
+        self._inference: InferenceService | None = None
         self._keys = require_keys()
         self._limits = Limits(
             max_showers=args.max_showers, max_requests=args.max_requests, read_timeout_s=args.read_timeout_s
@@ -98,6 +100,7 @@ class ShowerService:
             producer=self._producer,
             name_requests=False,  # Ray's proxy adds them
         )
+        self._api = api
         if self._producer:
             self._producer.start()
         return api
@@ -110,6 +113,27 @@ class ShowerService:
     def check_health(self) -> None:
         """Raise the error of the last golden request, if any, and send another, see `Golden.check`."""
         self._golden.check()
+
+    async def answer_grpc(self, method: str, request: Any, context: Any) -> Any:
+        """Answer a request that came to Ray's gRPC proxy, see `grpc_service`."""
+        if self._inference is None:
+            self._inference = InferenceService(self._api.state.endpoint, self._api.state.check_ready)
+        answer, error = await self._inference.answer(method, request, dict(context.invocation_metadata()))
+        if error:
+            context.set_code(status(error))
+            context.set_details(str(error))
+        return answer
+
+
+def _grpc_method(name: str) -> Any:
+    async def method(self: ShowerService, request: Any, grpc_context: Any) -> Any:
+        return await self.answer_grpc(name, request, grpc_context)
+
+    return method
+
+
+for _name in METHODS:  # Ray calls the method with the name of the remote procedure
+    setattr(ShowerService, _name, _grpc_method(_name))
 
 
 def build(args: AppArguments) -> Application:

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -183,37 +184,11 @@ class Endpoint:
     ) -> Response:
         """Make the response to an order that was admitted; it takes one of the places until it ends."""
         sampler = self.sampler(order.precision)
-        name = request_id(request)
-
-        async def parts() -> AsyncGenerator[Hits, None]:
-            drawn = self.drawing.draw(
-                sampler,
-                seed=seed,
-                first=order.first,
-                count=order.count,
-                energies=lambda start, n: order.draw(start, n, seed, sampler.energy_range),
-            )
-            async with contextlib.aclosing(drawn):
-                async for part in drawn:
-                    self.count(sampler, part.energy)
-                    yield part
-
-        def ended(report: Report) -> None:
-            self.running -= 1
-            self._places.release()
-            if report.first_s is not None:
-                self.metrics.began(encoding.media_type, report.first_s)
-            self.metrics.ended(client, encoding.media_type, report.outcome, report.seconds)
-            facts = {"request_id": name, "client": client, "showers": order.count, "precision": sampler.precision}
-            facts |= {"seed": seed, "first": order.first, "encoding": encoding.media_type, "outcome": report.outcome}
-            facts |= {"seconds": round(report.seconds, 6)}
-            _access.info("request %s: %d showers, %s", name, order.count, report.outcome, extra={"facts": facts})
-
-        self.running += 1
+        ended = self._take(order, encoding, client, seed=seed, name=request_id(request))
         origin = {"model": sampler.name, "model_version": sampler.version, "precision": sampler.precision}
         span = {"seed": str(seed)} | ({"first": str(order.first)} if order.first else {})
         return ShowerResponse(
-            parts(),
+            self._parts(order, sampler, seed),
             order.count,
             encoding,
             self.provenance | span | origin,
@@ -222,6 +197,58 @@ class Endpoint:
             send_timeout_s=self.limits.send_timeout_s,
             ended=ended,
         )
+
+    async def draw(self, order: Order, encoding: Encoding, client: str, *, seed: int, name: str) -> Hits:
+        """Draw all showers of an order that was admitted; it takes one of the places meanwhile.
+
+        Args:
+            order: the order.
+            encoding: how its showers are sent, for the metrics.
+            client: who asked for it.
+            seed: its seed.
+            name: ID of the request.
+        """
+        ended, since, outcome = self._take(order, encoding, client, seed=seed, name=name), time.perf_counter(), "failed"
+        try:
+            hits = Hits.concatenate([part async for part in self._parts(order, self.sampler(order.precision), seed)])
+            outcome = "sent"
+        except asyncio.CancelledError:
+            outcome = "left"
+            raise
+        finally:
+            ended(Report(outcome, time.perf_counter() - since, None))
+        return hits
+
+    async def _parts(self, order: Order, sampler: Sampler, seed: int) -> AsyncGenerator[Hits, None]:
+        drawn = self.drawing.draw(
+            sampler,
+            seed=seed,
+            first=order.first,
+            count=order.count,
+            energies=lambda start, n: order.draw(start, n, seed, sampler.energy_range),
+        )
+        async with contextlib.aclosing(drawn):
+            async for part in drawn:
+                self.count(sampler, part.energy)
+                yield part
+
+    def _take(self, order: Order, encoding: Encoding, client: str, *, seed: int, name: str) -> Callable[[Report], None]:
+        """Count a request that runs; returns what is to be called at its end."""
+        precision = self.sampler(order.precision).precision
+
+        def ended(report: Report) -> None:
+            self.running -= 1
+            self._places.release()
+            if report.first_s is not None:
+                self.metrics.began(encoding.media_type, report.first_s)
+            self.metrics.ended(client, encoding.media_type, report.outcome, report.seconds)
+            facts = {"request_id": name, "client": client, "showers": order.count, "precision": precision}
+            facts |= {"seed": seed, "first": order.first, "encoding": encoding.media_type, "outcome": report.outcome}
+            facts |= {"seconds": round(report.seconds, 6)}
+            _access.info("request %s: %d showers, %s", name, order.count, report.outcome, extra={"facts": facts})
+
+        self.running += 1
+        return ended
 
     def _headers(self, sampler: Sampler, seed: int, order: Order, encoding: Encoding) -> dict[str, str]:
         headers = {
