@@ -82,7 +82,7 @@ class ProductionServer:
         self.api = build_api(
             samplers,
             keys=KeyRing(key=KEY, file=keys),
-            limits=Limits(max_production_showers=1_000_000, **limits),
+            limits=Limits(**{"max_production_showers": 1_000_000} | limits),
             drawing=self.drawing,
             producer=self.producer,
         )
