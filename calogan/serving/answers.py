@@ -1,7 +1,9 @@
 """Answers that are no showers: the one form of errors, and the ID of a request."""
 
 import logging
+import re
 import uuid
+from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -119,6 +121,8 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
         case HTTPException():
             status, message = error.status_code, f"{error.detail}: {request.method} {request.url.path[:200]}; see /docs"
             headers |= error.headers or {}
+            if status == 405 and (methods := _methods(request)):  # Starlette names those of one route only
+                headers["Allow"] = ", ".join(sorted(methods))
         case _:
             _log.error("request %s failed", name, exc_info=error)
             status, message = 500, "the server failed; report the request_id to its operator"
@@ -128,6 +132,16 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
     if request.url.path.startswith("/v2"):  # the Open Inference Protocol has a form of its own
         answer = JSONResponse({"error": message}, status_code=status, headers=_without_length(answer))
     return answer
+
+
+def _methods(request: Request) -> set[str]:
+    """Methods that the path of a request has."""
+    paths: dict[str, Any] = request.app.openapi()["paths"]
+    found: set[str] = set()
+    for path, methods in paths.items():
+        if re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path)), request.url.path):
+            found |= {method.upper() for method in methods}
+    return found
 
 
 def _without_length(answer: JSONResponse) -> dict[str, str]:
