@@ -131,6 +131,7 @@ ROOMS: dict[str, list[str]] = {
         "metrics",
         "streaming",
         "endpoint",
+        "doorman",
         "production_orders",
         "production_store",
         "producer",

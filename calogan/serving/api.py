@@ -25,6 +25,7 @@ from calogan.serving.answers import (
     request_id,
 )
 from calogan.serving.browser import add_page
+from calogan.serving.doorman import Doorman
 from calogan.serving.drawing import Drawing, Sampler
 from calogan.serving.encodings import ENCODINGS, JSON, Encoding, choose
 from calogan.serving.endpoint import Endpoint, Limits
@@ -110,6 +111,7 @@ def build_api(
     for error in (CaloganError, HTTPException, RequestValidationError, Exception):
         api.add_exception_handler(error, answer_error)
     api.add_exception_handler(ClientDisconnect, _say_nothing)
+    api.add_middleware(Doorman, endpoint=endpoint)
     check_ready = api.state.check_ready = _ready_check(golden)
     _add_operation(api, golden, check_ready)
     add_page(api)
@@ -204,7 +206,7 @@ def _add_routes(router: APIRouter, endpoint: Endpoint, check_key: "_KeyCheck") -
         """
         check_media_type(request)
         order = parse_order(await endpoint.read_body(request))
-        await endpoint.admit(order, holder, encoding)
+        endpoint.admit(order, holder, encoding)
         return endpoint.respond(request, order, encoding, holder.name, seed=endpoint.seed(order))
 
 

@@ -26,6 +26,7 @@ from calogan.serving.orders import FIRST_MAX, Order, check_range
 from calogan.serving.streaming import Report, ShowerResponse
 
 _access = logging.getLogger("calogan.access")
+BODY = "calogan.body"  # in the scope of a request whose body was read
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Endpoint:
             SlowUploadError: it did not arrive in time.
             BusyError: too many bodies are being read.
         """
+        if BODY in request.scope:
+            return bytes(request.scope[BODY])
         limit = 65_536 + 32 * min(self.limits.max_energies, self.limits.max_showers)
         if self.uploads >= self.limits.max_uploads:
             raise BusyError("too many requests are being sent at once; try again", retry_after_s=1)
@@ -109,12 +112,12 @@ class Endpoint:
             self.uploads -= 1
         return bytes(body)
 
-    async def admit(self, order: Order, holder: KeyHolder, encoding: Encoding) -> None:
-        """Check an order against all limits, and wait for a place, which `respond` takes.
+    def admit(self, order: Order, holder: KeyHolder, encoding: Encoding) -> None:
+        """Check an order against all limits but that of the places.
 
         Raises:
             RequestError: it can never be met here.
-            BusyError: it can be met later.
+            BusyError: the client must wait.
         """
         check_range(order.extremes(), self.sampler(order.precision).energy_range)
         allowed = {
@@ -128,10 +131,6 @@ class Endpoint:
         if order.first + order.count > FIRST_MAX:
             raise RequestError(f"first + n is {order.first + order.count}; expected at most 2^48")
         self.charge(holder, order.count)
-        if not await self._place():
-            raise BusyError(
-                f"all {self.limits.max_requests} places are taken; try again later", retry_after_s=self.drawing.wait_s()
-            )
 
     def charge(self, holder: KeyHolder, showers: int) -> None:
         """Count showers against the rate of a client.
@@ -154,8 +153,18 @@ class Endpoint:
         """The precisions that are served, the default one first."""
         return [self.default, *(name for name in self.samplers if name != self.default)]
 
+    async def take_place(self) -> None:
+        """Take a place for a request, which must give it back.
+
+        Raises:
+            BusyError: none becomes free in time.
+        """
+        if not await self._place():
+            raise BusyError(
+                f"all {self.limits.max_requests} places are taken; try again later", retry_after_s=self.drawing.wait_s()
+            )
+
     async def _place(self) -> bool:
-        """Take a place, if one becomes free in time."""
         if self._places.locked() and self.waiting >= self.limits.max_waiting:
             return False
         self.waiting += 1
@@ -167,6 +176,10 @@ class Endpoint:
         finally:
             self.waiting -= 1
         return True
+
+    def give_place_back(self) -> None:
+        """Let another request have a place."""
+        self._places.release()
 
     def seed(self, order: Order) -> int:
         """Return the seed of an order, or draw one."""
@@ -182,7 +195,7 @@ class Endpoint:
         seed: int,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Make the response to an order that was admitted; it takes one of the places until it ends."""
+        """Make the response to an order that was admitted and has a place."""
         sampler = self.sampler(order.precision)
         ended = self._take(order, encoding, client, seed=seed, name=request_id(request))
         origin = {"model": sampler.name, "model_version": sampler.version, "precision": sampler.precision}
@@ -199,7 +212,7 @@ class Endpoint:
         )
 
     async def draw(self, order: Order, encoding: Encoding, client: str, *, seed: int, name: str) -> Hits:
-        """Draw all showers of an order that was admitted; it takes one of the places meanwhile.
+        """Draw all showers of an order that was admitted and has a place.
 
         Args:
             order: the order.
@@ -238,7 +251,6 @@ class Endpoint:
 
         def ended(report: Report) -> None:
             self.running -= 1
-            self._places.release()
             if report.first_s is not None:
                 self.metrics.began(encoding.media_type, report.first_s)
             self.metrics.ended(client, encoding.media_type, report.outcome, report.seconds)

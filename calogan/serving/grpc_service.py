@@ -4,6 +4,7 @@ Models, inputs and outputs are those of `inference_protocol`. The messages are t
 `grpc` installs. The key is in the metadata `authorization: Bearer KEY` or `x-api-key: KEY`.
 """
 
+import copyreg
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -31,7 +32,7 @@ from calogan.serving.inference_models import (
 from calogan.serving.keys import KeyHolder
 
 _log = logging.getLogger(__name__)
-SERVICER = "tritonclient.grpc.service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
+SERVICER = "calogan.serving.grpc_service.add_servicer"  # in `grpc_options` of Ray Serve
 METHODS = (
     "ServerLive",
     "ServerReady",
@@ -180,9 +181,13 @@ class InferenceService:
         }
         order = order_of(parameters, _tensors(request), sampler)
         seed = self._endpoint.seed(order)
-        await self._endpoint.admit(order, holder, _ENCODING)
+        self._endpoint.admit(order, holder, _ENCODING)
         name = fit_id(str(metadata.get("x-request-id", "")))
-        hits = await self._endpoint.draw(order, _ENCODING, holder.name, seed=seed, name=name)
+        await self._endpoint.take_place()
+        try:
+            hits = await self._endpoint.draw(order, _ENCODING, holder.name, seed=seed, name=name)
+        finally:
+            self._endpoint.give_place_back()
         answer = self._messages.ModelInferResponse(
             model_name=request.model_name, model_version=sampler.version, id=request.id
         )
@@ -239,6 +244,27 @@ async def start_server(service: InferenceService, address: str) -> tuple[grpc.ai
         raise RequestError(f"gRPC cannot listen at {address} ({error}); give another --grpc-port") from error
     await server.start()
     return server, port
+
+
+def add_servicer(servicer: Any, server: Any) -> None:
+    """Add the methods of the protocol to Ray's gRPC proxy, which sends the messages on to replicas."""
+    from tritonclient.grpc import service_pb2, service_pb2_grpc  # noqa: PLC0415 - an extra
+
+    # The classes name a module that does not exist, so that Ray could not send them as they are.
+    for method in service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
+        copyreg.pickle(getattr(service_pb2, method.input_type.name), _reduced)
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+
+
+def _reduced(message: Any) -> tuple[Callable[[str, bytes], Any], tuple[str, bytes]]:
+    return restored, (message.DESCRIPTOR.name, message.SerializeToString())
+
+
+def restored(name: str, content: bytes) -> Any:
+    """Make a message of the protocol from its bytes."""
+    from tritonclient.grpc import service_pb2  # noqa: PLC0415 - an extra
+
+    return getattr(service_pb2, name).FromString(content)
 
 
 def _method(service: InferenceService, name: str) -> Any:

@@ -184,7 +184,7 @@ def _add_inference(
         answer: dict[str, Any] = {"model_name": name, "model_version": sampler.version, "parameters": {"seed": seed}}
         answer |= {"id": inference.id} if inference.id is not None else {}
         encoding, headers = (_binary if binary else _in_json)(answer, output, order.count)
-        await endpoint.admit(order, holder, encoding)
+        endpoint.admit(order, holder, encoding)
         return endpoint.respond(request, order, encoding, holder.name, seed=seed, headers=headers)
 
 

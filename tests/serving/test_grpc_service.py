@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import uvicorn
+from ray import cloudpickle
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
@@ -20,7 +22,7 @@ from calogan.errors import ConfigError, RequestError
 from calogan.serving import server
 from calogan.serving.api import build_api
 from calogan.serving.endpoint import Limits
-from calogan.serving.grpc_service import InferenceService
+from calogan.serving.grpc_service import InferenceService, add_servicer
 from calogan.serving.keys import KeyRing
 
 KEY = "key of the tests"
@@ -203,3 +205,9 @@ def test_without_the_messages_the_extra_is_named(samplers: dict[str, Any], monke
     api = build_api(samplers, keys=KeyRing(key=KEY))
     with pytest.raises(ConfigError, match=r"pip install 'calogan\[grpc\]'"):
         InferenceService(api.state.endpoint, api.state.check_ready)
+
+
+def test_ray_can_send_the_messages() -> None:
+    add_servicer(service_pb2_grpc.GRPCInferenceServiceServicer(), grpc.server(ThreadPoolExecutor(1)))
+    request = service_pb2.ModelInferRequest(model_name=MODEL, raw_input_contents=[b"abcd"])
+    assert cloudpickle.loads(cloudpickle.dumps(request)) == request
