@@ -29,6 +29,7 @@ ID = "[0-9a-f]{32}"
 _REQUEST, _PROBLEM = ".request.json", ".problem"
 _NEW, _GONE = ".new-", ".gone-"  # begin the names of folders that are not yet, or no longer, productions
 _STALE_S = 120.0  # a claim that was not renewed for this long belongs to a replica that died
+_ATTEMPTS = 5  # to read what others change meanwhile
 _RECENT = 16  # shards that tell the rate
 _SPARE_BYTES = 1 << 30  # that a new production must leave on the disk
 _SHOWER_BYTES = {"arrow": 9_500, "parquet": 5_000}  # of a shower, about; HDF5 is between them
@@ -199,31 +200,33 @@ class Store:
         Raises:
             NoProductionError: it has just been removed.
         """
-        times: list[tuple[float, int]] = []
         try:
             with os.scandir(entry.folder) as files:
-                states = {file.name: file.stat().st_mtime for file in files if not file.name.endswith(".part")}
-        except FileNotFoundError:
+                found = {file.name: file for file in files}
+            times = sorted(
+                (found[shard.file].stat().st_mtime, shard.showers) for shard in entry.plan.shards if shard.file in found
+            )
+        except FileNotFoundError:  # only the whole folder goes away, records of shards excepted
             raise NoProductionError("no such production") from None
-        times = sorted((states[shard.file], shard.showers) for shard in entry.plan.shards if shard.file in states)
         recent = [(entry.created, 0), *times] if len(times) < _RECENT else times[-_RECENT:]
         seconds = recent[-1][0] - recent[0][0]
         rate = sum(showers for _, showers in recent[1:]) / seconds if len(times) > 1 and seconds > 0 else None
         problem = None
-        if _PROBLEM in states:
+        if _PROBLEM in found:
             with contextlib.suppress(OSError):
                 problem = (entry.folder / _PROBLEM).read_text(encoding="utf-8")
         showers = sum(showers for _, showers in times)
-        return Progress(len(times), showers, MANIFEST in states, problem, rate)
+        return Progress(len(times), showers, MANIFEST in found, problem, rate)
 
     def shards(self, entry: Entry, *, first: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
         """Numbers and records of finished shards, from one number on."""
         numbers = {shard.file: number for number, shard in enumerate(entry.plan.shards)}
-        try:
-            records = productions.read_records(entry.folder, entry.plan.shards[first:])
-            return [(numbers[record["file"]], record) for record in islice(records, limit)]
-        except OutputError as error:
-            raise ConflictError("the production has just changed; ask again") from error
+        for _ in range(_ATTEMPTS):
+            # The manifest may just be replacing the records.
+            with contextlib.suppress(OutputError):
+                records = productions.read_records(entry.folder, entry.plan.shards[first:])
+                return [(numbers[record["file"]], record) for record in islice(records, limit)]
+        raise NoProductionError("no such production")
 
     def shard(self, entry: Entry, number: int) -> tuple[Path, dict[str, Any]]:
         """Path and record of a finished shard.

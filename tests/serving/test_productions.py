@@ -18,6 +18,7 @@ import pytest
 
 from calogan.errors import OutputError
 from calogan.events import EnergyRange, open_events, productions
+from calogan.events.folders import Folder
 from calogan.events.productions import MANIFEST
 from calogan.generation.shards import production_of
 from calogan.serving import producer as producer_module
@@ -79,6 +80,24 @@ def test_its_files_are_those_of_the_same_production_elsewhere(server: Any, tmp_p
     assert productions.begin(folder, plan) == ()
     assert productions.check_manifest(folder) == []
     assert not [path.name for path in folder.iterdir() if path.name.endswith((".claim", ".part"))]
+
+
+def test_shards_are_listed_while_the_manifest_replaces_their_records(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = server.post().json()["id"]
+    server.finished(name)
+    read, reads = Folder.read_text, list[str]()
+
+    def vanish(self: Folder, file: str) -> str:
+        reads.append(file)
+        if len(reads) == 1:
+            raise OutputError("it has just been replaced")
+        return read(self, file)
+
+    monkeypatch.setattr(Folder, "read_text", vanish)
+    assert len(server.get(f"/{name}/shards").json()["shards"]) == 4
+    assert len(reads) > 1
 
 
 def test_a_part_of_a_shard(server: Any) -> None:
