@@ -145,12 +145,15 @@ def serve(
             f"key of the endpoint: {key or 'one of the file'}   page: {address}   documentation: {address}/docs"
         )
         screen.print(_curl(address, key or "KEY"))
+        grpc_address = f"{f'[{host}]' if ':' in host else host}:{grpc_port}" if grpc_port else ""
+        if grpc_address:
+            screen.print(f"gRPC: {grpc_address}, without encryption")
         if log == "json":
             server.log_to(sys.stderr)
         if producer:
             producer.start()
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the normal way to stop a server
-            server.run(api, listener, grpc_address=f"{host}:{grpc_port}" if grpc_port else "")
+            server.run(api, listener, grpc_address=grpc_address)
         if producer:
             producer.stop()
         drawing.close()
