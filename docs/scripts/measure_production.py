@@ -64,6 +64,7 @@ class Run:
 @click.option("--largest", type=click.IntRange(1), default=1_000_000, show_default=True, help="Showers of the largest.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where the shards are written; kept if given.")
 @click.option("--disturbed", type=click.Path(path_type=Path), help="Result of disturb_production.py.")
+@click.option("--only-disturbed", is_flag=True, help="Replace that section of the page, and measure nothing.")
 @click.option("--page", default=PAGE, show_default=True, type=click.Path(path_type=Path), help="File to write.")
 def main(
     precision: str,
@@ -73,9 +74,15 @@ def main(
     largest: int,
     folder: Path | None,
     disturbed: Path | None,
+    only_disturbed: bool,
     page: Path,
 ) -> None:
     """Measure and write the page."""
+    if only_disturbed:
+        before, _, after = page.read_text(encoding="utf-8").partition("## Provenance")
+        section = "\n".join(_disturbed(disturbed, page))
+        page.write_text(f"{before.partition(_DISTURBED)[0]}{section}\n## Provenance{after}", encoding="utf-8")
+        return
     with tempfile.TemporaryDirectory(prefix="production-") as scratch:
         place = folder or Path(scratch)
         kernel = _beside_the_kernel(precision, n, rounds, place / "formats")
