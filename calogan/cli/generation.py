@@ -1,7 +1,6 @@
 """Commands that generate showers with a model: locally, through an endpoint, or as the endpoint."""
 
 import contextlib
-import functools
 import secrets
 import shlex
 import socket
@@ -18,9 +17,7 @@ from calogan.cli.screen import bar, examples, screen, write_showers
 from calogan.errors import RequestError
 from calogan.events import Hits, read_spectrum
 from calogan.events.writing import format_of
-from calogan.generation import shards
 from calogan.serving.keys import KEY_VARIABLE, KEYS_FILE_VARIABLE, KeyRing, read_key, read_keys
-from calogan.tracking.location import locate
 
 _PART = 8192  # showers in memory at a time
 
@@ -30,6 +27,7 @@ _PART = 8192  # showers in memory at a time
         "calogan generate --model lean --precision int8 --energy 2:500 --n 5000 --seed 1 --out showers.h5",
         "calogan generate --energy log:2:500 --n 1000000 --out production/  # shards, all cores; resumes after a stop",
         "calogan generate --url http://127.0.0.1:8000 --energy 200 --n 100 -o showers.h5",
+        "calogan generate --url http://127.0.0.1:8000 --n 1000000 -o production/  # made there, fetched as it is made",
     )
 )
 @options.model
@@ -58,15 +56,8 @@ def generate(
 ) -> None:
     """Generate showers with a model, here or at an endpoint; if --out is a folder, shards on all cores."""
     if not production.is_file(out):
-        if url:
-            raise RequestError(f"{out} is a folder, and an endpoint gives one file; name a file, such as showers.h5")
-        model_path = locate(model, precision)
-        spectrum = read_spectrum(energy)
-        plan = shards.plan(
-            model_path, precision, spectrum, showers=n, seed=seed, shard_showers=shard_size, format=file_format
-        )
-        make = functools.partial(shards.make_shard, model=model_path)
-        production.produce(out, plan, make, processes=workers)
+        order = production.Order(model, precision, energy, n, seed, file_format, shard_size)
+        production.generate(out, order, url=url, processes=workers)
         return
     if shard_size or workers:
         raise RequestError(f"--shard-size and --workers are for a folder of shards, but {out} is one file")
@@ -98,6 +89,7 @@ def generate(
     epilog=examples(
         "calogan serve --model lean --port 8000",
         "calogan serve --model models:/calogan-lean@champion-int8 --log json",
+        "calogan serve --productions productions/  # large samples as shards, kept over a restart",
         f"{KEYS_FILE_VARIABLE}=keys.toml calogan serve  # several keys, each with limits",
     )
 )
@@ -105,21 +97,35 @@ def generate(
 @click.option("--precision", default="int8,float32", show_default=True, help="Precisions, separated by commas.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option("--grpc-port", type=click.IntRange(1, 65535), help="Also serve the Open Inference Protocol over gRPC.")
 @click.option("--max-showers", type=click.IntRange(1), default=1_000_000, show_default=True, help="In one request.")
 @click.option(
     "--max-requests", type=click.IntRange(1), default=64, show_default=True, help="At once; others are sent away (429)."
 )
+@click.option("--productions", type=options.FOLDER, help="Make productions (POST /v1/productions) in this folder.")
 @click.option("--log", type=click.Choice(["json", "off"]), default="off", show_default=True, help="Log of requests.")
 @options.threads
 def serve(
-    model: str, precision: str, host: str, port: int, max_showers: int, max_requests: int, log: str, threads: int
+    model: str,
+    precision: str,
+    host: str,
+    port: int,
+    grpc_port: int | None,
+    max_showers: int,
+    max_requests: int,
+    productions: Path | None,
+    log: str,
+    threads: int,
 ) -> None:
     """Serve showers over HTTP from this one process; for a cluster use Ray Serve (deploy/serve.yaml)."""
     from calogan.serving import server  # noqa: PLC0415
     from calogan.serving.api import build_api  # noqa: PLC0415
     from calogan.serving.drawing import Drawing  # noqa: PLC0415
     from calogan.serving.endpoint import Limits  # noqa: PLC0415
+    from calogan.serving.producer import Producer  # noqa: PLC0415
+    from calogan.serving.production_store import Store  # noqa: PLC0415
 
+    store = Store(productions) if productions else None
     with _listen(host, port) as listener:
         address = f"http://{host}:{listener.getsockname()[1]}"
         keys, key = read_keys(), read_key()
@@ -133,15 +139,23 @@ def serve(
                 drawing.warm_up(sampler)
                 advance(1)
         limits = Limits(max_showers=max_showers, max_requests=max_requests)
-        api = build_api(samplers, keys=keys, limits=limits, drawing=drawing)
+        producer = Producer(store, samplers, drawing) if store else None
+        api = build_api(samplers, keys=keys, limits=limits, drawing=drawing, producer=producer)
         screen.print(
             f"key of the endpoint: {key or 'one of the file'}   page: {address}   documentation: {address}/docs"
         )
         screen.print(_curl(address, key or "KEY"))
+        grpc_address = f"{f'[{host}]' if ':' in host else host}:{grpc_port}" if grpc_port else ""
+        if grpc_address:
+            screen.print(f"gRPC: {grpc_address}, without encryption")
         if log == "json":
             server.log_to(sys.stderr)
+        if producer:
+            producer.start()
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the normal way to stop a server
-            server.run(api, listener)
+            server.run(api, listener, grpc_address=grpc_address)
+        if producer:
+            producer.stop()
         drawing.close()
 
 

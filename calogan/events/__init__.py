@@ -7,6 +7,7 @@ from calogan.events.files import EventFiles, open_events, read_events
 from calogan.events.formats import FORMATS, WRITTEN_FORMATS
 from calogan.events.hits import Hits, checked_hits
 from calogan.events.records import (
+    EnergyGaussian,
     EnergyList,
     EnergyRange,
     Events,
@@ -24,6 +25,7 @@ from calogan.packaged import data_file
 __all__ = [
     "FORMATS",
     "WRITTEN_FORMATS",
+    "EnergyGaussian",
     "EnergyList",
     "EnergyRange",
     "EventFiles",

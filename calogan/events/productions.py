@@ -8,7 +8,7 @@ checksum. So the bytes are the same whichever worker makes a shard and however o
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from calogan.errors import CaloganError, EventsError
 from calogan.events import Events, Hits, Spectrum, open_events
 from calogan.events.files import read_header
 from calogan.events.folders import Folder
+from calogan.events.records import described_spectrum
 from calogan.events.writing import suffix_of, write_file
 
 PLAN, MANIFEST = "production.json", "manifest.json"
@@ -77,6 +78,19 @@ class Production:
         """The description as JSON."""
         values = {**vars(self), "settings": dict(self.settings), "energy": self.energy.description}
         return json.dumps(values, indent=1, sort_keys=True)
+
+
+def described(text: str) -> Production:
+    """The production that a text of `Production.text` describes.
+
+    Raises:
+        EventsError: it describes none, or takes its energies from a file.
+    """
+    try:
+        values = json.loads(text)
+        return Production(**values | {"energy": described_spectrum(values["energy"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise EventsError(f"{text[:200]!r} is no description of a production ({error})") from error
 
 
 def folder_of(place: Place) -> Folder:
@@ -144,6 +158,24 @@ def write_shard(place: Place, production: Production, shard: Shard, events: Iter
     record = {**vars(shard), "bytes": size, "sha256": checksum, **made_by}
     folder.write_text(_record(shard.file), json.dumps(record))
     return shard
+
+
+def read_records(place: Place, shards: Iterable[Shard]) -> Iterator[dict[str, Any]]:
+    """What is known of shards that are there, finished or not: as in the manifest.
+
+    Raises:
+        EventsError: the manifest cannot be read.
+    """
+    folder = folder_of(place)
+    sizes = folder.sizes()
+    listed = _read_manifest(folder) if MANIFEST in sizes else {}
+    for shard in shards:
+        if shard.file in listed:
+            yield listed[shard.file]
+        elif shard.file in sizes and _record(shard.file) in sizes:
+            entry = _read_record(folder, shard)
+            if entry.get("bytes") == sizes[shard.file]:
+                yield entry
 
 
 def finish(place: Place, production: Production) -> str:

@@ -65,11 +65,7 @@ class EnergyRange:
 
     def draw(self, n: int, seed: int, *, first: int = 0) -> NDArray[np.float32]:
         """Draw n energies, shape (n,), GeV; entry i depends on the seed and the index first + i only."""
-        stream = np.random.Philox(key=seed)
-        # The counter of Philox advances once for every four numbers.
-        stream.advance(first // 4)
-        skip = first % 4
-        uniform = np.random.Generator(stream).random(skip + n)[skip:]
+        uniform = _uniform(n, seed, first)
         if self.log:
             return np.clip(self.low * (self.high / self.low) ** uniform, self.low, self.high).astype(np.float32)
         return np.asarray(self.low + (self.high - self.low) * uniform, dtype=np.float32)
@@ -78,6 +74,34 @@ class EnergyRange:
     def description(self) -> Any:
         """The range as values for JSON."""
         return {"law": "log-flat", "low": self.low, "high": self.high} if self.log else [self.low, self.high]
+
+
+@dataclass(frozen=True)
+class EnergyGaussian:
+    """Energies drawn from a Gaussian distribution that is cut at both ends.
+
+    Attributes:
+        mean, sigma: of the distribution before it is cut, GeV.
+        low, high: where it is cut, GeV.
+    """
+
+    mean: float
+    sigma: float
+    low: float
+    high: float
+
+    def draw(self, n: int, seed: int, *, first: int = 0) -> NDArray[np.float32]:
+        """Draw n energies, shape (n,), GeV; entry i depends on the seed and the index first + i only."""
+        from scipy import special  # noqa: PLC0415 - takes a while, and few spectra need it
+
+        low, high = (special.ndtr((edge - self.mean) / self.sigma) for edge in (self.low, self.high))
+        deviates = special.ndtri(low + (high - low) * _uniform(n, seed, first))
+        return np.clip(self.mean + self.sigma * deviates, self.low, self.high).astype(np.float32)
+
+    @property
+    def description(self) -> Any:
+        """The distribution as values for JSON."""
+        return {"law": "gaussian", **vars(self)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +136,35 @@ class EnergyList:
         return {"law": "list", "energies": len(self.values), "sha256": self.sha256}
 
 
-Spectrum: TypeAlias = EnergyRange | EnergyList
+Spectrum: TypeAlias = EnergyRange | EnergyGaussian | EnergyList
+
+
+def described_spectrum(description: Any) -> EnergyRange | EnergyGaussian:
+    """The spectrum of a `description`; a list of energies is described by its hash only, and is none.
+
+    Raises:
+        EventsError: it describes no range and no distribution.
+    """
+    try:
+        match description:
+            case [low, high]:
+                return EnergyRange(float(low), float(high))
+            case {"law": "log-flat", "low": low, "high": high}:
+                return EnergyRange(float(low), float(high), log=True)
+            case {"law": "gaussian", "mean": mean, "sigma": sigma, "low": low, "high": high}:
+                return EnergyGaussian(float(mean), float(sigma), float(low), float(high))
+    except (TypeError, ValueError):
+        pass
+    raise EventsError(f"{str(description)[:200]} describes no spectrum; expected two energies, or a law")
+
+
+def _uniform(n: int, seed: int, first: int) -> NDArray[np.float64]:
+    """Uniform numbers of [0, 1), shape (n,); each depends on the seed and its index only."""
+    stream = np.random.Philox(key=seed)
+    # The counter of Philox advances once for every four numbers.
+    stream.advance(first // 4)
+    skip = first % 4
+    return np.random.Generator(stream).random(skip + n)[skip:]
 
 
 def require_within(energy: Spectrum, low: float, high: float, *, whose: str) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from calogan.generation.generator import Generator
 
 SHARD_SHOWERS = 16384  # seconds of work, which is the most that a killed job loses; 150 MB as an Arrow stream
-_PART = 1024  # showers in memory at a time
+PART = 1024  # showers in memory at a time
 
 
 def plan(
@@ -37,13 +37,37 @@ def plan(
     model = model_folder.read(folder)
     model_folder.check_files(folder, model, precision)
     require_within(energy, *model.energy_range, whose="this model")
+    return production_of(
+        model.name,
+        model.version(precision),
+        precision,
+        energy,
+        showers=showers,
+        seed=seed,
+        shard_showers=shard_showers,
+        format=format,
+    )
+
+
+def production_of(
+    name: str,
+    version: str,
+    precision: str,
+    energy: Spectrum,
+    *,
+    showers: int,
+    seed: int,
+    shard_showers: int | None = None,
+    format: str | None = None,
+) -> Production:
+    """Describe a production of a model that is known to make it, see `plan`."""
     return Production(
-        generator=model.name,
+        generator=name,
         showers=showers,
         shard_showers=shard_showers or SHARD_SHOWERS,
         energy=energy,
         seed=seed,
-        settings={"model_version": model.version(precision), "precision": precision},
+        settings={"model_version": version, "precision": precision},
         format=format or "arrow",
     )
 
@@ -69,8 +93,8 @@ def make_shard(place: Place, production: Production, shard: Shard, *, model: Pat
         )
 
     def parts() -> Iterator[Hits]:
-        for first in range(shard.first, shard.first + shard.showers, _PART):
-            n = min(_PART, shard.first + shard.showers - first)
+        for first in range(shard.first, shard.first + shard.showers, PART):
+            n = min(PART, shard.first + shard.showers - first)
             energies = production.energy.draw(n, production.seed, first=first)
             yield generator.sample(energies, seed=production.seed, first=first, sparse=True)
 

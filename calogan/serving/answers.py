@@ -1,9 +1,12 @@
 """Answers that are no showers: the one form of errors, and the ID of a request."""
 
 import logging
+import re
 import uuid
+from typing import Any
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -25,6 +28,7 @@ ERROR_TYPES = {
     429: "busy",
     500: "internal",
     503: "unavailable",
+    507: "no_room",
 }
 _MAX_ID_LENGTH = 128
 _NEVER_READ = frozenset({408, 413})  # the rest of the body may still come: only a new connection is clean
@@ -111,9 +115,14 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
                 retry_after_s = error.retry_after_s
             if status >= 500:
                 _log.error("request %s failed: %s", name, message)
+        case RequestValidationError():  # of a path, a query or a header
+            problem = error.errors()[0]
+            status, message = 422, f"{'.'.join(map(str, problem['loc']))[:80]}: {problem['msg']}"
         case HTTPException():
             status, message = error.status_code, f"{error.detail}: {request.method} {request.url.path[:200]}; see /docs"
             headers |= error.headers or {}
+            if status == 405 and (methods := _methods(request)):  # Starlette names those of one route only
+                headers["Allow"] = ", ".join(sorted(methods))
         case _:
             _log.error("request %s failed", name, exc_info=error)
             status, message = 500, "the server failed; report the request_id to its operator"
@@ -123,6 +132,16 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
     if request.url.path.startswith("/v2"):  # the Open Inference Protocol has a form of its own
         answer = JSONResponse({"error": message}, status_code=status, headers=_without_length(answer))
     return answer
+
+
+def _methods(request: Request) -> set[str]:
+    """Methods that the path of a request has."""
+    paths: dict[str, Any] = request.app.openapi()["paths"]
+    found: set[str] = set()
+    for path, methods in paths.items():
+        if re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path)), request.url.path):
+            found |= {method.upper() for method in methods}
+    return found
 
 
 def _without_length(answer: JSONResponse) -> dict[str, str]:
@@ -145,3 +164,10 @@ def fit_id(client_id: str) -> str:
 def id_header(request: Request) -> dict[str, str]:
     """Return the header with the ID of this request, unless a proxy adds it."""
     return {"X-Request-Id": request_id(request)} if request.app.state.name_requests else {}
+
+
+def check_media_type(request: Request) -> None:
+    """Refuse a body that says it is something else than JSON; curl says it is a form if nothing is given."""
+    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if media_type not in {"application/json", "application/x-www-form-urlencoded", "text/plain"}:
+        raise MediaTypeError(f"Content-Type {media_type[:80]!r} is not read here; send application/json")

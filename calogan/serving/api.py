@@ -4,7 +4,8 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response, Security
+from fastapi import Depends, FastAPI, Request, Response, Security
+from fastapi.exceptions import RequestValidationError
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -18,12 +19,13 @@ from calogan.events import EnergyRange
 from calogan.serving.answers import (
     ERROR_TYPES,
     ErrorBody,
-    MediaTypeError,
     UnauthorizedError,
     answer_error,
+    check_media_type,
     request_id,
 )
 from calogan.serving.browser import add_page
+from calogan.serving.doorman import Doorman
 from calogan.serving.drawing import Drawing, Sampler
 from calogan.serving.encodings import ENCODINGS, JSON, Encoding, choose
 from calogan.serving.endpoint import Endpoint, Limits
@@ -32,6 +34,8 @@ from calogan.serving.inference_protocol import add_inference_protocol
 from calogan.serving.keys import KeyHolder, KeyRing
 from calogan.serving.metrics import Meter, PrometheusMeter
 from calogan.serving.orders import order_schema, parse_order
+from calogan.serving.producer import Producer
+from calogan.serving.productions import add_productions
 
 _log = logging.getLogger(__name__)
 _access = logging.getLogger("calogan.access")
@@ -78,6 +82,7 @@ def build_api(
     meter: Meter | None = None,
     drawing: Drawing | None = None,
     golden: Golden | None = None,
+    producer: Producer | None = None,
     name_requests: bool = True,
 ) -> FastAPI:
     """Build the API.
@@ -89,6 +94,7 @@ def build_api(
         meter: where the metrics go; to a registry of Prometheus if None, which GET /metrics shows.
         drawing: draws the showers; a new one if None.
         golden: the golden request, for GET /ready; made here if None.
+        producer: makes the shards of productions; none are made if None.
         name_requests: whether to send X-Request-Id; False behind a proxy that adds it to each response.
     """
     if not samplers or not keys:
@@ -101,18 +107,18 @@ def build_api(
     api = FastAPIOffline(
         title="calogan", version=__version__, description="Calorimeter showers from quantized generators."
     )
-    api.state.name_requests = name_requests
-    for error in (CaloganError, HTTPException, Exception):
+    api.state.name_requests, api.state.endpoint = name_requests, endpoint
+    for error in (CaloganError, HTTPException, RequestValidationError, Exception):
         api.add_exception_handler(error, answer_error)
     api.add_exception_handler(ClientDisconnect, _say_nothing)
-    check_ready = _ready_check(golden)
+    api.add_middleware(Doorman, endpoint=endpoint)
+    check_ready = api.state.check_ready = _ready_check(golden)
+    check_key = _key_check(keys)
+    # First, and not in a router of its own, which would take a tenth of the time of a small request.
+    _add_routes(api, endpoint, check_key)
     _add_operation(api, golden, check_ready)
     add_page(api)
-    check_key = _key_check(keys)
-    errors: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in ERROR_TYPES}
-    protected = APIRouter(prefix="/v1", dependencies=[Depends(check_key)], responses=errors, tags=["showers"])
-    _add_routes(protected, endpoint, check_key)
-    api.include_router(protected)
+    add_productions(api, endpoint, producer, check_key)
     add_inference_protocol(api, endpoint, check_key, check_ready)
     if isinstance(meter, PrometheusMeter):
         _add_metrics(api, endpoint, meter, check_key)
@@ -160,8 +166,11 @@ def _add_metrics(api: FastAPI, endpoint: Endpoint, meter: PrometheusMeter, check
         return Response(generate_latest(meter.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_routes(router: APIRouter, endpoint: Endpoint, check_key: "_KeyCheck") -> None:
-    @router.get("/models")
+def _add_routes(api: FastAPI, endpoint: Endpoint, check_key: "_KeyCheck") -> None:
+    errors: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in ERROR_TYPES}
+    shared: dict[str, Any] = {"dependencies": [Depends(check_key)], "tags": ["showers"]}
+
+    @api.get("/v1/models", responses=errors, **shared)
     async def models() -> ModelList:
         """List the served models and precisions."""
         infos = [
@@ -181,11 +190,12 @@ def _add_routes(router: APIRouter, endpoint: Endpoint, check_key: "_KeyCheck") -
             isa=provenance.cpu()["isa"],
         )
 
-    @router.post(
-        "/showers",
+    @api.post(
+        "/v1/showers",
         response_class=Response,
-        responses={200: _SHOWERS},
+        responses=errors | {200: _SHOWERS},
         openapi_extra={"requestBody": _request_body(endpoint)},
+        **shared,
     )
     async def showers(
         request: Request,
@@ -196,9 +206,9 @@ def _add_routes(router: APIRouter, endpoint: Endpoint, check_key: "_KeyCheck") -
 
         Responses are sent while the showers are drawn, except HDF5, npz and JSON.
         """
-        _check_media_type(request)
+        check_media_type(request)
         order = parse_order(await endpoint.read_body(request))
-        await endpoint.admit(order, holder, encoding)
+        endpoint.admit(order, holder, encoding)
         return endpoint.respond(request, order, encoding, holder.name, seed=endpoint.seed(order))
 
 
@@ -208,7 +218,7 @@ def _request_body(endpoint: Endpoint) -> dict[str, Any]:
         allowed=EnergyRange(max(one.low for one in ranges), min(one.high for one in ranges)),
         max_showers=endpoint.limits.max_showers,
         max_energies=min(endpoint.limits.max_energies, endpoint.limits.max_showers),
-        precisions=[endpoint.default, *(name for name in endpoint.samplers if name != endpoint.default)],
+        precisions=endpoint.precisions,
     )
     examples = {
         "one energy": {"value": {"energy": 200, "n": 10, "seed": 7}},
@@ -255,13 +265,6 @@ def _key_check(keys: KeyRing) -> _KeyCheck:
 
 async def _accepted_encoding(request: Request) -> Encoding:
     return choose(",".join(request.headers.getlist("accept")))
-
-
-def _check_media_type(request: Request) -> None:
-    """Refuse a body that says it is something else than JSON; curl says it is a form if nothing is given."""
-    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if media_type not in {"application/json", "application/x-www-form-urlencoded", "text/plain"}:
-        raise MediaTypeError(f"Content-Type {media_type[:80]!r} is not read here; send application/json")
 
 
 async def _say_nothing(request: Request, _: Exception) -> Response:

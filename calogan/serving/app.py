@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,8 +21,11 @@ from calogan.serving.api import build_api
 from calogan.serving.drawing import Drawing, Sampler
 from calogan.serving.endpoint import Limits
 from calogan.serving.golden import Golden
+from calogan.serving.grpc_service import METHODS, InferenceService, status
 from calogan.serving.keys import KEY_VARIABLE, KEYS_FILE_VARIABLE, KeyRing, read_keys
 from calogan.serving.metrics import Record
+from calogan.serving.producer import Producer
+from calogan.serving.production_store import Store
 from calogan.tracking.location import locate
 
 _log = logging.getLogger("ray.serve")  # so that it is in the log of the replica
@@ -40,6 +43,9 @@ class AppArguments(BaseModel):
     max_showers: int = Field(1_000_000, ge=1, description="Largest number of showers in one request.")
     max_requests: int = Field(64, ge=1, description="Requests that a replica draws or sends at once.")
     read_timeout_s: float = Field(10.0, gt=0, description="Seconds in which the body of a request must arrive.")
+    productions: str | None = Field(
+        None, description="Folder, shared by all replicas, in which productions are made; none are made without it."
+    )
     wait_for_model: bool = Field(False, description="Wait for a model that is not registered yet, instead of failing.")
 
 
@@ -66,34 +72,68 @@ class ShowerService:
     """One replica: its generators, the thread they run in, and the API."""
 
     def __init__(self, args: AppArguments) -> None:
+        self._inference: InferenceService | None = None
         self._keys = require_keys()
         self._limits = Limits(
             max_showers=args.max_showers, max_requests=args.max_requests, read_timeout_s=args.read_timeout_s
         )
+        store = Store(Path(args.productions)) if args.productions else None
         self._samplers = load_generators(args)
         self._drawing = Drawing()
         for sampler in self._samplers.values():
             self._drawing.warm_up(sampler)
         self._golden = Golden(self._drawing, self._samplers)
+        self._producer = Producer(store, self._samplers, self._drawing) if store else None
         isa = provenance.cpu()["isa"]
         if "int8" in self._samplers and not provenance.has_integer_instructions(isa):
             _log.warning("int8 is slow on this processor, which has neither VNNI nor AMX, only %s", isa)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Build the API; Ray calls this once the constructor has returned."""
-        return build_api(
+        api = build_api(
             self._samplers,
             keys=self._keys,
             limits=self._limits,
             meter=RayMeter(),
             drawing=self._drawing,
             golden=self._golden,
+            producer=self._producer,
             name_requests=False,  # Ray's proxy adds them
         )
+        self._api = api
+        if self._producer:
+            self._producer.start()
+        return api
+
+    def __del__(self) -> None:
+        """Give up the shard that is being made; Ray calls this when it stops a replica."""
+        if producer := getattr(self, "_producer", None):
+            producer.stop()
 
     def check_health(self) -> None:
         """Raise the error of the last golden request, if any, and send another, see `Golden.check`."""
         self._golden.check()
+
+    async def answer_grpc(self, method: str, request: Any, context: Any) -> Any:
+        """Answer a request that came to Ray's gRPC proxy, see `grpc_service`."""
+        if self._inference is None:
+            self._inference = InferenceService(self._api.state.endpoint, self._api.state.check_ready)
+        answer, error = await self._inference.answer(method, request, dict(context.invocation_metadata()))
+        if error:
+            context.set_code(status(error))
+            context.set_details(str(error))
+        return answer
+
+
+def _grpc_method(name: str) -> Any:
+    async def method(self: ShowerService, request: Any, grpc_context: Any) -> Any:
+        return await self.answer_grpc(name, request, grpc_context)
+
+    return method
+
+
+for _name in METHODS:  # Ray calls the method with the name of the remote procedure
+    setattr(ShowerService, _name, _grpc_method(_name))
 
 
 def build(args: AppArguments) -> Application:

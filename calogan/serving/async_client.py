@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Self
 
 from calogan.events import Events, Hits
@@ -52,3 +54,7 @@ class AsyncClient:
     async def sample(self, **arguments: Any) -> Events:
         """Ask for showers and return them all at once, see `Client.hits`."""
         return await asyncio.to_thread(lambda: self._client.sample(**arguments))
+
+    async def produce(self, folder: str | os.PathLike[str], **arguments: Any) -> Path:
+        """Let the endpoint make a production and fetch it into a folder, see `Client.production`; returns its manifest."""
+        return await asyncio.to_thread(lambda: self._client.production(**arguments).download(folder))

@@ -4,37 +4,23 @@ A client sends a seed with every request, so that a request can be sent again: s
 and index only. What arrived before a connection broke is kept, and the rest asked for.
 """
 
-import contextlib
 import io
-import random
-import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
-import httpx
 import pyarrow as pa
 
 from calogan.errors import EventsError, RequestError, ServiceError
 from calogan.events import Events, Hits, hit_tables
+from calogan.serving.client_connection import IS_IT_CALOGAN, Connection, TryAgainError, Waits
 from calogan.serving.client_orders import ClientOrder, Energy, client_order
+from calogan.serving.client_productions import RemoteProduction
 from calogan.serving.encodings import ARROW
-from calogan.serving.keys import read_key
 
-_REFUSED_REQUEST = frozenset({406, 413, 422})
-_REFUSED_KEY = frozenset({401, 403})
-_LATER = frozenset({408, 429, 502, 503, 504})
-_SHORTEST_WAIT_S, _LONGEST_WAIT_S = 0.1, 30.0
 _BUFFER = 1 << 20  # bytes
 
 Progress = Callable[[int], None]
-
-
-class _TryAgainError(Exception):
-    """The request may succeed later; its cause says why it did not."""
-
-    def __init__(self, problem: ServiceError, *, wait_s: float | None = None) -> None:
-        super().__init__(str(problem))
-        self.problem, self.wait_s = problem, wait_s
 
 
 class Client:
@@ -55,10 +41,8 @@ class Client:
             timeout_s: seconds to wait for a connection, and for the next bytes.
             patience_s: seconds without a shower after which a busy or broken endpoint is given up; 0 for no retries.
         """
-        self.url = url.rstrip("/")
-        self._patience_s, self._timeout_s = patience_s, timeout_s
-        self._headers = {b"Authorization": f"Bearer {read_key() if key is None else key}".encode()}
-        self._http = httpx.Client(timeout=timeout_s, limits=httpx.Limits(max_keepalive_connections=1))
+        self._connection = Connection(url, key, timeout_s=timeout_s, patience_s=patience_s)
+        self.url = self._connection.url
         self._known: list[dict[str, Any]] = []
         self._largest = 1
         self._server: dict[str, str] = {}
@@ -71,7 +55,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
-        self._http.close()
+        self._connection.close()
 
     def describe(self, precision: str | None = None) -> dict[str, str]:
         """Return the provenance of the showers of a precision: model, version, and the software of the endpoint.
@@ -81,7 +65,7 @@ class Client:
             ServiceError: see `hits`.
         """
         if not self._known:
-            self._patiently(self._read_models)
+            self._connection.patiently(self._read_models)
         served = [str(model["precision"]) for model in self._known]
         for model in self._known:
             if model["precision"] == precision or (precision is None and model["default"]):
@@ -128,26 +112,69 @@ class Client:
         """Ask for showers and return them all at once; arguments and errors are those of `hits`."""
         return Hits.concatenate(list(self.hits(**arguments))).to_dense()
 
+    def production(
+        self,
+        *,
+        energy: float | str | Mapping[str, Any],
+        n: int,
+        seed: int | None = None,
+        precision: str | None = None,
+        format: str = "arrow",
+        shard_showers: int | None = None,
+        key: str | None = None,
+    ) -> RemoteProduction:
+        """Let the endpoint make a large sample on its own, as shards to fetch.
+
+        Args:
+            energy: GeV: one number, or a spectrum as in `hits`.
+            n: number of showers.
+            seed: equal seeds give equal bytes; None lets the endpoint draw one.
+            precision: the precision of the model; None for the endpoint's default.
+            format: format of the shards, see `calogan.events`.
+            shard_showers: showers in a shard; None for the endpoint's default.
+            key: name of this production among this client's: a call with the same one finds the production of the
+                first call instead of making another one. None for a new production.
+
+        Raises:
+            RequestError: the endpoint rejects the order, or makes no productions.
+            ServiceError: see `hits`.
+        """
+        order = client_order(energy, n, seed, 0, precision)
+        if not isinstance(order.energy, float | dict):
+            raise RequestError("the energy of a production is a number or a spectrum, not a list")
+        body = {"energy": order.energy, "n": n, "format": format}
+        optional = {"seed": seed, "precision": precision, "shard_showers": shard_showers}
+        body |= {name: value for name, value in optional.items() if value is not None}
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}  # so that it may be sent again
+        return RemoteProduction(
+            self._connection, self._connection.ask("POST", "/v1/productions", body, headers=headers)["id"]
+        )
+
+    def productions(self) -> list[RemoteProduction]:
+        """The productions of this client at the endpoint, in the order of their creation."""
+        listed = self._connection.ask("GET", "/v1/productions")["productions"]
+        return [RemoteProduction(self._connection, production["id"]) for production in listed]
+
     def _parts(self, order: ClientOrder) -> Iterator[Hits]:
         version = self.describe(order.precision)["model_version"]
-        done, waits = 0, _Waits(self._patience_s)
+        done, waits = 0, Waits(self._connection.patience_s)
         while done < order.n:
             try:
                 for hits in self._request(order, done, version):
                     order.check(hits, done)
                     done += len(hits)
-                    waits = _Waits(self._patience_s)
+                    waits = Waits(self._connection.patience_s)
                     yield hits
-            except _TryAgainError as error:
+            except TryAgainError as error:
                 waits.wait(error)
 
     def _request(self, order: ClientOrder, done: int, version: str) -> Iterator[Hits]:
         """Send one request and yield what arrives."""
         body, expected = order.body(done, self._largest)
-        with self._sent("POST", "/v1/showers", body) as response:
+        with self._connection.sent("POST", "/v1/showers", body, accept=ARROW.media_type) as response:
             media_type = response.headers.get("content-type", "")
             if media_type != ARROW.media_type:
-                raise ServiceError(f"{self._stranger(media_type)} instead of showers; {_IS_IT_CALOGAN}")
+                raise ServiceError(f"{self._connection.stranger(media_type)} instead of showers; {IS_IT_CALOGAN}")
             served = response.headers.get("x-model-version", version)
             if served != version:
                 raise ServiceError(
@@ -164,12 +191,12 @@ class Client:
             except (EventsError, pa.ArrowException) as error:
                 raise ServiceError(f"{self.url} sent something else than showers: {error}") from error
         if expected > 0:
-            raise _TryAgainError(ServiceError(f"{self.url} sent {expected} showers too few"))
+            raise TryAgainError(ServiceError(f"{self.url} sent {expected} showers too few"))
         if expected < 0:
             raise ServiceError(f"{self.url} sent {-expected} showers too many")
 
     def _read_models(self) -> None:
-        with self._sent("GET", "/v1/models", None) as response:
+        with self._connection.sent("GET", "/v1/models", None, accept="application/json") as response:
             media_type = response.headers.get("content-type", "")
             try:
                 response.read()
@@ -177,77 +204,9 @@ class Client:
                 self._known, self._server = list(content["models"]), dict(content["server"])
                 self._largest = int(content["max_showers"])
             except (ValueError, KeyError, TypeError) as error:
-                raise ServiceError(f"{self._stranger(media_type)} instead of its models; {_IS_IT_CALOGAN}") from error
-
-    def _stranger(self, media_type: str) -> str:
-        return f"{self.url} answered {media_type or 'no content type'}"
-
-    @contextlib.contextmanager
-    def _sent(self, method: str, path: str, body: dict[str, Any] | None) -> Iterator[httpx.Response]:
-        """Send a request; yields its successful response."""
-        headers = self._headers | {b"Accept": ARROW.media_type.encode() if body else b"application/json"}
-        try:
-            with self._http.stream(method, self.url + path, json=body, headers=headers) as response:
-                if not response.is_success:
-                    response.read()
-                    raise self._refusal(response)
-                yield response
-        except httpx.TimeoutException as error:
-            problem = ServiceError(f"{self.url} did not answer within {self._timeout_s:g} s; is it overloaded?")
-            raise _TryAgainError(problem) from error
-        except httpx.TransportError as error:
-            problem = ServiceError(
-                f"{self.url} cannot be reached ({error}); check the address, and whether the endpoint is running"
-            )
-            if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-                raise problem from error
-            raise _TryAgainError(problem) from error
-        except httpx.InvalidURL as error:
-            raise ServiceError(
-                f"{self.url!r} is not an address ({error}); expected one like http://127.0.0.1:8000"
-            ) from error
-
-    def _refusal(self, response: httpx.Response) -> Exception:
-        status, message = response.status_code, _message(response)
-        if status in _REFUSED_REQUEST and message is not None:
-            return RequestError(message)
-        if status in _REFUSED_KEY:
-            return ServiceError(f"{self.url} refused the key: {message or response.reason_phrase}")
-        if status in _LATER or (status == 500 and message is None):  # Ray's own answer when a replica dies
-            wait = response.headers.get("retry-after", "")
-            problem = ServiceError(f"{self.url} is busy or not ready ({message or response.reason_phrase})")
-            return _TryAgainError(problem, wait_s=float(wait) if wait.isdecimal() else None)
-        text = message or response.text[:200].strip()
-        return ServiceError(f"{self.url} answered {status} {response.reason_phrase}: {text}")
-
-    def _patiently(self, call: Callable[[], None]) -> None:
-        waits = _Waits(self._patience_s)
-        while True:
-            try:
-                return call()
-            except _TryAgainError as error:
-                if isinstance(error.__cause__, httpx.ConnectError):  # nothing listens there: likely a wrong address
-                    raise error.problem from error.__cause__
-                waits.wait(error)
-
-
-_IS_IT_CALOGAN = "is it the address of a calogan endpoint?"
-
-
-class _Waits:
-    """Waits that grow, until patience ends."""
-
-    def __init__(self, patience_s: float) -> None:
-        self._until, self._next_s = time.monotonic() + patience_s, _SHORTEST_WAIT_S
-
-    def wait(self, error: _TryAgainError) -> None:
-        """Wait before the next attempt, or raise what is wrong."""
-        # Random, so that clients that were refused together do not come back together.
-        wait_s = max(error.wait_s or 0.0, self._next_s) * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
-        self._next_s = min(2 * self._next_s, _LONGEST_WAIT_S)
-        if time.monotonic() + wait_s > self._until:
-            raise error.problem from error
-        time.sleep(wait_s)
+                raise ServiceError(
+                    f"{self._connection.stranger(media_type)} instead of its models; {IS_IT_CALOGAN}"
+                ) from error
 
 
 class _Body(io.RawIOBase):
@@ -284,11 +243,3 @@ def _with_bar(parts: Iterator[Hits], n: int) -> Iterator[Hits]:
     with Bars() as bars:
         task = bars.add_task("showers", total=n)
         yield from _with_progress(parts, lambda count: bars.advance(task, count))
-
-
-def _message(response: httpx.Response) -> str | None:
-    """Return the message of an error in the endpoint's format, or None if it has another format."""
-    try:
-        return str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return None

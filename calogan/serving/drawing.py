@@ -7,10 +7,11 @@ is not drawn any further.
 
 import asyncio
 import contextlib
+import queue
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,6 +19,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from calogan.errors import ServiceError
 from calogan.events import EnergyRange, Hits
 from calogan.generation.random_numbers import ALIGNMENT, Piece
 
@@ -52,6 +54,7 @@ class Job:
         count: number of showers.
         energies: function of (start, n) that returns the energies of n showers from number `start` on, GeV.
         deliver: called in the drawing thread with the next showers, or with the exception that ended the job.
+        background: whether nobody waits for them.
     """
 
     sampler: Sampler
@@ -60,6 +63,7 @@ class Job:
     count: int
     energies: Callable[[int, int], Floats]
     deliver: Callable[[Hits | Exception], None]
+    background: bool = False
     drawn: int = field(default=0, init=False)
     taken: int = field(default=0, init=False)
     ended: bool = field(default=False, init=False)
@@ -101,13 +105,15 @@ class Drawing:
     def waiting(self) -> int:
         """Number of showers that are asked for and not yet drawn."""
         with self._changed:
-            return sum(job.count - job.drawn for job in self._jobs)
+            return sum(job.count - job.drawn for job in self._jobs if not job.background)
 
     def wait_s(self) -> float:
         """Estimate the seconds until all waiting showers are drawn."""
         with self._changed:
             return sum(
-                -(-(job.count - job.drawn) // ALIGNMENT) * self._group_s.get(job.sampler, 0.0) for job in self._jobs
+                -(-(job.count - job.drawn) // ALIGNMENT) * self._group_s.get(job.sampler, 0.0)
+                for job in self._jobs
+                if not job.background
             )
 
     def warm_up(self, sampler: Sampler) -> None:
@@ -179,6 +185,35 @@ class Drawing:
                         job.taken += len(part)
                         self._changed.notify()
                     yield part
+        finally:
+            self.cancel(job)
+
+    def draw_here(
+        self, sampler: Sampler, *, seed: int, first: int, count: int, energies: Callable[[int, int], Floats]
+    ) -> Generator[Hits, None, None]:
+        """As `draw`, for a thread that waits for the showers itself; no client waits for them.
+
+        Raises:
+            Exception: what the sampler raised.
+            ServiceError: the drawing thread has ended.
+        """
+        parts: queue.SimpleQueue[Hits | Exception] = queue.SimpleQueue()
+        job = Job(sampler, seed, first, count, energies, parts.put, background=True)
+        self.submit(job)
+        try:
+            while job.taken < count:
+                try:
+                    part = parts.get(timeout=1.0)
+                except queue.Empty:
+                    if self._closed:
+                        raise ServiceError("the server stops") from None
+                    continue
+                if isinstance(part, Exception):
+                    raise part
+                with self._changed:
+                    job.taken += len(part)
+                    self._changed.notify()
+                yield part
         finally:
             self.cancel(job)
 

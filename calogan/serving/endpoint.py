@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 from fastapi import Request, Response
+from numpy.typing import NDArray
 
 from calogan import __version__, provenance
 from calogan.errors import RequestError
@@ -23,6 +26,7 @@ from calogan.serving.orders import FIRST_MAX, Order, check_range
 from calogan.serving.streaming import Report, ShowerResponse
 
 _access = logging.getLogger("calogan.access")
+BODY = "calogan.body"  # in the scope of a request whose body was read
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Limits:
         max_uploads: requests whose body is being read at once.
         read_timeout_s: seconds in which the body of a request must arrive.
         send_timeout_s: seconds that a client may take to read what was sent to it before.
+        max_production_showers: largest number of showers in a production.
+        max_productions: productions of one client that are not finished.
     """
 
     max_showers: int = 1_000_000
@@ -49,6 +55,8 @@ class Limits:
     max_uploads: int = 256
     read_timeout_s: float = 10.0
     send_timeout_s: float = 60.0
+    max_production_showers: int = 1_000_000_000
+    max_productions: int = 16
 
 
 class Endpoint:
@@ -83,6 +91,8 @@ class Endpoint:
             SlowUploadError: it did not arrive in time.
             BusyError: too many bodies are being read.
         """
+        if BODY in request.scope:
+            return bytes(request.scope[BODY])
         limit = 65_536 + 32 * min(self.limits.max_energies, self.limits.max_showers)
         if self.uploads >= self.limits.max_uploads:
             raise BusyError("too many requests are being sent at once; try again", retry_after_s=1)
@@ -102,14 +112,14 @@ class Endpoint:
             self.uploads -= 1
         return bytes(body)
 
-    async def admit(self, order: Order, holder: KeyHolder, encoding: Encoding) -> None:
-        """Check an order against all limits, and wait for a place, which `respond` takes.
+    def admit(self, order: Order, holder: KeyHolder, encoding: Encoding) -> None:
+        """Check an order against all limits but that of the places.
 
         Raises:
             RequestError: it can never be met here.
-            BusyError: it can be met later.
+            BusyError: the client must wait.
         """
-        check_range(order, self.sampler(order.precision).energy_range)
+        check_range(order.extremes(), self.sampler(order.precision).energy_range)
         allowed = {
             "in one request; send several, with the same seed and first": self.limits.max_showers,
             "with this key; send several requests": holder.max_showers,
@@ -120,18 +130,41 @@ class Endpoint:
             raise RequestError(f"{order.count} showers are more than the {largest} allowed {reason}")
         if order.first + order.count > FIRST_MAX:
             raise RequestError(f"first + n is {order.first + order.count}; expected at most 2^48")
-        if wait_s := self.keys.wait_s(holder, order.count):
+        self.charge(holder, order.count)
+
+    def charge(self, holder: KeyHolder, showers: int) -> None:
+        """Count showers against the rate of a client.
+
+        Raises:
+            BusyError: it must wait.
+        """
+        if wait_s := self.keys.wait_s(holder, showers):
             raise BusyError(
                 f"this key may ask for {holder.showers_per_s:g} showers/s; try again in {wait_s:.0f} s",
                 retry_after_s=wait_s,
             )
+
+    def count(self, sampler: Sampler, energy: NDArray[np.float32]) -> None:
+        """Count drawn showers by their energies, shape (n,), GeV."""
+        self.metrics.drawn(model_labels(sampler), energy)
+
+    @property
+    def precisions(self) -> list[str]:
+        """The precisions that are served, the default one first."""
+        return [self.default, *(name for name in self.samplers if name != self.default)]
+
+    async def take_place(self) -> None:
+        """Take a place for a request, which must give it back.
+
+        Raises:
+            BusyError: none becomes free in time.
+        """
         if not await self._place():
             raise BusyError(
                 f"all {self.limits.max_requests} places are taken; try again later", retry_after_s=self.drawing.wait_s()
             )
 
     async def _place(self) -> bool:
-        """Take a place, if one becomes free in time."""
         if self._places.locked() and self.waiting >= self.limits.max_waiting:
             return False
         self.waiting += 1
@@ -143,6 +176,10 @@ class Endpoint:
         finally:
             self.waiting -= 1
         return True
+
+    def give_place_back(self) -> None:
+        """Let another request have a place."""
+        self._places.release()
 
     def seed(self, order: Order) -> int:
         """Return the seed of an order, or draw one."""
@@ -158,40 +195,13 @@ class Endpoint:
         seed: int,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Make the response to an order that was admitted; it takes one of the places until it ends."""
+        """Make the response to an order that was admitted and has a place."""
         sampler = self.sampler(order.precision)
-        model = model_labels(sampler)
-        name = request_id(request)
-
-        async def parts() -> AsyncGenerator[Hits, None]:
-            drawn = self.drawing.draw(
-                sampler,
-                seed=seed,
-                first=order.first,
-                count=order.count,
-                energies=lambda start, n: order.draw(start, n, seed, sampler.energy_range),
-            )
-            async with contextlib.aclosing(drawn):
-                async for part in drawn:
-                    self.metrics.drawn(model, part.energy)
-                    yield part
-
-        def ended(report: Report) -> None:
-            self.running -= 1
-            self._places.release()
-            if report.first_s is not None:
-                self.metrics.began(encoding.media_type, report.first_s)
-            self.metrics.ended(client, encoding.media_type, report.outcome, report.seconds)
-            facts = {"request_id": name, "client": client, "showers": order.count, "precision": sampler.precision}
-            facts |= {"seed": seed, "first": order.first, "encoding": encoding.media_type, "outcome": report.outcome}
-            facts |= {"seconds": round(report.seconds, 6)}
-            _access.info("request %s: %d showers, %s", name, order.count, report.outcome, extra={"facts": facts})
-
-        self.running += 1
+        ended = self._take(order, encoding, client, seed=seed, name=request_id(request))
         origin = {"model": sampler.name, "model_version": sampler.version, "precision": sampler.precision}
         span = {"seed": str(seed)} | ({"first": str(order.first)} if order.first else {})
         return ShowerResponse(
-            parts(),
+            self._parts(order, sampler, seed),
             order.count,
             encoding,
             self.provenance | span | origin,
@@ -200,6 +210,57 @@ class Endpoint:
             send_timeout_s=self.limits.send_timeout_s,
             ended=ended,
         )
+
+    async def draw(self, order: Order, encoding: Encoding, client: str, *, seed: int, name: str) -> Hits:
+        """Draw all showers of an order that was admitted and has a place.
+
+        Args:
+            order: the order.
+            encoding: how its showers are sent, for the metrics.
+            client: who asked for it.
+            seed: its seed.
+            name: ID of the request.
+        """
+        ended, since, outcome = self._take(order, encoding, client, seed=seed, name=name), time.perf_counter(), "failed"
+        try:
+            hits = Hits.concatenate([part async for part in self._parts(order, self.sampler(order.precision), seed)])
+            outcome = "sent"
+        except asyncio.CancelledError:
+            outcome = "left"
+            raise
+        finally:
+            ended(Report(outcome, time.perf_counter() - since, None))
+        return hits
+
+    async def _parts(self, order: Order, sampler: Sampler, seed: int) -> AsyncGenerator[Hits, None]:
+        drawn = self.drawing.draw(
+            sampler,
+            seed=seed,
+            first=order.first,
+            count=order.count,
+            energies=lambda start, n: order.draw(start, n, seed, sampler.energy_range),
+        )
+        async with contextlib.aclosing(drawn):
+            async for part in drawn:
+                self.count(sampler, part.energy)
+                yield part
+
+    def _take(self, order: Order, encoding: Encoding, client: str, *, seed: int, name: str) -> Callable[[Report], None]:
+        """Count a request that runs; returns what is to be called at its end."""
+        precision = self.sampler(order.precision).precision
+
+        def ended(report: Report) -> None:
+            self.running -= 1
+            if report.first_s is not None:
+                self.metrics.began(encoding.media_type, report.first_s)
+            self.metrics.ended(client, encoding.media_type, report.outcome, report.seconds)
+            facts = {"request_id": name, "client": client, "showers": order.count, "precision": precision}
+            facts |= {"seed": seed, "first": order.first, "encoding": encoding.media_type, "outcome": report.outcome}
+            facts |= {"seconds": round(report.seconds, 6)}
+            _access.info("request %s: %d showers, %s", name, order.count, report.outcome, extra={"facts": facts})
+
+        self.running += 1
+        return ended
 
     def _headers(self, sampler: Sampler, seed: int, order: Order, encoding: Encoding) -> dict[str, str]:
         headers = {

@@ -17,23 +17,26 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from calogan import __version__
-from calogan.errors import ModelError, RequestError, problems
+from calogan.errors import RequestError, problems
 from calogan.events import Hits
 from calogan.geometry import CELLS, CLIC
 from calogan.serving.drawing import Sampler
 from calogan.serving.encodings import Encoding, RawWriter
 from calogan.serving.endpoint import Endpoint
+from calogan.serving.inference_models import (
+    DTYPES,
+    INPUTS,
+    OUTPUT,
+    OUTPUT_SHAPE,
+    SHAPES,
+    find_model,
+    models_of,
+    order_of,
+)
 from calogan.serving.keys import KeyHolder
-from calogan.serving.orders import ListOrder
 
 _LENGTH = "Inference-Header-Content-Length"
 _MAX_IN_JSON, _MAX_BINARY = 100, 10_000  # showers
-_DTYPES = {"FP32": "<f4", "FP64": "<f8", "INT32": "<i4", "INT64": "<i8", "UINT32": "<u4", "UINT64": "<u8"}
-_INPUTS: dict[str, tuple[str, ...]] = {
-    "energy": ("FP32", "FP64"),
-    "seed": ("INT64", "UINT64", "INT32", "UINT32"),
-    "first": ("INT64", "UINT64", "INT32", "UINT32"),
-}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {
         "description": "Error",
@@ -101,7 +104,7 @@ def add_inference_protocol(
     api: FastAPI, endpoint: Endpoint, check_key: Callable[..., Any], check_ready: Callable[[], None]
 ) -> None:
     """Add the routes under /v2."""
-    models = {f"{sampler.name}-{name}": sampler for name, sampler in endpoint.samplers.items()}
+    models = models_of(endpoint.samplers)
     protected = APIRouter(
         prefix="/v2", dependencies=[Depends(check_key)], responses=_ERRORS, tags=["Open Inference Protocol"]
     )
@@ -134,22 +137,20 @@ def _add_model(router: APIRouter, prefix: str, models: Mapping[str, Sampler]) ->
     @router.get(prefix)
     async def metadata(name: _Name, version: str = "") -> ModelMetadata:
         """Describe the inputs and outputs of a model."""
-        sampler = _find(models, name, version)
+        sampler = find_model(models, name, version)
         return ModelMetadata(
             name=name,
             versions=[sampler.version],
             inputs=[
-                TensorMetadata(name="energy", datatype="FP32", shape=[-1]),
-                TensorMetadata(name="seed", datatype="INT64", shape=[1]),
-                TensorMetadata(name="first", datatype="INT64", shape=[1]),
+                TensorMetadata(name=tensor, datatype=types[0], shape=SHAPES[tensor]) for tensor, types in INPUTS.items()
             ],
-            outputs=[TensorMetadata(name="showers", datatype="FP32", shape=[-1, *CLIC.shape])],
+            outputs=[TensorMetadata(name=OUTPUT, datatype="FP32", shape=OUTPUT_SHAPE)],
         )
 
     @router.get(f"{prefix}/ready")
     async def model_ready(name: _Name, version: str = "") -> dict[str, Any]:
         """Report that a model is served."""
-        _find(models, name, version)
+        find_model(models, name, version)
         return {"name": name, "ready": True}
 
 
@@ -168,10 +169,10 @@ def _add_inference(
         request: Request, holder: Annotated[KeyHolder, Depends(check_key)], name: _Name, version: str = ""
     ) -> Response:
         """Draw one shower for each energy."""
-        sampler = _find(models, name, version)
+        sampler = find_model(models, name, version)
         head, tail = _divided(await endpoint.read_body(request), request.headers.get(_LENGTH))
         inference = _parsed(_Inference, head)
-        order = _order(inference, _tensors(inference, tail), sampler)
+        order = order_of(inference.parameters, _tensors(inference, tail), sampler)
         binary = _wants_binary(inference)
         if order.count > (limit := _MAX_BINARY if binary else _MAX_IN_JSON):
             raise RequestError(
@@ -183,7 +184,7 @@ def _add_inference(
         answer: dict[str, Any] = {"model_name": name, "model_version": sampler.version, "parameters": {"seed": seed}}
         answer |= {"id": inference.id} if inference.id is not None else {}
         encoding, headers = (_binary if binary else _in_json)(answer, output, order.count)
-        await endpoint.admit(order, holder, encoding)
+        endpoint.admit(order, holder, encoding)
         return endpoint.respond(request, order, encoding, holder.name, seed=seed, headers=headers)
 
 
@@ -212,14 +213,6 @@ _ANSWER = {
 }
 
 
-def _find(models: Mapping[str, Sampler], name: str, version: str) -> Sampler:
-    if name not in models:
-        raise ModelError(f"model {name[:80]!r} is not served here; choose from {', '.join(models)}")
-    if version and version != models[name].version:
-        raise ModelError(f"version {version[:80]!r} of {name} is not served here, but {models[name].version}")
-    return models[name]
-
-
 def _divided(body: bytes, length: str | None) -> tuple[bytes, bytes]:
     """Divide a body into its JSON and its binary tensors."""
     if length is None:
@@ -240,11 +233,11 @@ def _tensors(inference: _Inference, tail: bytes) -> dict[str, NDArray[Any]]:
     """Numbers of the inputs, each of one dimension; binary ones follow each other in the order of the inputs."""
     tensors: dict[str, NDArray[Any]] = {}
     for tensor in inference.inputs:
-        if tensor.name not in _INPUTS or tensor.name in tensors:
-            raise RequestError(f"input {tensor.name!r} is unknown or given twice; expected {', '.join(_INPUTS)}")
-        if tensor.datatype not in _INPUTS[tensor.name]:
-            raise RequestError(f"{tensor.name} has datatype {tensor.datatype!r}; expected {_INPUTS[tensor.name][0]}")
-        dtype, size = np.dtype(_DTYPES[tensor.datatype]), tensor.parameters.get("binary_data_size")
+        if tensor.name not in INPUTS or tensor.name in tensors:
+            raise RequestError(f"input {tensor.name!r} is unknown or given twice; expected {', '.join(INPUTS)}")
+        if tensor.datatype not in INPUTS[tensor.name]:
+            raise RequestError(f"{tensor.name} has datatype {tensor.datatype!r}; expected {INPUTS[tensor.name][0]}")
+        dtype, size = np.dtype(DTYPES[tensor.datatype]), tensor.parameters.get("binary_data_size")
         count = math.prod(tensor.shape)
         if size is not None:
             if size != count * dtype.itemsize or size > len(tail) or tensor.data is not None:
@@ -261,23 +254,6 @@ def _tensors(inference: _Inference, tail: bytes) -> dict[str, NDArray[Any]]:
     if tail:
         raise RequestError(f"{len(tail)} bytes follow the last input; expected none")
     return tensors
-
-
-def _order(inference: _Inference, tensors: Mapping[str, NDArray[Any]], sampler: Sampler) -> ListOrder:
-    if "energy" not in tensors:
-        raise RequestError("the input energy is missing")
-    content: dict[str, Any] = {"energies": tensors["energy"].tolist(), "precision": sampler.precision}
-    for name in ("seed", "first"):
-        if name in tensors:
-            if len(tensors[name]) != 1:
-                raise RequestError(f"{name} has {len(tensors[name])} numbers; expected one")
-            content[name] = tensors[name].tolist()[0]
-        elif name in inference.parameters:
-            content[name] = inference.parameters[name]
-    try:
-        return ListOrder.model_validate(content)
-    except ValidationError as error:
-        raise RequestError(problems(error)[:400]) from None
 
 
 def _wants_binary(inference: _Inference) -> bool:

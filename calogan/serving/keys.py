@@ -25,6 +25,14 @@ def read_key() -> str:
     return os.environ.get(KEY_VARIABLE, "").strip()
 
 
+def sent_keys(headers: Mapping[str, str]) -> list[bytes]:
+    """Keys that a client sent, as X-API-Key or in Authorization."""
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    # Headers arrive decoded as latin-1; this restores the original bytes.
+    sent = (headers.get("x-api-key"), bearer.strip() if scheme.lower() == "bearer" else "")
+    return [key.encode("latin-1") for key in sent if key]
+
+
 class KeyEntry(BaseModel):
     """One key of the file; the table's name is the name of its client.
 

@@ -1,15 +1,15 @@
 """What a client can ask for: energies, number, seed, first index and precision, checked against what is served."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import PydanticCustomError, from_json
-from scipy import special
 
+from calogan import events
 from calogan.errors import RequestError
-from calogan.events import EnergyRange
+from calogan.events import EnergyGaussian, EnergyRange
 from calogan.generation.random_numbers import SEED_MAX
 
 FIRST_MAX = 2**48
@@ -33,9 +33,9 @@ class Flat(BaseModel):
             raise PydanticCustomError("order", "low is above high")
         return self
 
-    def draw(self, n: int, seed: int, first: int, allowed: EnergyRange) -> Floats:  # noqa: ARG002
-        """Draw the energies of n showers from an index on, shape (n,), GeV."""
-        return EnergyRange(self.low, self.high).draw(n, seed, first=first)
+    def within(self, allowed: EnergyRange) -> events.Spectrum:  # noqa: ARG002
+        """Return the spectrum itself."""
+        return EnergyRange(self.low, self.high)
 
 
 class LogFlat(Flat):
@@ -43,10 +43,9 @@ class LogFlat(Flat):
 
     law: Literal["log-flat"]  # type: ignore[assignment]
 
-    def draw(self, n: int, seed: int, first: int, allowed: EnergyRange) -> Floats:  # noqa: ARG002
-        """Draw the energies of n showers from an index on, shape (n,), GeV."""
-        energies = self.low * (self.high / self.low) ** _uniform(n, seed, first)
-        return np.clip(energies, self.low, self.high).astype(np.float32)
+    def within(self, allowed: EnergyRange) -> events.Spectrum:  # noqa: ARG002
+        """Return the spectrum itself."""
+        return EnergyRange(self.low, self.high, log=True)
 
 
 class Gaussian(BaseModel):
@@ -58,11 +57,9 @@ class Gaussian(BaseModel):
     mean: Energy
     sigma: Energy
 
-    def draw(self, n: int, seed: int, first: int, allowed: EnergyRange) -> Floats:
-        """Draw the energies of n showers from an index on, shape (n,), GeV."""
-        low, high = (special.ndtr((edge - self.mean) / self.sigma) for edge in (allowed.low, allowed.high))
-        deviates = special.ndtri(low + (high - low) * _uniform(n, seed, first))
-        return np.clip(self.mean + self.sigma * deviates, allowed.low, allowed.high).astype(np.float32)
+    def within(self, allowed: EnergyRange) -> events.Spectrum:
+        """Return the spectrum, cut at the ends of the model's range."""
+        return EnergyGaussian(self.mean, self.sigma, allowed.low, allowed.high)
 
 
 def _law(energy: Any) -> str:
@@ -79,6 +76,27 @@ Spectrum = Annotated[
     | Annotated[Gaussian, Tag("gaussian")],
     Discriminator(_law),
 ]
+
+
+def spectrum_of(energy: Any, allowed: EnergyRange) -> events.Spectrum:
+    """The spectrum that a number or a form of this module stands for.
+
+    Args:
+        energy: a `Spectrum`.
+        allowed: range of the model, which cuts a Gaussian distribution.
+    """
+    return EnergyRange(energy, energy) if isinstance(energy, float) else energy.within(allowed)
+
+
+def extremes_of(energy: Any) -> tuple[float, float]:
+    """Lowest and highest energy of a `Spectrum`, GeV; the mean for a Gaussian distribution, which the range cuts."""
+    match energy:
+        case Flat():
+            return energy.low, energy.high
+        case Gaussian():
+            return energy.mean, energy.mean
+        case _:
+            return energy, energy
 
 
 class _Order(BaseModel):
@@ -130,22 +148,15 @@ class SpectrumOrder(_Order):
 
     def draw(self, start: int, n: int, seed: int, allowed: EnergyRange) -> Floats:
         """Return the energies of showers start to start + n of this order, shape (n,), GeV."""
-        if isinstance(self.energy, float):
-            return np.full(n, self.energy, dtype=np.float32)
-        return self.energy.draw(n, seed, self.first + start, allowed)
+        return spectrum_of(self.energy, allowed).draw(n, seed, first=self.first + start)
 
     def extremes(self) -> tuple[float, float]:
         """Lowest and highest energy, GeV; the mean for a Gaussian distribution, which the model's range cuts."""
-        match self.energy:
-            case Flat():
-                return self.energy.low, self.energy.high
-            case Gaussian():
-                return self.energy.mean, self.energy.mean
-            case _:
-                return self.energy, self.energy
+        return extremes_of(self.energy)
 
 
 Order = ListOrder | SpectrumOrder
+_Form = TypeVar("_Form", bound=BaseModel)
 
 
 def parse_order(body: bytes) -> Order:
@@ -154,30 +165,49 @@ def parse_order(body: bytes) -> Order:
     Raises:
         RequestError: it is not JSON, or not an order; the message names at most three problems in one line.
     """
+    content = read_object(body)
+    if ("energies" in content) == ("energy" in content):
+        raise RequestError("give either energies, or energy and n")
+    form: type[Order] = ListOrder if "energies" in content else SpectrumOrder
+    if form is ListOrder and "n" in content:
+        raise RequestError("n goes with energy; with energies, there is one shower for each")
+    return validated(form, content)
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Read a body that is a JSON object.
+
+    Raises:
+        RequestError: it is something else.
+    """
     try:
         content = from_json(body)
     except ValueError as error:
         raise RequestError(f"Invalid JSON: {error}") from None
     if not isinstance(content, dict):
         raise RequestError('the body should be an object, such as {"energy": 200, "n": 10}')
-    if ("energies" in content) == ("energy" in content):
-        raise RequestError("give either energies, or energy and n")
-    form: type[Order] = ListOrder if "energies" in content else SpectrumOrder
-    if form is ListOrder and "n" in content:
-        raise RequestError("n goes with energy; with energies, there is one shower for each")
+    return content
+
+
+def validated(form: type[_Form], content: dict[str, Any]) -> _Form:
+    """Check an object against a form.
+
+    Raises:
+        RequestError: it does not fit; the message names at most three problems in one line.
+    """
     try:
         return form.model_validate(content)
     except ValidationError as error:
         raise RequestError(_flat_message(error, form)) from None
 
 
-def check_range(order: Order, allowed: EnergyRange) -> None:
-    """Check the energies of an order.
+def check_range(extremes: tuple[float, float], allowed: EnergyRange) -> None:
+    """Check the lowest and the highest energy of an order, GeV.
 
     Raises:
         RequestError: one is outside the range of the model.
     """
-    for energy in order.extremes():
+    for energy in extremes:
         if not allowed.low <= energy <= allowed.high:
             raise RequestError(
                 f"energy {energy:g} GeV is outside {allowed.low:g} to {allowed.high:g} GeV, the range of this model"
@@ -186,41 +216,41 @@ def check_range(order: Order, allowed: EnergyRange) -> None:
 
 def order_schema(*, allowed: EnergyRange, max_showers: int, max_energies: int, precisions: list[str]) -> dict[str, Any]:
     """JSON schema of the two forms of a request, with the limits of an endpoint."""
-    forms = [form.model_json_schema(ref_template="#/components/schemas/{model}") for form in (ListOrder, SpectrumOrder)]
-    shared: dict[str, Any] = {}
-    for form in forms:
-        shared |= form.pop("$defs", {})
-        form["properties"]["precision"] = {"enum": [*precisions, None], "description": "Default: the first of these."}
-    energies, energy, n = (
-        forms[0]["properties"]["energies"],
-        forms[1]["properties"]["energy"],
-        forms[1]["properties"]["n"],
-    )
-    limits = {"minimum": allowed.low, "maximum": allowed.high}
-    energies["items"] = {"type": "number", **limits}
-    energies["maxItems"] = max_energies
-    n["maximum"] = max_showers
-    spectra = [{"type": "number", **limits}]
+    energies = ListOrder.model_json_schema()
+    _limit_precision(energies, precisions)
+    energies["properties"]["energies"] |= {"items": _within(allowed), "maxItems": max_energies}
+    spectrum = spectrum_schema(SpectrumOrder, allowed=allowed, max_showers=max_showers, precisions=precisions)
+    return {"oneOf": [energies, spectrum]}
+
+
+def spectrum_schema(
+    form: type[BaseModel], *, allowed: EnergyRange, max_showers: int, precisions: list[str]
+) -> dict[str, Any]:
+    """JSON schema of a form with `energy`, `n` and `precision`, with the limits of an endpoint and no references."""
+    schema = form.model_json_schema(ref_template="#/components/schemas/{model}")
+    shared = schema.pop("$defs")
+    _limit_precision(schema, precisions)
+    schema["properties"]["n"]["maximum"] = max_showers
+    spectra = [_within(allowed)]
     for name in ("Flat", "LogFlat", "Gaussian"):
-        schema = shared[name]
-        for key, value in schema["properties"].items():
-            if key in {"low", "high", "mean"}:
-                schema["properties"][key] = {"type": "number", "title": value["title"], **limits}
-        spectra.append(schema)
-    energy.clear()
-    energy.update({"description": "One energy, or a spectrum; GeV. low must not be above high.", "oneOf": spectra})
-    return {"oneOf": forms}
+        properties = shared[name]["properties"]
+        for key in {"low", "high", "mean"} & set(properties):
+            properties[key] = _within(allowed) | {"title": properties[key]["title"]}
+        spectra.append(shared[name])
+    text = "One energy, or a spectrum; GeV. low must not be above high."
+    schema["properties"]["energy"] = {"description": text, "oneOf": spectra}
+    return schema
 
 
-def _uniform(n: int, seed: int, first: int) -> NDArray[np.float64]:
-    """Uniform numbers of [0, 1), shape (n,), as those of `EnergyRange.draw`: by the seed and the index only."""
-    stream = np.random.Philox(key=seed)
-    stream.advance(first // 4)
-    skip = first % 4
-    return np.random.Generator(stream).random(skip + n)[skip:]
+def _limit_precision(schema: dict[str, Any], precisions: list[str]) -> None:
+    schema["properties"]["precision"] = {"enum": [*precisions, None], "description": "Default: the first of these."}
 
 
-def _flat_message(error: ValidationError, form: type[Order]) -> str:
+def _within(allowed: EnergyRange) -> dict[str, Any]:
+    return {"type": "number", "minimum": allowed.low, "maximum": allowed.high}
+
+
+def _flat_message(error: ValidationError, form: type[BaseModel]) -> str:
     """Describe the errors of a body in one line, naming at most three places."""
     found: list[str] = []
     for detail in error.errors(include_url=False):
@@ -234,6 +264,6 @@ def _flat_message(error: ValidationError, form: type[Order]) -> str:
     return ("; ".join(found[:3]) + more).replace("\n", " ")
 
 
-def _keys(form: type[Order]) -> list[str]:
-    order = ("energies", "energy", "n", "seed", "first", "precision")
+def _keys(form: type[BaseModel]) -> list[str]:
+    order = ("energies", "energy", "n", "seed", "first", "precision", "format", "shard_showers")
     return [name for name in order if name in form.model_fields]

@@ -8,11 +8,15 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+import grpc
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from calogan.serving.grpc_service import InferenceService, start_server
+
 HEADER_TIMEOUT_S = 10.0
+GRACE_S = 30
 # The drawing thread hands the interpreter over for each call of a library, and would wait 5 ms to get it back.
 SWITCH_S = 0.0005
 
@@ -67,10 +71,42 @@ def log_to(stream: TextIO) -> None:
         logger.propagate = False
 
 
-def run(api: FastAPI, listener: socket.socket) -> None:
-    """Serve until a signal ends it; requests that are running may end within 30 s."""
+class _Server(uvicorn.Server):
+    """A server of HTTP, and of gRPC beside it in the same event loop."""
+
+    grpc_port = 0
+    _grpc: grpc.aio.Server | None = None
+
+    def __init__(self, config: uvicorn.Config, service: InferenceService | None, address: str) -> None:
+        super().__init__(config)
+        self._service, self._address = service, address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._service:
+            self._grpc, self.grpc_port = await start_server(self._service, self._address)
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._grpc:
+            await self._grpc.stop(GRACE_S)
+        await super().shutdown(sockets)
+
+
+def run(api: FastAPI, listener: socket.socket, *, grpc_address: str = "") -> None:
+    """Serve until a signal ends it; requests that are running may end within 30 s.
+
+    Args:
+        api: the API.
+        listener: where to serve HTTP.
+        grpc_address: HOST:PORT where to serve gRPC; empty for not at all.
+
+    Raises:
+        ConfigError: gRPC is not installed.
+        RequestError: gRPC cannot listen there.
+    """
     sys.setswitchinterval(SWITCH_S)
+    service = InferenceService(api.state.endpoint, api.state.check_ready) if grpc_address else None
     config = uvicorn.Config(
-        api, http=_Protocol, log_config=None, access_log=False, timeout_graceful_shutdown=30, lifespan="off"
+        api, http=_Protocol, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_S, lifespan="off"
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config, service, grpc_address).run(sockets=[listener])

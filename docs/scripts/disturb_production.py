@@ -26,13 +26,14 @@ from calogan.events.productions import MANIFEST
 @click.option("--shard-size", type=click.IntRange(1), default=8192, show_default=True)
 @click.option("--seed", default=1, show_default=True, help="Of the showers, and of when and what is killed.")
 @click.option("--folder", type=click.Path(path_type=Path), required=True, help="An empty folder, with room for both.")
-def main(n: int, kills: int, shard_size: int, seed: int, folder: Path) -> None:
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the result here.")
+def main(n: int, kills: int, shard_size: int, seed: int, folder: Path, json_file: Path | None) -> None:
     """Make a production twice, once disturbed, and print what they have in common as JSON."""
     arguments = ["--energy", "2:500", "--n", str(n), "--shard-size", str(shard_size), "--seed", str(seed)]
     quiet, disturbed = folder / "undisturbed", folder / "disturbed"
-    program = str(Path(sys.executable).with_name("calogan"))
+    program = [sys.executable, "-c", "from calogan.cli.main import main; main()"]
     started = time.monotonic()
-    subprocess.run([program, "generate", *arguments, "--workers", "2", "--out", str(quiet)], check=True)  # noqa: S603 - this program
+    subprocess.run([*program, "generate", *arguments, "--workers", "2", "--out", str(quiet)], check=True)  # noqa: S603 - this program
     undisturbed_s = time.monotonic() - started
 
     started, log = time.monotonic(), list[str]()
@@ -58,6 +59,8 @@ def main(n: int, kills: int, shard_size: int, seed: int, folder: Path) -> None:
         "disturbed_s": round(time.monotonic() - started),
     }
     click.echo(json.dumps(result, indent=1))
+    if json_file:
+        json_file.write_text(json.dumps(result, indent=1), encoding="utf-8")
     if not (result["same_checksums"] and result["showers"] == n and not result["problems"]):
         raise click.exceptions.Exit(1)
 

@@ -426,10 +426,11 @@ def test_an_interrupted_simulation_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def endpoint(tiny_model: Path) -> Iterator[tuple[str, str]]:
+def endpoint(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """Address and key that `calogan serve` prints."""
     environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE} | {"COLUMNS": "40"}
     command = [sys.executable, "-c", MAIN, "serve", "--model", str(tiny_model), "--port", "0"]
+    command += ["--productions", str(tmp_path_factory.mktemp("productions"))]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         output = process.stderr.readline() + process.stderr.readline()
@@ -455,6 +456,26 @@ def test_what_is_served_is_what_is_generated_here(
     assert run("generate", "--model", tiny_model, *options, tmp_path / "here.h5").code == 0
     here, there = read_events(tmp_path / "here.h5"), read_events(tmp_path / "there.h5")
     assert here.showers.tobytes() == there.showers.tobytes()
+
+
+def test_a_production_that_an_endpoint_makes_is_the_one_made_here(
+    endpoint: tuple[str, str], run: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, key = endpoint
+    monkeypatch.setenv(KEY_VARIABLE, key)
+    options = ["--energy", "log:2:400", "--n", 50, "--seed", 9, "--shard-size", 20, "--out"]
+    assert run("generate", "--url", address, *options, tmp_path / "there").code == 0
+    assert run("generate", "--model", tiny_model, "--workers", 1, *options, tmp_path / "here").code == 0
+    here, there = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.name != "manifest.json"}
+        for name in ("here", "there")
+    )
+    assert sorted(there) == ["production.json", *(f"showers-0000{number}.arrow" for number in range(3))]
+    assert here == there
+    again = run("generate", "--url", address, *options, tmp_path / "there")
+    assert "all 50 showers already exist" in again.err
+    listed = httpx.get(f"{address}/v1/productions", headers={"X-API-Key": key}).json()
+    assert listed == {"productions": []}
 
 
 def test_a_wrong_or_missing_key_is_reported(

@@ -448,6 +448,12 @@ def test_arguments_of_jobs_reach_the_driver_as_they_are(tmp_path: Path) -> None:
     assert (tmp_path / "logs" / "showers.log").read_text() == done.stdout
 
 
+def test_replicas_make_productions_on_the_shared_volume() -> None:
+    shared = render({"storage": {"enabled": True, "mountPath": "/data"}})["RayService"]["spec"]
+    assert "productions: /data/productions\n" in shared["serveConfigV2"]
+    assert "productions" not in render()["RayService"]["spec"]["serveConfigV2"]
+
+
 def test_a_new_application_is_no_new_cluster() -> None:
     before = render()["RayService"]["spec"]
     after = render({"serve": {"precisions": ["float32"]}}, revision=2, is_upgrade=True)["RayService"]["spec"]

@@ -3,6 +3,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,10 +15,14 @@ from numpy.typing import ArrayLike
 from calogan.events import EnergyRange, Events, Hits
 from calogan.generation.random_numbers import Piece
 from calogan.serving.api import build_api
+from calogan.serving.drawing import Drawing
 from calogan.serving.endpoint import Limits
 from calogan.serving.keys import KeyRing
+from calogan.serving.producer import Producer
+from calogan.serving.production_store import Store
 
-KEY = "key of the tests"
+KEY, OTHER_KEY = "key of the tests", "key of another client"
+PRODUCTION = {"energy": {"low": 2, "high": 500}, "n": 1000, "seed": 7, "shard_showers": 300}
 
 
 class PhiloxSampler:
@@ -61,6 +66,49 @@ class PhiloxSampler:
         return Hits(np.arange(n + 1) * 20, cells.ravel(), energies.ravel(), piece.energy)
 
 
+class ProductionServer:
+    """An endpoint with productions in a folder."""
+
+    def __init__(
+        self, start: Callable[[Any], str], samplers: "dict[str, PhiloxSampler]", folder: Path, **limits: Any
+    ) -> None:
+        keys = folder.parent / "keys.toml"
+        keys.write_text(
+            f'[other]\nkey = "{OTHER_KEY}"\n[small]\nkey = "a key with limits"\nmax_showers = 50\nshowers_per_s = 0.1\n'
+        )
+        self.drawing = Drawing()
+        self.store = Store(folder)
+        self.producer = Producer(self.store, samplers, self.drawing)
+        self.api = build_api(
+            samplers,
+            keys=KeyRing(key=KEY, file=keys),
+            limits=Limits(**{"max_production_showers": 1_000_000} | limits),
+            drawing=self.drawing,
+            producer=self.producer,
+        )
+        self.url = f"{start(self.api)}/v1/productions"
+        self.producer.start()
+
+    def stop(self) -> None:
+        self.producer.stop()
+        self.drawing.close()
+
+    def post(self, order: Any = None, key: str = KEY, **headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()} | {"X-API-Key": key}
+        return httpx.post(self.url, json=PRODUCTION if order is None else order, headers=named, timeout=60)
+
+    def get(self, path: str = "", key: str = KEY, **headers: str) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", headers=headers | {"X-API-Key": key}, timeout=60)
+
+    def finished(self, name: str) -> dict[str, Any]:
+        deadline = time.monotonic() + 60
+        while self.get(f"/{name}").json()["state"] != "finished":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        status: dict[str, Any] = self.get(f"/{name}").json()
+        return status
+
+
 @pytest.fixture(scope="module")
 def samplers() -> dict[str, PhiloxSampler]:
     return {name: PhiloxSampler(name) for name in ("float32", "int8")}
@@ -95,3 +143,25 @@ def http(url: str) -> Iterator[httpx.Client]:
     """A client of that server which sends the key."""
     with httpx.Client(base_url=url, headers={"X-API-Key": KEY}, timeout=30) as client:
         yield client
+
+
+@pytest.fixture
+def serve_productions(
+    start: Callable[[Any], str], samplers: dict[str, PhiloxSampler]
+) -> Iterator[Callable[..., ProductionServer]]:
+    """Start an endpoint with productions: its folder, further limits."""
+    started: list[ProductionServer] = []
+
+    def serve(folder: Path, **limits: Any) -> ProductionServer:
+        started.append(ProductionServer(start, samplers, folder, **limits))
+        return started[-1]
+
+    yield serve
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def server(serve_productions: Callable[..., ProductionServer], tmp_path: Path) -> ProductionServer:
+    """An endpoint with productions."""
+    return serve_productions(tmp_path / "productions")

@@ -311,3 +311,10 @@ def test_without_int8_the_first_precision_is_the_default(start: Start, samplers:
     url = start(build_api({"float32": samplers["float32"]}, keys=KeyRing(key=KEY)))
     answer = httpx.post(f"{url}/v1/showers", json=ORDER, headers={"X-API-Key": KEY})
     assert answer.headers["x-precision"] == "float32"
+
+
+def test_a_wrong_method_is_told_all_right_ones(http: httpx.Client) -> None:
+    for path, allowed in (("/v1/productions", "GET, POST"), (f"/v1/productions/{'0' * 32}", "DELETE, GET"), ("/", "")):
+        answer = http.put(path)
+        assert answer.status_code == 405
+        assert answer.headers["allow"] == allowed or not allowed

@@ -15,16 +15,20 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+import tritonclient.grpc as triton
 import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
+from tritonclient.utils import InferenceServerException
 
 from calogan.errors import ModelError, ServiceError
+from calogan.events import Events, productions, read_events
 from calogan.generation import model_folder
 from calogan.serving import app
 from calogan.serving.app import AppArguments, ShowerService, build, load_generators, require_keys
 from calogan.serving.client import Client
 from calogan.serving.edge import PROXY_CALLBACK, PROXY_VARIABLE
+from calogan.serving.grpc_service import SERVICER
 
 KEY = "key of the tests"
 CONFIG = Path(__file__).parents[2] / "deploy" / "serve.yaml"
@@ -152,12 +156,19 @@ def test_an_ill_replica_is_found(service: ShowerService, samplers: dict[str, Any
             check_a_while()
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
 @pytest.fixture
 def running(config: dict[str, Any], tmp_path: Path) -> Iterator[str]:
     """Address of the packaged model, run on a Ray cluster of its own by the command a user would type."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = _free_port()
     config["http_options"]["port"] = port
+    config["grpc_options"] = {"port": _free_port(), "grpc_servicer_functions": [SERVICER]}
+    config["applications"][0]["args"] |= {"productions": str(tmp_path / "productions")}
     config["applications"][0]["args"] |= {"model": "lean", "precisions": ["int8"], "read_timeout_s": 5}
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     command = [str(Path(sys.executable).with_name("serve")), "run", str(tmp_path / "serve.yaml")]
@@ -183,7 +194,7 @@ def running(config: dict[str, Any], tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_ray_serves_the_packaged_model(running: str) -> None:
+def test_ray_serves_the_packaged_model(running: str, config: dict[str, Any], tmp_path: Path) -> None:
     energies = [10.0, 100.0, 400.0]
     with Client(running, KEY) as client:
         first, again = (client.sample(energy=energies, seed=7) for _ in range(2))
@@ -194,9 +205,35 @@ def test_ray_serves_the_packaged_model(running: str) -> None:
     assert answer.status_code == 401
     assert answer.headers.get_list("x-request-id") == ["job-42"]
     assert answer.json()["error"]["request_id"] == "job-42"
+    _a_production_is_made(running, tmp_path)
+    _triton_asks_over_grpc(config["grpc_options"]["port"], first)
     _half_bodies_stop_nobody(running)
     _a_client_that_leaves_ends_its_work(running)
     _a_killed_replica_is_hidden_by_the_client(running)
+
+
+def _a_production_is_made(url: str, folder: Path) -> None:
+    with Client(url, KEY) as client:
+        production = client.production(energy="2:500", n=3000, seed=7, shard_showers=1000)
+        production.download(folder / "fetched")
+        assert productions.check_manifest(folder / "fetched") == []
+        expected = client.sample(energy="2:500", n=3000, seed=7)
+        np.testing.assert_array_equal(read_events(folder / "fetched").showers, expected.showers)
+        production.cancel()
+    assert not list((folder / "productions").iterdir())
+
+
+def _triton_asks_over_grpc(port: int, expected: Events) -> None:
+    headers = {"x-api-key": KEY}
+    with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        assert client.is_server_ready()
+        energy = triton.InferInput("energy", expected.energy.shape, "FP32")
+        energy.set_data_from_numpy(expected.energy)
+        answer = client.infer("calogan-lean-int8", [energy], headers=headers, parameters={"seed": 7})
+        np.testing.assert_array_equal(answer.as_numpy("showers"), expected.showers)
+        with pytest.raises(InferenceServerException, match="a key is needed") as error:
+            client.infer("calogan-lean-int8", [energy])
+        assert error.value.status() == "StatusCode.UNAUTHENTICATED"
 
 
 def _half_bodies_stop_nobody(url: str) -> None:

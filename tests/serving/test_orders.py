@@ -78,7 +78,7 @@ def test_what_cannot_be_is_named(body: Any, message: str) -> None:
 @pytest.mark.parametrize("energy", [1, 501, {"low": 1, "high": 5}, {"low": 5, "high": 501}])
 def test_energies_outside_of_the_range_are_refused(energy: Any) -> None:
     with pytest.raises(RequestError, match="outside 2 to 500 GeV"):
-        check_range(order(energy=energy), ALLOWED)
+        check_range(order(energy=energy).extremes(), ALLOWED)
 
 
 def test_the_schema_agrees_with_the_check() -> None:
@@ -89,7 +89,7 @@ def test_the_schema_agrees_with_the_check() -> None:
     bad += [{"energies": [1]}, {"energies": [2] * 4}, {"energy": 501}, {"energy": 2, "colour": 1}]
     for body in good:
         jsonschema.validate(body, schema)
-        check_range(order(**body), ALLOWED)
+        check_range(order(**body).extremes(), ALLOWED)
     for body in bad:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(body, schema)

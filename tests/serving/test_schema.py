@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,9 @@ EXAMPLES = 30
 
 
 @pytest.mark.slow
-def test_answers_are_those_of_the_schema(url: str, tmp_path: Path) -> None:
+def test_answers_are_those_of_the_schema(serve_productions: Callable[..., Any], tmp_path: Path) -> None:
+    limits = {"max_showers": 200, "max_production_showers": 1000, "max_productions": 100_000}
+    url = serve_productions(tmp_path / "productions", **limits).url.removesuffix("/v1/productions")
     program = str(Path(sys.executable).with_name("schemathesis"))
     command = [program, "run", f"{url}/openapi.json", "--header", f"X-API-Key: {KEY}", "--seed", "1"]
     command += ["--max-examples", str(EXAMPLES), "--generation-database", "none", "--no-color"]

@@ -20,12 +20,13 @@ def test_a_connection_without_headers_is_closed_and_others_are_served(
 ) -> None:
     monkeypatch.setattr(server, "HEADER_TIMEOUT_S", 0.3)
     servers: list[uvicorn.Server] = []
+    kind = server._Server
 
-    def make(config: uvicorn.Config) -> uvicorn.Server:
-        servers.append(uvicorn.server.Server(config))
+    def make(*arguments: Any) -> uvicorn.Server:
+        servers.append(kind(*arguments))
         return servers[-1]
 
-    monkeypatch.setattr(uvicorn, "Server", make)
+    monkeypatch.setattr(server, "_Server", make)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         thread = threading.Thread(target=server.run, args=(build_api(samplers, keys=KeyRing(key=KEY)), listener))

@@ -16,6 +16,9 @@ applications:
       precisions: {{ toJson .Values.serve.precisions }}
       threads: {{ .Values.serve.cpus }}
       max_showers: {{ .Values.serve.maxShowers }}
+      {{- if .Values.storage.enabled }}
+      productions: {{ .Values.storage.mountPath }}/productions
+      {{- end }}
       # A model may be registered after the service has started.
       wait_for_model: true
     deployments:
