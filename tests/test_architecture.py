@@ -69,6 +69,8 @@ ROOMS: dict[str, list[str]] = {
         "classifiers",
         "cell_classifier",
         "thorough",
+        "fixed_energy",
+        "spreads",
         "standard",
         "gates",
         "report",
@@ -110,7 +112,7 @@ ROOMS: dict[str, list[str]] = {
         "peers.loading",
         "comparison",
     ],
-    "reporting": ["", "glossary", "pictures", "plots", "tables", "html", "terminal"],
+    "reporting": ["", "glossary", "pictures", "plots", "tables", "spread_tables", "html", "terminal"],
     "steps": [""],
     "search": [
         "",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calogan.validation import metrics, thorough
+from calogan.validation import metrics, spreads, thorough
 from calogan.validation.metrics import Estimate
 from calogan.validation.observables import AXES, SPECTRUM_EDGES_GEV, Floats, Observables, moments
 from calogan.validation.resampling import FEWEST_SHOWERS, Columns, Sample, replica_means
@@ -27,6 +27,7 @@ _ALWAYS = (
     *("sampling_fraction_shift", "worst_layer", "hits_shift", "empty_showers", "separation_cell_energy"),
     *(f"wasserstein_{name}" for name in _WASSERSTEIN),
     "auc_high_level",
+    *spreads.METRICS,
 )
 _SOMETIMES = (
     *(f"{name}_{label}" for label in _BINS for name in ("sampling_fraction_shift", "resolution_shift")),
@@ -52,13 +53,14 @@ class Curve:
 
 
 def compare(
-    reference: tuple[Sample, Floats], candidate: tuple[Sample, Floats], *, seed: int = 0
+    reference: tuple[Sample, Floats], candidate: tuple[Sample, Floats], bins: spreads.Bins, *, seed: int = 0
 ) -> dict[str, Estimate]:
     """Compute the fast metrics of two samples whose energies match, see `resampling.match_energies`.
 
     Args:
         reference: a sample with the sums of its projections, one weighting of `parts.SampleSummary.planes`.
         candidate: the other sample, likewise.
+        bins: see `spreads.energy_bins`.
         seed: seed of the halves for the classifier.
 
     Returns:
@@ -86,6 +88,7 @@ def compare(
         if min(len(sample.used) for sample in in_bin) >= FEWEST_SHOWERS:
             estimates[f"sampling_fraction_shift_{label}"] = metrics.sampling_fraction_shift(*in_bin)
             estimates[f"resolution_shift_{label}"] = metrics.resolution_shift(*in_bin)
+    estimates |= spreads.compare(r, c, bins)
     return {f"physics/{name}": estimate for name, estimate in estimates.items()}
 
 

@@ -17,7 +17,7 @@ SEPARATED = ("sampling_fraction", "depth", "width", "hits", "core_share", "max_c
 FEWEST = 10 * FOLDS  # showers of each sample; fewer are not enough for a training
 _PRDC = ("precision", "recall", "density", "coverage")
 METRICS = (
-    *("frechet_distance", "kernel_distance", *_PRDC, "layer_correlation", "width_fluctuation", "moment_shifts"),
+    *("frechet_distance", "kernel_distance", *_PRDC, "layer_correlation", "moment_shifts"),
     *(f"separation_{name}" for name in SEPARATED),
     *(f"ks_{name}" for name in SEPARATED),
     *("auc_high_level_repeated", "jsd_high_level", "calibration_error_high_level"),
@@ -50,7 +50,6 @@ def similarity(reference: Sample, candidate: Sample, *, seed: int = 0) -> dict[s
         "kernel_distance": distances.kernel_distance(*scaled, seed=seed),
         **distances.precision_recall_density_coverage(*scaled, seed=seed),
         "layer_correlation": layer_correlations(r, c, seed=seed).difference,
-        "width_fluctuation": distributions.fluctuation_shift(_width(r), _width(c), energy, seed=seed),
         "moment_shifts": distributions.moment_shifts(
             _depth_and_widths(r), _depth_and_widths(c), energy, metrics.ENERGY_BINS_GEV, seed=seed
         ).overall,

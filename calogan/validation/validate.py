@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from calogan import provenance
 from calogan.errors import EventsError
 from calogan.events import EventSource
-from calogan.validation import metrics, parts
+from calogan.validation import metrics, parts, spreads
 from calogan.validation.gates import Gate, check_names, judge, load_gates
 from calogan.validation.metrics import Estimate
 from calogan.validation.parts import PartSummary, Plan, SampleSummary, divide, merge, observe_part
@@ -135,7 +135,8 @@ def conclude(
     with threadpool_limits(1):
         say("comparing them")
         r, c = match_energies(reference.observables, candidate.observables, seed=plan.seed)
-        estimates = compare((r, reference.planes[0]), (c, candidate.planes[0]), seed=plan.seed)
+        bins = spreads.energy_bins(r, c)
+        estimates = compare((r, reference.planes[0]), (c, candidate.planes[0]), bins, seed=plan.seed)
         if candidate.difference.size:
             pixelwise = metrics.pixelwise_difference(candidate.difference)
             estimates |= {f"physics/pixelwise_{name}": estimate for name, estimate in pixelwise.items()}
@@ -146,7 +147,7 @@ def conclude(
         if len(plan.weights[0]) > 1:
             say("comparing the reference with itself")
             halves = [dataclasses.replace(r, weight=weight) for weight in plan.weights[0][1:]]
-            lowest = compare((halves[0], reference.planes[1]), (halves[1], reference.planes[2]), seed=plan.seed)
+            lowest = compare((halves[0], reference.planes[1]), (halves[1], reference.planes[2]), bins, seed=plan.seed)
             if thorough:
                 say("comparing whole distributions of the reference with itself")
                 lowest |= similarity(halves[0], halves[1], seed=plan.seed)
