@@ -67,6 +67,7 @@ ROOMS: dict[str, list[str]] = {
         "distances",
         "distributions",
         "classifiers",
+        "tree_classifier",
         "cell_classifier",
         "thorough",
         "fixed_energy",

@@ -222,7 +222,7 @@ def high_level_features(sample: Observables) -> tuple[Floats, tuple[str, ...]]:
     """Describe each shower by the numbers that a physicist would look at, for a classifier.
 
     The list of the CaloChallenge (arXiv 2410.21611: energies, centres, widths and sparsity of each layer), extended
-    by the share of each layer, the moments of the whole shower, its core and its hottest cell.
+    by the share of each layer, the moments of the whole shower, its radius, its core and its hottest cell.
 
     Args:
         sample: observables of n showers.
@@ -250,6 +250,8 @@ def high_level_features(sample: Observables) -> tuple[Floats, tuple[str, ...]]:
         **{f"{axis}_std": std[:, i] for i, axis in enumerate(AXES)},
         "hits": sample.hits.sum(axis=1).astype(np.float64),
         "bright_hits": sample.bright_hits.astype(np.float64),
+        "hits_10mev": sample.hits_10mev,
+        "mean_radius": sample.mean_radius,
         "core_share": sample.core_shares[:, 0],
         "core_share_3x3": sample.core_shares[:, 1],
         "max_cell_share": sample.max_cell / sample.energy,
