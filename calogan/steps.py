@@ -148,12 +148,14 @@ def score_without_classifier(reference: Events, candidate: Events) -> float:
     changes its AUC more than quantization does.
     """
     gates = {name: gate for name, gate in load_gates().items() if name != CLASSIFIER_GATE}
-    return physics_score(validate(reference, candidate, floor=False, gates=gates))
+    return physics_score(validate(reference, candidate, floor=False, trees=False, gates=gates))
 
 
 def training_pictures(reference: Events, candidate: Events) -> dict[str, Figure]:
     """Draw a generator in training next to Geant4: mean profiles, and a typical shower of each."""
-    shapes = plots.shower_shapes({"generated": validate(reference, candidate, floor=False)}, reference_name="Geant4")
+    shapes = plots.shower_shapes(
+        {"generated": validate(reference, candidate, floor=False, trees=False)}, reference_name="Geant4"
+    )
     typical = html.typical_showers({"Geant4": reference, "generated": candidate})
     (title, shower), (generated_title, generated) = typical.items()
     showers = pictures.shower_picture(shower, generated, reference_title=title, generated_title=generated_title)

@@ -90,6 +90,7 @@ def run(comparison: Comparison, compare: Compare) -> None:
         float32 = (comparison.float32[name],) if name in comparison.float32 else ()
         reports[name] = compare(comparison.reference, (path,), float32, **settings)
         terminal.show(terminal.report_table(reports[name], name))
+        terminal.show(terminal.spread_table(reports[name], name))
     _write(comparison, reports)
     require_no_failure(reports)
 

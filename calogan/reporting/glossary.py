@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from calogan.packaged import data_file
+from calogan.validation.spreads import QUANTITIES
 
-_FIELDS = {"axis": "[xyz]", "end": "first|last", "low": r"\d+", "high": r"\d+"}
+_FIELDS = {"axis": "[xyz]", "end": "first|last", "low": r"\d+", "high": r"\d+", "quantity": "|".join(QUANTITIES)}
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def metric(name: str) -> MetricDefinition:
     for template in metrics():
         fields = _match(template.name, plain)
         if fields is not None:
-            return replace(template, name=plain, title=template.title.format(**fields), template=template.name)
+            words = {key: quantity(value) if key == "quantity" else value for key, value in fields.items()}
+            return replace(template, name=plain, title=template.title.format(**words), template=template.name)
     return MetricDefinition(plain, _words(plain))
 
 
@@ -96,7 +98,8 @@ def curve(name: str) -> CurveDefinition:
 
 def general_title(definition: MetricDefinition) -> str:
     """Title of an entry of the table that covers all metrics of its template."""
-    return definition.title.replace("{low}-{high} GeV", "in a bin of Ep").format(axis="x, y or z", end="first or last")
+    words = {"axis": "x, y or z", "end": "first or last", "quantity": "a number of the shower"}
+    return definition.title.replace("{low}-{high} GeV", "in a bin of Ep").format(**words)
 
 
 @functools.cache
@@ -111,6 +114,11 @@ def curves() -> tuple[CurveDefinition, ...]:
     return tuple(
         CurveDefinition(**entry | {"views": tuple(entry.get("views", ["linear"]))}) for entry in _table()["curve"]
     )
+
+
+def quantity(name: str) -> str:
+    """Words for one of `spreads.QUANTITIES`."""
+    return str(_table()["quantities"][name])
 
 
 def summary() -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from calogan.atomic_files import write_text
 from calogan.errors import ConfigError
 from calogan.events import EventSource
-from calogan.reporting import glossary, pictures, plots, tables
+from calogan.reporting import glossary, pictures, plots, spread_tables, tables
 from calogan.reporting.tables import Reports, Speed
 from calogan.validation.gates import Verdict
 from calogan.validation.report import report_to_dict
@@ -76,6 +76,7 @@ def render(
         summary=tables.summary(reports, speed or {}),
         gates=tables.gate_rows(reports),
         metrics=tables.metric_rows(reports),
+        spreads=spread_tables.spread_tables(reports),
         groups=_figures(reports, reference_name),
         pictures=_pictures(pictures or {}),
         definitions=tables.used_definitions(reports),

@@ -8,6 +8,7 @@ from typing import Any
 
 from calogan.reporting import glossary
 from calogan.reporting.glossary import MetricDefinition
+from calogan.validation import spreads
 from calogan.validation.gates import Gate, GateResult, Verdict
 from calogan.validation.metrics import Estimate
 from calogan.validation.report import ValidationReport, physics_score
@@ -91,8 +92,9 @@ def gate_rows(reports: Reports) -> list[Row]:
 
 
 def metric_rows(reports: Reports) -> list[Row]:
-    """All metrics that occur in any of the reports."""
-    return [_metric_row(reports, name) for name in _names(report.metrics for report in reports.values())]
+    """All metrics that occur in any of the reports, except those of single bins in `spread_tables`."""
+    names = _names(report.metrics for report in reports.values())
+    return [_metric_row(reports, name) for name in names if not spreads.is_binned(name)]
 
 
 def _headline(name: str, report: ValidationReport) -> Headline:
@@ -132,7 +134,7 @@ def _metric_row(reports: Reports, name: str) -> Row:
         result = report.gates.get(name)
         cells.append(Cell(number(report.metrics.get(name), scale=definition.scale), result.verdict if result else None))
     floors = [report.floor[name] for report in reports.values() if name in report.floor]
-    limits = dict.fromkeys(_limit(r.gates[name].gate, definition) for r in reports.values() if name in r.gates)
+    limits = dict.fromkeys(limit(r.gates[name].gate, definition) for r in reports.values() if name in r.gates)
     floor = number(floors[0], scale=definition.scale) if floors else ""
     return Row(definition.title, cells, " or ".join(limits), floor, definition.name, definition.unit)
 
@@ -144,11 +146,12 @@ def _gate_cell(name: str, result: GateResult) -> Cell:
         return Cell("", result.verdict, result.explanation)
     unit = f" {definition.unit}" if definition.unit else ""
     advice = result.explanation.partition(": ")[2]
-    explanation = f"{text}{unit}, limit {_limit(result.gate, definition)}{unit}"
+    explanation = f"{text}{unit}, limit {limit(result.gate, definition)}{unit}"
     return Cell(text, result.verdict, f"{explanation}: {advice}" if advice else explanation)
 
 
-def _limit(gate: Gate, definition: MetricDefinition) -> str:
+def limit(gate: Gate, definition: MetricDefinition) -> str:
+    """Limit of a gate in the unit of its metric, with the best value if that is not 0."""
     text = f"{definition.scale * gate.limit:.4g}"
     return f"{text} (best {definition.scale * gate.best:.4g})" if gate.best else text
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from calogan.events.inspection import Inspection
     from calogan.validation.report import ValidationReport
 
+_COLOURS = {"passed": "green", "failed": "red", "undecided": "yellow", "not measured": "dim"}
 _WIDE, _WIDEST = 100, 300  # columns of a table if the output is not a terminal: at least, and at most
 
 
@@ -24,15 +25,18 @@ def show(table: Table) -> None:
 
 
 def report_table(report: "ValidationReport", candidate: str = "candidate") -> Table:
-    """Metrics of a comparison with their errors, the floor and the gates."""
-    colours = {"passed": "green", "failed": "red", "undecided": "yellow", "not measured": "dim"}
+    """Metrics of a comparison with their errors, the floor and the gates; single bins are in `spread_table`."""
+    from calogan.validation import spreads  # noqa: PLC0415 - not for commands without metrics
+
     title = f"{report.showers['reference']} reference showers and {report.showers['candidate']} of {candidate}"
     table = Table(title=escape(title))
     for column in ("metric", "value", "error", "floor", "limit", "gate"):
         table.add_column(column, justify="left" if column in {"metric", "gate"} else "right", no_wrap=True)
     for name, metric in report.metrics.items():
+        if spreads.is_binned(name):
+            continue
         floor, result = report.floor.get(name), report.gates.get(name)
-        verdict = f"[{colours[result.verdict]}]{result.verdict}[/]" if result else ""
+        verdict = f"[{_COLOURS[result.verdict]}]{result.verdict}[/]" if result else ""
         table.add_row(
             name,
             f"{metric.value:.4g}",
@@ -41,6 +45,23 @@ def report_table(report: "ValidationReport", candidate: str = "candidate") -> Ta
             f"{result.gate.limit:g}" if result else "",
             verdict,
         )
+    return table
+
+
+def spread_table(report: "ValidationReport", candidate: str = "candidate") -> Table:
+    """Spreads and means in bins of Ep, candidate over reference less 1."""
+    from calogan.reporting import spread_tables  # noqa: PLC0415
+
+    found = spread_tables.spread_table(report)
+    table = Table(title=escape(f"spreads over showers and means of {candidate}, in bins of Ep (GeV): deviation in %"))
+    table.add_column("", no_wrap=True)
+    for heading in (*found.bins, "limit"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("gate", no_wrap=True)
+    for row in found.rows:
+        verdict = row.gate.verdict
+        gate = f"[{_COLOURS[verdict]}]{verdict}[/]" if verdict else ""
+        table.add_row(escape(row.title), *row.cells, row.gate.text, gate)
     return table
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from calogan import provenance
 from calogan.generation.model_folder import ModelDescription
 from calogan.tracking.runs import EXPERIMENT, reachable
+from calogan.validation import spreads
 from calogan.validation.report import ValidationReport, physics_score, write_report
 
 
@@ -51,6 +52,8 @@ def candidate_run(
             mlflow.log_params(_parameters(description, precision))
             mlflow.log_metrics(_physics(report) | dict(performance))
             mlflow.log_artifact(str(write_report(Path(scratch) / "validation.json", report)))
+            if table := spreads.as_columns(report.metrics):
+                mlflow.log_table(table, "spreads.json")
             for figure in figures:
                 mlflow.log_artifact(str(figure), "figures")
             yield run.info.run_id

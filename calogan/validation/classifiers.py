@@ -11,10 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.isotonic import IsotonicRegression
-from sklearn.metrics import roc_auc_score
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from calogan.errors import EventsError
 from calogan.validation.metrics import Estimate
@@ -22,7 +19,6 @@ from calogan.validation.observables import Floats
 from calogan.validation.resampling import folds_by_energy
 
 FOLDS = 5  # three for training, one for selection and calibration, one for testing: 60, 20 and 20 %
-TREE_SHOWERS = 10_000  # of each sample
 _CURVE_BINS = 10
 _REPLICAS = 100
 
@@ -87,6 +83,12 @@ class Separability:
     curve: CalibrationCurve
     trainings: tuple[Assessment, ...]
 
+    @property
+    def auc_with_spread(self) -> Estimate:
+        """The AUC with both errors combined: that of the test showers and that of the trainings."""
+        spread = self.auc_spread / np.sqrt(len(self.trainings))
+        return Estimate(self.auc.value, float(np.hypot(self.auc.error, spread)))
+
 
 def energy_folds(
     reference_energy: NDArray[np.floating], candidate_energy: NDArray[np.floating], *, seed: int = 0
@@ -104,67 +106,30 @@ def energy_folds(
     return folds_by_energy(reference_energy, candidate_energy, folds=FOLDS, seed=seed)
 
 
-def repeated_auc(
-    reference: NDArray[np.floating],
-    candidate: NDArray[np.floating],
-    folds: tuple[Rows, Rows],
-    *,
-    trainings: int = FOLDS,
-    seed: int = 0,
-) -> Separability:
-    """Train gradient-boosted trees several times to separate candidate and reference by their features.
-
-    Args:
-        reference: features, shape (n, d); NaN where undefined.
-        candidate: features, shape (m, d); NaN where undefined.
-        folds: see `energy_folds`. At most `TREE_SHOWERS` of each sample are used, selected at random.
-        trainings: number of trainings; with `FOLDS` of them, every shower is tested once.
-        seed: seed of the selection and of the trainings.
-    """
-    rng = np.random.default_rng(seed)
-    subsets = [rng.permutation(len(sample))[:TREE_SHOWERS] for sample in (reference, candidate)]
-    features = np.vstack([sample[rows] for sample, rows in zip((reference, candidate), subsets, strict=True)])
-    label, fold = join_folds(*(of_sample[rows] for of_sample, rows in zip(folds, subsets, strict=True)))
-
-    def train(rows: Rows, _: Rows, seed: int) -> Scorer:
-        model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed)
-        # On a busy machine OpenMP threads wait for each other: 2 threads take 20 times as long as 1.
-        with threadpool_limits(1):
-            model.fit(features[rows], label[rows])
-        share = label[rows].mean()
-
-        def score(which: Rows) -> Floats:
-            with threadpool_limits(1):
-                probability = model.predict_proba(features[which])[:, 1]
-            # Corrected to equal numbers of candidate and reference showers.
-            odds_candidate, odds_reference = probability / share, (1 - probability) / (1 - share)
-            balanced: Floats = odds_candidate / (odds_candidate + odds_reference)
-            return balanced
-
-        return score
-
-    return repeated_trainings(train, label, fold, trainings=trainings, seed=seed)
-
-
 def join_folds(reference_fold: Rows, candidate_fold: Rows) -> tuple[Rows, Rows]:
     """Labels (0 reference, 1 candidate) and folds of the joint sample, reference first, each of shape (n + m,)."""
     label = np.repeat(np.arange(2, dtype=np.intp), [len(reference_fold), len(candidate_fold)])
     return label, np.concatenate([reference_fold, candidate_fold])
 
 
-def repeated_trainings(train: Trainer, label: Rows, fold: Rows, *, trainings: int, seed: int) -> Separability:
+def repeated_trainings(
+    train: Trainer, label: Rows, fold: Rows, *, trainings: int, seed: int, group: Rows | None = None
+) -> Separability:
     """Train a classifier several times, each time with different parts for testing and calibration.
 
     Args:
         train: function that trains one classifier.
         label: 0 for the reference, 1 for the candidate, shape (n,).
         fold: part of each shower, from 0 to `FOLDS` - 1, shape (n,).
-        trainings: number of trainings.
+        trainings: number of trainings of each group.
         seed: seed of the first training; each further one adds 1.
+        group: number of the group of each shower, from 0, shape (n,): showers of different groups never meet. By default
+            all are in one.
     """
     assessments, test_labels, raw, calibrated = [], [], [], []
-    for number in range(trainings):
-        part = (fold + number) % FOLDS
+    groups = np.zeros_like(fold) if group is None else group
+    for number in range(trainings * (groups.max() + 1)):
+        part = np.where(groups == number // trainings, (fold + number) % FOLDS, -1)
         test, selection, training = (np.flatnonzero(which) for which in (part == 0, part == 1, part > 1))
         score = train(training, selection, seed + number)
         calibrate = isotonic_calibration(label[selection], score(selection))
@@ -175,10 +140,11 @@ def repeated_trainings(train: Trainer, label: Rows, fold: Rows, *, trainings: in
         raw.append(scores)
         calibrated.append(probabilities)
     labels = np.concatenate(test_labels)
+    different = FOLDS * (int(groups.max()) + 1)
     return Separability(
-        auc=_mean([a.auc for a in assessments]),
-        jsd=_mean([a.jsd for a in assessments]),
-        calibration_error=_mean([a.calibration_error for a in assessments]),
+        auc=_mean([a.auc for a in assessments], different),
+        jsd=_mean([a.jsd for a in assessments], different),
+        calibration_error=_mean([a.calibration_error for a in assessments], different),
         auc_spread=_spread([a.auc for a in assessments]),
         jsd_spread=_spread([a.jsd for a in assessments]),
         raw_curve=calibration_curve(labels, np.concatenate(raw)),
@@ -230,7 +196,7 @@ def assess(
     replicas = np.random.default_rng(seed).poisson(1.0, (1 + _REPLICAS, len(label))).astype(np.float64)
     replicas[0] = 1
     weights = _balanced(label, replicas if weight is None else replicas * weight)
-    auc = np.array([roc_auc_score(label, score, sample_weight=w) for w in weights])
+    auc = areas(label, score, weights)
     likelihood = np.where(label == 1, probability, 1 - probability)
     jsd = 1 + weights @ np.log2(likelihood)
     inside = _in_bins(score)
@@ -242,6 +208,29 @@ def assess(
         raw_curve=calibration_curve(label, score, weight),
         curve=calibration_curve(label, probability, weight),
     )
+
+
+def areas(label: NDArray[np.intp], score: Floats, weights: Floats) -> Floats:
+    """Areas under the ROC curve for many weightings of the same scores, which are sorted only once.
+
+    The area is the probability that a candidate has a higher score than a reference shower; ties count a half, and so does
+    a weighting, such as a replica of a few showers, that leaves none of a sample.
+
+    Args:
+        label: 0 for the reference, 1 for the candidate, shape (n,).
+        score: scores of the classifier, shape (n,).
+        weights: shape (k, n).
+
+    Returns:
+        Areas, shape (k,).
+    """
+    order = np.argsort(score)
+    first_of_equals = np.flatnonzero(np.diff(score[order], prepend=-np.inf))
+    r, c = (np.add.reduceat((weights * (label == i))[:, order], first_of_equals, axis=1) for i in (0, 1))
+    below = np.cumsum(r, axis=1) - r / 2
+    pairs = c.sum(axis=1) * r.sum(axis=1)
+    shares: Floats = np.divide((c * below).sum(axis=1), pairs, out=np.full(len(pairs), 0.5), where=pairs > 0)
+    return shares
 
 
 def calibration_curve(label: Rows, score: Floats, weight: Floats | None = None) -> CalibrationCurve:
@@ -275,9 +264,9 @@ def _in_bins(score: Floats) -> Floats:
     return inside
 
 
-def _mean(estimates: list[Estimate]) -> Estimate:
-    """Mean over trainings; more trainings than folds test no new showers, so the error does not shrink further."""
-    error = np.sqrt(np.mean([e.error**2 for e in estimates]) / min(len(estimates), FOLDS))
+def _mean(estimates: list[Estimate], different: int) -> Estimate:
+    """Mean over trainings; more than can have different test showers do not shrink the error further."""
+    error = np.sqrt(np.mean([e.error**2 for e in estimates]) / min(len(estimates), different))
     return Estimate(float(np.mean([e.value for e in estimates])), float(error))
 
 

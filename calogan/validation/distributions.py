@@ -1,4 +1,4 @@
-"""Compare the distributions of per-shower numbers: histograms, spreads, moments in bins of Ep, correlations.
+"""Compare the distributions of per-shower numbers: histograms, moments in bins of Ep, correlations.
 
 Pure functions of numbers of shape (showers,) or (showers, columns), any unit. All showers have equal weight; undefined
 numbers (NaN) are left out of their column. Errors are the spread over Poisson bootstrap replicas of both samples.
@@ -6,7 +6,6 @@ numbers (NaN) are left out of their column. Errors are the spread over Poisson b
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,6 @@ from calogan.validation.observables import Floats
 
 FEWEST_IN_BIN = 20  # with fewer, neither a spread nor its error is meaningful
 _REPLICAS = 100
-_ENERGY_BINS = 10  # for the spread at fixed Ep
 _BLOCK = 1024  # showers processed at a time
 _ALMOST_ONE = 1 - 1e-12
 
@@ -66,38 +64,6 @@ def kolmogorov_smirnov(reference: NDArray[np.floating], candidate: NDArray[np.fl
     rng = np.random.default_rng(seed)
     pairs = [(r, c), *((rng.choice(r, len(r)), rng.choice(c, len(c))) for _ in range(_REPLICAS))]
     return Estimate.of_replicas(np.array([ks_2samp(*pair, method="asymp").statistic for pair in pairs]))
-
-
-def fluctuation_shift(
-    reference: NDArray[np.floating],
-    candidate: NDArray[np.floating],
-    energy: tuple[NDArray[np.floating], NDArray[np.floating]],
-    *,
-    seed: int = 0,
-) -> Estimate:
-    """Relative deviation of the shower-to-shower spread of a number at fixed Ep.
-
-    The deviation of the standard deviation in each of ten bins of Ep with equal numbers of reference showers, averaged
-    over the bins. For the transverse width, it reveals generators whose showers are right on average but all alike.
-    Bins with fewer than `FEWEST_IN_BIN` showers of a sample are left out.
-
-    Args:
-        reference: one number per shower, shape (n,).
-        candidate: one number per shower, shape (m,).
-        energy: Ep of both samples, shapes (n,) and (m,), GeV.
-        seed: seed of the replicas.
-    """
-    edges = np.quantile(energy[0], np.linspace(0, 1, _ENERGY_BINS + 1))
-    edges[-1] = np.nextafter(edges[-1], np.inf)
-    bins = list(pairwise(edges))
-    (_, r_std), (_, c_std) = (
-        _binned_moments(np.asarray(sample)[:, None], ep, bins, (seed, i))
-        for i, (sample, ep) in enumerate(zip((reference, candidate), energy, strict=True))
-    )
-    defined = np.isfinite(r_std[0] + c_std[0])
-    if not defined.any():
-        return Estimate(np.nan, np.nan)
-    return Estimate.of_replicas(relative_deviation(c_std, r_std)[:, defined].mean(axis=1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from calogan.errors import ConfigError
 from calogan.packaged import data_file
+from calogan.validation import spreads
 from calogan.validation.metrics import Estimate
 from calogan.validation.standard import METRICS
 
@@ -107,6 +108,6 @@ def check_names(names: Iterable[str], place: str) -> None:
     Raises:
         ConfigError: a name is unknown.
     """
-    unknown = sorted(set(names) - set(METRICS))
+    unknown = sorted(name for name in set(names) - set(METRICS) if not spreads.is_binned(name))
     if unknown:
         raise ConfigError(f"{place}: unknown metrics {', '.join(unknown)}; expected some of {', '.join(METRICS)}")

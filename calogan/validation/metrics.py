@@ -9,16 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from calogan.validation.observables import AXES, PLANES, Floats, Observables, high_level_features, moments
-from calogan.validation.resampling import Columns, Sample, folds_by_energy, replica_means, replica_weights
+from calogan.validation.observables import AXES, PLANES, Floats, Observables, moments
+from calogan.validation.resampling import Columns, Sample, replica_means
 
 ENERGY_BINS_GEV = ((2, 50), (50, 150), (150, 300), (300, 500))
 TAIL_CELLS = 5  # [R21]: the tails are the first and last five cells of the transverse profile
-CLASSIFIED_SHOWERS = 20_000  # limit for each sample: more take time and memory and hardly change the AUC
 
 
 @dataclass(frozen=True)
@@ -177,32 +173,6 @@ def wasserstein(reference: Sample, candidate: Sample, quantity: Callable[[Observ
     return Estimate.of_replicas(distances / spread)
 
 
-def auc_high_level(reference: Sample, candidate: Sample, *, seed: int = 0) -> Estimate:
-    """Area under the ROC curve of a classifier that separates candidate and reference by their high-level features.
-
-    Gradient-boosted trees, trained on one half and tested on the other, then vice versa; the two areas are averaged.
-    0.5: indistinguishable; 1: always distinguished. The error is that of the test, not of the training. Of a larger
-    sample, `CLASSIFIED_SHOWERS` are used, evenly spaced over its length.
-    """
-    samples = (reference, candidate)
-    rows = [_evenly(sample.used, CLASSIFIED_SHOWERS) for sample in samples]
-    showers = [sample.observables[i] for sample, i in zip(samples, rows, strict=True)]
-    features = np.vstack([high_level_features(some)[0] for some in showers])
-    label = np.repeat([0, 1], [len(some) for some in showers])
-    weights = np.hstack([replica_weights(s.weight[i], s.counts[i]) for s, i in zip(samples, rows, strict=True)])
-    half = np.concatenate(folds_by_energy(showers[0].energy, showers[1].energy, folds=2, seed=seed)) == 0
-    areas = []
-    for test in (half, ~half):
-        model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed)
-        # On a busy machine OpenMP threads wait for each other: 2 threads take 20 times as long as 1.
-        with threadpool_limits(1):
-            train = _repeat_by_weight(weights[0], ~test)
-            model.fit(features[train], label[train])
-            score = model.predict_proba(features[test])[:, 1]
-        areas.append(_areas(label[test], score, weights[:, test]))
-    return Estimate.of_replicas(np.mean(areas, axis=0))
-
-
 def pixelwise_difference(sums: Floats) -> dict[str, Estimate]:
     """Difference of single showers from those of the float32 model with the same latent numbers.
 
@@ -244,38 +214,3 @@ def relative_deviation(candidate: Floats, reference: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = candidate / reference
     return np.where(candidate == reference, 0.0, ratio - 1)
-
-
-def _evenly(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
-    return rows[np.arange(most) * len(rows) // most] if len(rows) > most else rows
-
-
-def _areas(label: NDArray[np.intp], score: Floats, weights: Floats) -> Floats:
-    """Areas under the ROC curve for many weightings of the same scores, which are sorted only once.
-
-    The area is the probability that a candidate has a higher score than a reference shower; ties count a half.
-
-    Args:
-        label: 0 for the reference, 1 for the candidate, shape (n,).
-        score: scores of the classifier, shape (n,).
-        weights: shape (k, n).
-
-    Returns:
-        Areas, shape (k,).
-    """
-    order = np.argsort(score)
-    first_of_equals = np.flatnonzero(np.diff(score[order], prepend=-np.inf))
-    r, c = (np.add.reduceat((weights * (label == i))[:, order], first_of_equals, axis=1) for i in (0, 1))
-    below = np.cumsum(r, axis=1) - r / 2
-    areas: Floats = (c * below).sum(axis=1) / (c.sum(axis=1) * r.sum(axis=1))
-    return areas
-
-
-def _repeat_by_weight(weights: Floats, which: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Indices of some showers for a training, each repeated in proportion to its weight.
-
-    With sample weights instead, scikit-learn 1.9 takes 15 times as long to choose its bins.
-    """
-    rows = np.flatnonzero(which)
-    ends = np.floor(np.cumsum(weights[rows]) + 0.5)
-    return np.repeat(rows, np.diff(ends, prepend=0.0).astype(np.intp))

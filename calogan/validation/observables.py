@@ -20,6 +20,7 @@ AXES = ("x", "y", "z")
 PLANES = ("xy", "xz", "yz")
 BRIGHT_GEV = 3e-4  # hit threshold of the public 3DGAN analysis; a minimum-ionising particle deposits 2e-4 GeV
 SPECTRUM_EDGES_GEV: Floats = np.geomspace(1e-6, 1.0, 49)  # 8 bins per decade of cell energy
+_FROM_10MEV = 32  # first bin of the spectrum above 10 MeV
 _CHUNK = 256  # showers processed at a time: 16 MB of cells
 
 
@@ -85,6 +86,20 @@ def core_share(xy: NDArray[np.floating]) -> tuple[Floats, Floats]:
     return xy[:, x, y] / total, _sum(xy[:, x - 1 : x + 2, y - 1 : y + 2], (1, 2)) / total
 
 
+def mean_radius(xy: NDArray[np.floating]) -> Floats:
+    """Energy-weighted mean distance from the centre of the shower, across its direction.
+
+    Args:
+        xy: projection of each shower on the front face, shape (n, 25, 25), GeV.
+
+    Returns:
+        Distances in cells, shape (n,); NaN for a shower without energy.
+    """
+    x, y = (moments(_sum(xy, axis))[0][:, None, None] for axis in (2, 1))
+    i, j = np.indices(CLIC.shape[:2])
+    return _sum(xy * np.hypot(i - x, j - y), (1, 2)) / _nonzero(_sum(xy, (1, 2)))
+
+
 def max_cell(showers: Showers) -> Floats:
     """Energy of the hottest cell of each shower, shape (n,), GeV."""
     hottest: Showers = showers.max(axis=(1, 2, 3))
@@ -107,6 +122,7 @@ class Observables:
         profiles: energy along x, y and z, shape (n, 3, 25), GeV.
         layer_moments: mean and width along x, then along y, in each layer, shape (n, 4, 25), cells; NaN if it is empty.
         core_shares: the two shares of `core_share`, shape (n, 2); NaN for an empty shower.
+        mean_radius: see `mean_radius`, shape (n,), cells; NaN for an empty shower.
         hits: cells above the read-out threshold in each layer, shape (n, 25).
         bright_hits: cells above `BRIGHT_GEV`, shape (n,).
         max_cell: energy of the hottest cell, shape (n,), GeV.
@@ -118,6 +134,7 @@ class Observables:
     profiles: Floats
     layer_moments: NDArray[np.float32]
     core_shares: Floats
+    mean_radius: Floats
     hits: Counts
     bright_hits: Counts
     max_cell: Floats
@@ -133,6 +150,11 @@ class Observables:
     def sampling_fraction(self) -> Floats:
         """ECAL/Ep, shape (n,)."""
         return self.ecal / self.energy
+
+    @property
+    def hits_10mev(self) -> Floats:
+        """Number of cells above 10 MeV, shape (n,): an edge of the spectrum."""
+        return _sum(self.spectrum[:, _FROM_10MEV:], 1)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all attributes by name."""
@@ -175,6 +197,7 @@ def observe_planes(events: Events) -> tuple[Observables, Floats]:
             [number for plane in (xz, yz) for number in moments(plane.swapaxes(1, 2))], axis=1, dtype=np.float32
         ),
         core_shares=np.stack(core_share(xy), axis=1),
+        mean_radius=mean_radius(xy),
         hits=_counts(shower * nz + z, (n, nz)),
         bright_hits=_counts(shower[gev >= BRIGHT_GEV], (n,)),
         max_cell=np.where(total > 0, max_cell(events.showers), 0.0),
@@ -199,7 +222,7 @@ def high_level_features(sample: Observables) -> tuple[Floats, tuple[str, ...]]:
     """Describe each shower by the numbers that a physicist would look at, for a classifier.
 
     The list of the CaloChallenge (arXiv 2410.21611: energies, centres, widths and sparsity of each layer), extended
-    by the share of each layer, the moments of the whole shower, its core and its hottest cell.
+    by the share of each layer, the moments of the whole shower, its radius, its core and its hottest cell.
 
     Args:
         sample: observables of n showers.
@@ -227,6 +250,8 @@ def high_level_features(sample: Observables) -> tuple[Floats, tuple[str, ...]]:
         **{f"{axis}_std": std[:, i] for i, axis in enumerate(AXES)},
         "hits": sample.hits.sum(axis=1).astype(np.float64),
         "bright_hits": sample.bright_hits.astype(np.float64),
+        "hits_10mev": sample.hits_10mev,
+        "mean_radius": sample.mean_radius,
         "core_share": sample.core_shares[:, 0],
         "core_share_3x3": sample.core_shares[:, 1],
         "max_cell_share": sample.max_cell / sample.energy,
@@ -252,7 +277,7 @@ def _spectrum(shower: NDArray[np.intp], gev: Showers, n: int) -> Counts:
     return _counts(shower[inside] * bins + np.minimum(which[inside], bins - 1), (n, bins))
 
 
-def _sum(numbers: NDArray[np.floating] | NDArray[np.bool_], axis: int | tuple[int, ...]) -> Floats:
+def _sum(numbers: NDArray[np.number] | NDArray[np.bool_], axis: int | tuple[int, ...]) -> Floats:
     total: Floats = np.sum(numbers, axis=axis, dtype=np.float64)
     return total
 

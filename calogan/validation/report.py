@@ -22,7 +22,8 @@ class ValidationReport:
 
     Attributes:
         showers: numbers of showers: `reference` and `candidate` as given, `..._used` those with a counterpart in
-            energy, `..._empty` those without any energy (they stay in the comparison).
+            energy, `..._empty` those without any energy (they stay in the comparison), `classifier_each` those of each sample
+            that a classifier sees, for the candidate and for the floor.
         metrics: every metric, named as in MLflow; the names are the same for every precision.
         floor: the same metrics between two disjoint halves of the reference, so with half the number of showers; no
             candidate can be expected to be better. Empty if not requested.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calogan.validation import metrics, thorough
+from calogan.validation import metrics, spreads, thorough, tree_classifier
 from calogan.validation.metrics import Estimate
 from calogan.validation.observables import AXES, SPECTRUM_EDGES_GEV, Floats, Observables, moments
 from calogan.validation.resampling import FEWEST_SHOWERS, Columns, Sample, replica_means
@@ -26,7 +26,8 @@ _ALWAYS = (
     *(f"{axis}_tail_{end}" for axis in ("x", "y") for end in ("first", "last")),
     *("sampling_fraction_shift", "worst_layer", "hits_shift", "empty_showers", "separation_cell_energy"),
     *(f"wasserstein_{name}" for name in _WASSERSTEIN),
-    "auc_high_level",
+    *tree_classifier.METRICS,
+    *spreads.METRICS,
 )
 _SOMETIMES = (
     *(f"{name}_{label}" for label in _BINS for name in ("sampling_fraction_shift", "resolution_shift")),
@@ -52,14 +53,14 @@ class Curve:
 
 
 def compare(
-    reference: tuple[Sample, Floats], candidate: tuple[Sample, Floats], *, seed: int = 0
+    reference: tuple[Sample, Floats], candidate: tuple[Sample, Floats], bins: spreads.Bins
 ) -> dict[str, Estimate]:
-    """Compute the fast metrics of two samples whose energies match, see `resampling.match_energies`.
+    """Compute the fast metrics, except the classifier's, of two samples whose energies match, see `resampling.match_energies`.
 
     Args:
         reference: a sample with the sums of its projections, one weighting of `parts.SampleSummary.planes`.
         candidate: the other sample, likewise.
-        seed: seed of the halves for the classifier.
+        bins: see `spreads.energy_bins`.
 
     Returns:
         The metrics by name.
@@ -72,7 +73,6 @@ def compare(
         "hits_shift": metrics.hits_shift(r, c),
         "empty_showers": metrics.empty_showers(r, c),
         "separation_cell_energy": metrics.separation_cell_energy(r, c),
-        "auc_high_level": metrics.auc_high_level(r, c, seed=seed),
     }
     for axis in AXES:
         estimates |= {f"{axis}_{name}": estimate for name, estimate in metrics.profile_moments(r, c, axis).items()}
@@ -86,6 +86,7 @@ def compare(
         if min(len(sample.used) for sample in in_bin) >= FEWEST_SHOWERS:
             estimates[f"sampling_fraction_shift_{label}"] = metrics.sampling_fraction_shift(*in_bin)
             estimates[f"resolution_shift_{label}"] = metrics.resolution_shift(*in_bin)
+    estimates |= spreads.compare(r, c, bins)
     return {f"physics/{name}": estimate for name, estimate in estimates.items()}
 
 

@@ -1,14 +1,16 @@
-"""The metrics that take a minute: distances of distributions, correlations, and repeatedly trained classifiers.
+"""The metrics that take a minute: distances of distributions, correlations, and the classifier on cells.
 
 A search does not compute them for every candidate; the fast metrics are in `standard`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from calogan.events import Events, EventSource, Selection
+from calogan.events import EventSource, Selection
 from calogan.validation import distances, distributions, metrics
 from calogan.validation.cell_classifier import CELL_SHOWERS, auc_low_level
-from calogan.validation.classifiers import FOLDS, Separability, energy_folds, repeated_auc
+from calogan.validation.classifiers import FOLDS, Rows
 from calogan.validation.metrics import Estimate
 from calogan.validation.observables import AXES, Floats, Observables, high_level_features, moments
 from calogan.validation.resampling import Sample
@@ -17,10 +19,9 @@ SEPARATED = ("sampling_fraction", "depth", "width", "hits", "core_share", "max_c
 FEWEST = 10 * FOLDS  # showers of each sample; fewer are not enough for a training
 _PRDC = ("precision", "recall", "density", "coverage")
 METRICS = (
-    *("frechet_distance", "kernel_distance", *_PRDC, "layer_correlation", "width_fluctuation", "moment_shifts"),
+    *("frechet_distance", "kernel_distance", *_PRDC, "layer_correlation", "moment_shifts"),
     *(f"separation_{name}" for name in SEPARATED),
     *(f"ks_{name}" for name in SEPARATED),
-    *("auc_high_level_repeated", "jsd_high_level", "calibration_error_high_level"),
     *("auc_low_level", "jsd_low_level"),
 )
 
@@ -50,7 +51,6 @@ def similarity(reference: Sample, candidate: Sample, *, seed: int = 0) -> dict[s
         "kernel_distance": distances.kernel_distance(*scaled, seed=seed),
         **distances.precision_recall_density_coverage(*scaled, seed=seed),
         "layer_correlation": layer_correlations(r, c, seed=seed).difference,
-        "width_fluctuation": distributions.fluctuation_shift(_width(r), _width(c), energy, seed=seed),
         "moment_shifts": distributions.moment_shifts(
             _depth_and_widths(r), _depth_and_widths(c), energy, metrics.ENERGY_BINS_GEV, seed=seed
         ).overall,
@@ -59,10 +59,6 @@ def similarity(reference: Sample, candidate: Sample, *, seed: int = 0) -> dict[s
         both = _observable(r, name), _observable(c, name)
         estimates[f"separation_{name}"] = distributions.separation_power(*both, seed=seed)
         estimates[f"ks_{name}"] = distributions.kolmogorov_smirnov(*both, seed=seed)
-    trees = repeated_auc(features[0], features[1], energy_folds(*energy, seed=seed), seed=seed)
-    estimates["auc_high_level_repeated"] = _with_spread(trees)
-    estimates["jsd_high_level"] = trees.jsd
-    estimates["calibration_error_high_level"] = trees.calibration_error
     # Metrics that are undefined because a bin has too few showers count as not measured.
     return {f"physics/{name}": estimate for name, estimate in estimates.items() if np.isfinite(estimate.value)}
 
@@ -70,7 +66,9 @@ def similarity(reference: Sample, candidate: Sample, *, seed: int = 0) -> dict[s
 def cell_similarity(
     reference: EventSource, candidate: EventSource, weights: tuple[Floats, Floats], *, trainings: int, seed: int = 0
 ) -> dict[str, Estimate]:
-    """Train a convolutional network to separate two samples by their cells; reads at most 2,000 showers of each.
+    """Train a convolutional network to separate two samples by their cells.
+
+    Of each sample it gets as many showers as half the reference has, at most `CELL_SHOWERS`: those of the floor.
 
     Args:
         reference: Geant4 showers.
@@ -82,15 +80,33 @@ def cell_similarity(
     Returns:
         The metrics by name; empty without trainings or with fewer than `FEWEST` showers of a sample.
     """
-    rows = [distances.unweight(weight, seed=seed) for weight in weights]
-    if not trainings or min(map(len, rows)) < FEWEST:
+    ours, theirs, n = _cell_rows(weights, seed)
+    return _separate_cells(
+        (Selection(reference, np.sort(ours[:n])), Selection(candidate, np.sort(theirs[:n]))), trainings, seed
+    )
+
+
+def cell_floor(
+    reference: EventSource, weights: tuple[Floats, Floats], *, trainings: int, seed: int = 0
+) -> dict[str, Estimate]:
+    """Separate one half of the reference from the other, with the numbers of showers of `cell_similarity`."""
+    ours, _, n = _cell_rows(weights, seed)
+    halves = (Selection(reference, np.sort(rows)) for rows in (ours[:n], ours[n : 2 * n]))
+    return _separate_cells(tuple(halves), trainings, seed)
+
+
+def _cell_rows(weights: tuple[Floats, Floats], seed: int) -> tuple[Rows, Rows, int]:
+    """Showers of both samples in random order, of equal weight, and the number of each to use."""
+    rng = np.random.default_rng(seed)
+    ours, theirs = (rng.permutation(distances.unweight(weight, seed=seed)) for weight in weights)
+    return ours, theirs, min(CELL_SHOWERS, len(ours) // 2, len(theirs))
+
+
+def _separate_cells(samples: Sequence[Selection], trainings: int, seed: int) -> dict[str, Estimate]:
+    if not trainings or min(map(len, samples)) < FEWEST:
         return {}
-    samples: list[Events] = []
-    for source, subset in zip((reference, candidate), rows, strict=True):
-        some = np.random.default_rng(seed).permutation(len(subset))[:CELL_SHOWERS]
-        samples.append(Selection(source, np.sort(subset[some]))[:])
-    separability = auc_low_level(*samples, trainings=trainings, seed=seed)
-    return {"physics/auc_low_level": _with_spread(separability), "physics/jsd_low_level": separability.jsd}
+    separability = auc_low_level(*(sample[:] for sample in samples), trainings=trainings, seed=seed)
+    return {"physics/auc_low_level": separability.auc_with_spread, "physics/jsd_low_level": separability.jsd}
 
 
 def layer_correlations(reference: Observables, candidate: Observables, *, seed: int = 0) -> distributions.Correlations:
@@ -102,12 +118,6 @@ def layer_correlations(reference: Observables, candidate: Observables, *, seed: 
 def _unweight(sample: Sample, seed: int) -> Observables:
     rows = distances.unweight(sample.weight, seed=seed)
     return sample.observables[rows[sample.observables.ecal[rows] > 0]]
-
-
-def _with_spread(separability: Separability) -> Estimate:
-    """The AUC with both errors combined: that of the test showers and that of the trainings."""
-    spread = separability.auc_spread / np.sqrt(len(separability.trainings))
-    return Estimate(separability.auc.value, float(np.hypot(separability.auc.error, spread)))
 
 
 def _width(sample: Observables) -> Floats:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -10,14 +11,14 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from calogan import provenance
 from calogan.errors import EventsError
 from calogan.events import EventSource
-from calogan.validation import metrics, parts
+from calogan.validation import metrics, parts, spreads, tree_classifier
 from calogan.validation.gates import Gate, check_names, judge, load_gates
 from calogan.validation.metrics import Estimate
 from calogan.validation.parts import PartSummary, Plan, SampleSummary, divide, merge, observe_part
 from calogan.validation.report import ValidationReport
 from calogan.validation.resampling import match_energies
 from calogan.validation.standard import compare, curves
-from calogan.validation.thorough import cell_similarity, similarity
+from calogan.validation.thorough import cell_floor, cell_similarity, similarity
 
 Progress = Callable[[str], None]
 
@@ -32,6 +33,7 @@ def validate(
     floor: bool = True,
     thorough: bool = False,
     cell_trainings: int = 0,
+    trees: bool = True,
     gates: Mapping[str, Gate] | None = None,
     seed: int = 0,
     inputs: Iterable[Path] = (),
@@ -46,8 +48,9 @@ def validate(
         floor: also compare the reference with itself.
         thorough: also compare whole distributions, see `similarity`, which takes half a minute.
         cell_trainings: number of trainings of the cell classifier, 15 s each with 2,000 showers.
+        trees: also train `tree_classifier`, seconds for each thousand showers.
         gates: limits by name of the metric; the packaged ones by default.
-        seed: seed of the bootstrap replicas, the classifier's halves and the halves of the floor.
+        seed: seed of the bootstrap replicas, the classifier and the halves of the floor.
         inputs: the files of the samples, for the provenance.
         progress: called with a line before each step.
 
@@ -69,7 +72,8 @@ def validate(
         merge(observed(1, candidate, float32), len(candidate)),
     )
     cells = compare_cells(plan, reference, candidate, trainings=cell_trainings, progress=progress)
-    return conclude(plan, *summaries, cells=cells, thorough=thorough, gates=gates, inputs=inputs, progress=progress)
+    settings: dict[str, Any] = {"thorough": thorough, "trees": trees, "gates": gates, "inputs": inputs}
+    return conclude(plan, *summaries, cells=cells, progress=progress, **settings)
 
 
 def prepare(
@@ -105,13 +109,12 @@ def compare_cells(
     say = progress if progress is not None else _silent
     say(f"training classifiers on cells, {trainings} times")
     weights = plan.weights[0][0], plan.weights[1][0]
-    similarities = cell_similarity(reference, candidate, weights, trainings=trainings, seed=plan.seed)
-    halves = plan.weights[0][1:]
-    if not len(halves):
+    settings: dict[str, Any] = {"trainings": trainings, "seed": plan.seed}
+    similarities = cell_similarity(reference, candidate, weights, **settings)
+    if len(plan.weights[0]) == 1:
         return similarities, {}
     say("training them on the reference alone")
-    itself = (halves[0], halves[1])
-    return similarities, cell_similarity(reference, reference, itself, trainings=trainings, seed=plan.seed)
+    return similarities, cell_floor(reference, weights, **settings)
 
 
 def conclude(
@@ -121,6 +124,7 @@ def conclude(
     *,
     cells: tuple[Mapping[str, Estimate], Mapping[str, Estimate]] = ({}, {}),
     thorough: bool = False,
+    trees: bool = True,
     gates: Mapping[str, Gate],
     inputs: Iterable[Path] = (),
     progress: Progress | None = None,
@@ -135,7 +139,10 @@ def conclude(
     with threadpool_limits(1):
         say("comparing them")
         r, c = match_energies(reference.observables, candidate.observables, seed=plan.seed)
-        estimates = compare((r, reference.planes[0]), (c, candidate.planes[0]), seed=plan.seed)
+        bins = spreads.energy_bins(r, c)
+        estimates = compare((r, reference.planes[0]), (c, candidate.planes[0]), bins)
+        separability, classified = tree_classifier.compare(r, c, seed=plan.seed) if trees else ({}, 0)
+        estimates |= separability
         if candidate.difference.size:
             pixelwise = metrics.pixelwise_difference(candidate.difference)
             estimates |= {f"physics/pixelwise_{name}": estimate for name, estimate in pixelwise.items()}
@@ -146,7 +153,8 @@ def conclude(
         if len(plan.weights[0]) > 1:
             say("comparing the reference with itself")
             halves = [dataclasses.replace(r, weight=weight) for weight in plan.weights[0][1:]]
-            lowest = compare((halves[0], reference.planes[1]), (halves[1], reference.planes[2]), seed=plan.seed)
+            lowest = compare((halves[0], reference.planes[1]), (halves[1], reference.planes[2]), bins)
+            lowest |= tree_classifier.floor(r, classified, seed=plan.seed)
             if thorough:
                 say("comparing whole distributions of the reference with itself")
                 lowest |= similarity(halves[0], halves[1], seed=plan.seed)
@@ -160,7 +168,8 @@ def conclude(
                 (f"{label}_used", len(sample.used)),
                 (f"{label}_empty", int(np.count_nonzero(sample.observables.ecal == 0))),
             )
-        },
+        }
+        | {"classifier_each": classified},
         metrics=estimates | dict(cells[0]),
         floor=lowest | dict(cells[1]),
         gates={name: judge(gate, (estimates | dict(cells[0])).get(name)) for name, gate in gates.items()},

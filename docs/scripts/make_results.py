@@ -60,9 +60,11 @@ SHOWN = {
     "kernel_distance": "kernel physics distance",
     "coverage": "coverage",
     "layer_correlation": "correlations between layers, mean difference",
-    "width_fluctuation": "shower-to-shower spread of the width, relative shift",
+    "spread_x_mean": "spread of the centre along x at fixed Ep, worst bin, relative shift",
+    "spread_y_std": "spread of the width along y at fixed Ep, worst bin, relative shift",
+    "spread_core_share": "spread of the core at fixed Ep, worst bin, relative shift",
     "moment_shifts": "moments in bins of Ep, mean relative shift",
-    "auc_high_level": "AUC of boosted trees on 189 observables",
+    "auc_high_level": "AUC of boosted trees",
     "jsd_high_level": "Jensen-Shannon divergence of their scores",
     "auc_low_level": "AUC of a convolutional network on cells",
 }
@@ -74,6 +76,8 @@ NOTES = """\
 - TFLite int8: weights per channel, activations with zero points; operations without an integer kernel would stay float32.
 - ONNX Runtime (static quantization, QDQ) and OpenVINO (NNCF's defaults) are columns where the extra `peers` is installed.
 - Other runtimes and `one range` were calibrated with energies drawn flat over the range of the model, and no Geant4 shower.
+- AUCs are those of equal numbers of showers, for the candidates and for the floor: half of the Geant4 showers, and as many of the
+  other sample; see [metrics](metrics.md).
 - The network alone is timed from features in memory to outputs in memory; a whole call starts with random numbers. The whole
   call of another runtime leaves TensorFlow for its network and returns: two more TensorFlow calls."""
 

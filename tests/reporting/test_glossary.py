@@ -7,7 +7,7 @@ from calogan.reporting import glossary
 from calogan.validation.standard import METRICS
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", [*METRICS, "physics/spread_x_mean_2_10gev", "physics/shift_core_share_3x3_2_500gev"])
 def test_every_metric_of_a_report_is_defined_in_words(name: str) -> None:
     metric = glossary.metric(name)
     assert metric.formula
@@ -24,6 +24,7 @@ def test_titles_tell_all_metrics_apart() -> None:
 def test_templates_are_filled_in() -> None:
     assert glossary.metric("physics/y_tail_first").title == "first five cells along y, shift"
     assert glossary.metric("resolution_shift_2_50gev").title == "energy resolution, shift, 2-50 GeV"
+    assert glossary.metric("spread_x_mean_2_10gev").title == "spread of the centre along x, 2-10 GeV"
     assert glossary.curve("y").title == "Transverse profile along y"
     assert glossary.curve("y").x == "y (cell)"
     assert glossary.curve("z").title == "Longitudinal profile"  # not the template of the other axes
@@ -52,7 +53,7 @@ def test_texts_hold_no_address_and_no_unknown_field() -> None:
     for entry in entries:
         text = " ".join(str(value) for value in entry.values())
         assert "http" not in text
-        assert set(re.findall(r"\{(\w+)\}", text)) <= {"axis", "end", "low", "high"}
+        assert set(re.findall(r"\{(\w+)\}", text)) <= {"axis", "end", "low", "high", "quantity"}
 
 
 def test_a_template_has_a_title_for_all_it_stands_for() -> None:

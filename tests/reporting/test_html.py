@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import io
 import json
 import math
@@ -227,3 +228,18 @@ def test_all_reports_fit_into_one_json(reports: dict[str, ValidationReport]) -> 
     metrics = content["candidates"]["INC int8"]["metrics"]
     assert metrics["physics/hits_shift"]["value"] == 0.5
     assert metrics["physics/auc_high_level"]["value"] is None
+
+
+def test_spreads_in_bins_have_a_table_of_their_own() -> None:
+    metrics = {
+        "physics/spread_x_mean": Estimate(0.2, 0.05),
+        "physics/spread_x_mean_2_10gev": Estimate(0.2, 0.05),
+        "physics/spread_x_mean_10_25gev": Estimate(0.01, 0.04),
+    }
+    gates = {"physics/spread_x_mean": judge(Gate(0.07), metrics["physics/spread_x_mean"])}
+    report = dataclasses.replace(BARE, metrics=metrics, gates=gates)
+    page = Page(html.render({"int8": report, "float32": BARE}))
+    assert any(attributes.get("id") == "spreads" for attributes in page.all("section"))
+    (row,) = (row for row in page.rows if "1 ± 4" in row)
+    assert re.sub(r"\s+", " ", row).strip() == "spread of the centre along x limit 7 20 ± 5 1 ± 4 ✗ failed"
+    assert not any(attributes.get("id") == "spreads" for attributes in Page(html.render({"a": BARE})).all("section"))

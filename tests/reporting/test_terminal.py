@@ -5,6 +5,9 @@ import pytest
 from rich.console import Console
 
 from calogan.reporting import terminal
+from calogan.validation.gates import Gate, judge
+from calogan.validation.metrics import Estimate
+from calogan.validation.report import ValidationReport
 
 METRICS = (
     *("sampling_fraction_shift", "worst_layer", "composite_mse", "y_mean", "y_std", "z_mean", "z_std"),
@@ -81,3 +84,20 @@ def test_a_wide_table_is_whole_if_the_output_is_not_a_terminal(capsys: pytest.Ca
     terminal.show(terminal.summary_table(summary))
     output = capsys.readouterr().out
     assert all(name in output for name in names)
+
+
+def test_spreads_in_bins_are_a_table_of_their_own() -> None:
+    metrics = {
+        "physics/spread_x_mean": Estimate(0.2, 0.05),
+        "physics/spread_x_mean_2_10gev": Estimate(0.2, 0.05),
+    }
+    gates = {"physics/spread_x_mean": judge(Gate(0.07), metrics["physics/spread_x_mean"])}
+    counts = {"reference": 3, "candidate": 4}
+    report = ValidationReport(showers=counts, metrics=metrics, floor={}, gates=gates, curves={}, provenance={})
+    screen = io.StringIO()
+    for table in (terminal.report_table(report, "int8"), terminal.spread_table(report, "int8")):
+        Console(file=screen, width=120).print(table)
+    lines = screen.getvalue().splitlines()
+    assert sum("physics/spread_x_mean" in line for line in lines) == 1
+    (row,) = (line for line in lines if "spread of the centre along x" in line)
+    assert [cell.strip() for cell in row.split("│")[2:5]] == ["20 ± 5", "7", "failed"]

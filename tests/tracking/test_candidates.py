@@ -59,7 +59,7 @@ def test_a_runtime_has_the_metrics_of_a_precision_but_no_version(
         files = {
             file.path for where in ("", "figures") for file in mlflow_client.list_artifacts(run.info.run_id, where)
         }
-        assert files == {"validation.json", "figures", "figures/shapes.png"}
+        assert files == {"validation.json", "spreads.json", "figures", "figures/shapes.png"}
 
 
 def test_a_report_without_a_score_is_not_logged(mlflow_client: MlflowClient, geant4: Events) -> None:

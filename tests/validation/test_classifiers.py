@@ -1,5 +1,8 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from calogan.errors import EventsError
 from calogan.validation import classifiers
@@ -71,35 +74,34 @@ def test_a_sure_mistake_does_not_outweigh_the_rest() -> None:
     assert classifiers.assess(wrong, label.astype(float), calibrate(label.astype(float))).jsd.value > 0.8
 
 
-@pytest.mark.parametrize("ratio", [1, 3])
-def test_trees_find_real_differences_only(ratio: int) -> None:
-    rng = np.random.default_rng(1)
-    energy = rng.uniform(2, 500, 400)
-    folds = classifiers.energy_folds(energy, np.repeat(energy, ratio))
-    r, c = rng.standard_normal((400, 3)), rng.standard_normal((400 * ratio, 3))
-
-    same = classifiers.repeated_auc(r, c, folds)
-    assert same.auc.value == pytest.approx(0.5, abs=3 * same.auc.error)
-    assert same.jsd.value < 0.05
-    apart = classifiers.repeated_auc(r, c + np.array([3, 0, 0]), folds)
-    # two unit normal distributions three apart: Phi(3 / sqrt 2)
-    assert apart.auc.value == pytest.approx(0.983, abs=0.015)
-    assert apart.jsd.value > 0.6
-    assert len(apart.trainings) == 5
-    assert apart.auc_spread > 0
-    assert apart.auc.error < apart.trainings[0].auc.error
+@given(st.lists(st.tuples(st.integers(0, 4), st.floats(0.1, 3), st.integers(0, 1)), min_size=2, max_size=30))
+def test_areas_are_those_of_scikit_learn(showers: list[tuple[int, float, int]]) -> None:
+    score, weight, label = (np.array(column) for column in zip(*showers, strict=True))
+    label[:2] = [0, 1]
+    weights = np.vstack([np.ones(len(score)), weight])
+    expected = [roc_auc_score(label, score, sample_weight=w) for w in weights]
+    np.testing.assert_allclose(classifiers.areas(label, score.astype(float), weights), expected, rtol=1e-9)
 
 
-def test_pairs_of_one_energy_do_not_push_the_area_below_one_half() -> None:
-    energy = np.random.default_rng(2).uniform(2, 500, (500, 1))
-    separability = classifiers.repeated_auc(energy, energy, classifiers.energy_folds(energy[:, 0], energy[:, 0]))
-    assert separability.auc.value == pytest.approx(0.5, abs=0.01)
+def test_a_replica_without_a_sample_knows_nothing() -> None:
+    weights = np.array([[1.0, 0, 1, 1], [0, 0, 1, 1]])
+    areas = classifiers.areas(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.3, 0.4]), weights)
+    assert areas.tolist() == [1.0, 0.5]
 
 
-def test_a_seed_gives_the_same_again() -> None:
-    rng = np.random.default_rng(3)
-    r, c = rng.standard_normal((2, 100, 2))
-    folds = classifiers.energy_folds(np.arange(100.0), np.arange(100.0))
-    first, second = (classifiers.repeated_auc(r, c, folds, trainings=1, seed=4) for _ in range(2))
-    assert first.auc == second.auc
-    assert first.auc_spread == 0
+def test_groups_never_meet_and_are_averaged() -> None:
+    label, fold, group = np.tile([0, 1], 50), np.arange(100) // 2 % 5, np.repeat([0, 1], 50)
+    seen: list[set[int]] = []
+
+    def train(rows: classifiers.Rows, selection: classifiers.Rows, _: int) -> classifiers.Scorer:
+        seen.append({*rows, *selection})
+        right = group[rows[0]] == 0  # the classifier of the first group is always right, the other always wrong
+        return lambda which: np.where((label[which] == 1) == right, 0.9, 0.1)
+
+    result = classifiers.repeated_trainings(train, label, fold, trainings=5, seed=0, group=group)
+    assert len(result.trainings) == 10
+    assert all(rows <= set(range(50)) for rows in seen[:5])
+    assert all(rows <= set(range(50, 100)) for rows in seen[5:])
+    assert [assessment.auc.value for assessment in result.trainings] == [1.0] * 5 + [0.0] * 5
+    assert result.auc.value == 0.5
+    assert result.auc_with_spread.error == pytest.approx(np.std([1.0] * 5 + [0.0] * 5, ddof=1) / np.sqrt(10), rel=0.02)

@@ -35,23 +35,6 @@ def test_kolmogorov_smirnov_distance_by_hand() -> None:
     assert estimate.error == pytest.approx(0.06, rel=0.4)
 
 
-def width(n: int, energy: Floats, spread: float, rng: np.random.Generator) -> Floats:
-    return 3 - 0.002 * energy + spread * rng.standard_normal(n)
-
-
-def test_fluctuation_is_that_at_fixed_energy() -> None:
-    energy = RNG.uniform(2, 500, (2, 5000))
-    r, c = width(5000, energy[0], 0.1, RNG), width(5000, energy[1], 0.08, RNG)
-    estimate = distributions.fluctuation_shift(r, c, (energy[0], energy[1]))
-
-    # the change of the width with Ep inside a bin, 0.1 / sqrt(12), is in both
-    trend = 0.1 / np.sqrt(12)
-    expected = np.hypot(0.08, trend) / np.hypot(0.1, trend) - 1
-    assert estimate.value == pytest.approx(expected, abs=4 * estimate.error)
-    assert estimate.error == pytest.approx(1 / np.sqrt(5000), rel=0.4)
-    assert distributions.fluctuation_shift(r, r, (energy[0], energy[0])).value == 0
-
-
 def test_moment_shifts_in_bins_of_energy() -> None:
     energy = np.repeat([20.0, 200, 450], [50, 60, 10])
     moments = np.stack([10 + RNG.standard_normal(120), 5 + RNG.standard_normal(120)], axis=1)

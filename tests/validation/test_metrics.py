@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
-from sklearn.metrics import roc_auc_score
 
 from calogan.events import Events, packaged_sample, read_events
 from calogan.validation import metrics
@@ -228,43 +227,6 @@ def test_wasserstein_leaves_out_undefined_values(reference: Prepared, scaled: Pr
     rest = [Sample(s.observables[500:], s.weight[500:], s.counts[500:]) for s in (r, c)]
     expected = metrics.wasserstein(rest[0], rest[1], lambda s: s.sampling_fraction)
     assert metrics.wasserstein(r, c, holed) == expected
-
-
-@given(st.lists(st.tuples(st.integers(0, 4), st.floats(0.1, 3), st.integers(0, 1)), min_size=2, max_size=30))
-def test_areas_are_those_of_scikit_learn(showers: list[tuple[int, float, int]]) -> None:
-    score, weight, label = (np.array(column) for column in zip(*showers, strict=True))
-    label[:2] = [0, 1]
-    weights = np.vstack([np.ones(len(score)), weight])
-    expected = [roc_auc_score(label, score, sample_weight=w) for w in weights]
-    np.testing.assert_allclose(metrics._areas(label, score.astype(float), weights), expected, rtol=1e-9)
-
-
-def test_the_classifier_finds_no_difference_of_a_sample_to_itself(reference: Prepared) -> None:
-    observed = reference.sample.observables[:300]
-    estimate = metrics.auc_high_level(plain(observed, 0), plain(observed, 1))
-    assert estimate.value == pytest.approx(0.5, abs=max(3 * estimate.error, 0.02))
-
-
-def test_the_classifier_finds_a_plain_difference(reference: Prepared, scaled: Prepared) -> None:
-    r, c = (plain(some.sample.observables[:300], of) for of, some in enumerate((reference, scaled)))
-    assert metrics.auc_high_level(r, c).value > 0.75
-
-
-def test_the_classifier_takes_a_bounded_number_of_showers(
-    reference: Prepared, scaled: Prepared, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(metrics, "CLASSIFIED_SHOWERS", 250)
-    every_fourth = [
-        Sample(some.sample.observables[::4], some.sample.weight[::4], some.sample.counts[::4])
-        for some in (reference, scaled)
-    ]
-    assert metrics.auc_high_level(reference.sample, scaled.sample) == metrics.auc_high_level(*every_fourth)
-
-
-def test_training_draws_showers_by_their_weight() -> None:
-    weights = np.array([1.0, 0.0, 2.0, 0.5, 0.5, 1.0])
-    rows = metrics._repeat_by_weight(weights, np.array([True] * 5 + [False]))
-    assert np.bincount(rows, minlength=6).tolist() in ([1, 0, 2, 1, 0, 0], [1, 0, 2, 0, 1, 0])
 
 
 def test_pixelwise_difference_of_known_showers() -> None:

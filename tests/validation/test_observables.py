@@ -44,6 +44,17 @@ def test_core_share_counts_the_entry_cell_and_its_neighbours() -> None:
     assert [share.tolist() for share in obs.core_share(obs.projection(shower, "xy"))] == [[0.5], [0.75]]
 
 
+def test_mean_radius_is_around_the_centre_of_the_shower() -> None:
+    # 3 GeV at (12, 12) and 1 GeV at (12, 16): the centre is at (12, 13), distances 1 and 3
+    shower = one_cell(12, 12, 5, 3.0) + one_cell(12, 16, 9, 1.0)
+    sample = obs.observe(Events(shower, np.array([50.0], np.float32)))
+    assert sample.mean_radius.tolist() == [1.5]
+
+
+def test_hits_above_10_mev_are_counted_from_the_spectrum(geant4: Events) -> None:
+    np.testing.assert_array_equal(obs.observe(geant4).hits_10mev, (geant4.showers >= 0.01).sum(axis=(1, 2, 3)))
+
+
 def test_cell_spectrum_puts_each_cell_in_its_bin_and_loses_none_above() -> None:
     shower = one_cell(1, 1, 1, 1.5e-6) + one_cell(2, 2, 2, 3.0) + one_cell(3, 3, 3, 1e-7)
     spectrum = obs.cell_spectrum(shower)[0]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from calogan.errors import ConfigError, EventsError, GateError, OutputError
 from calogan.events import Events, open_events, packaged_sample, read_events, write_events
-from calogan.validation import metrics, resampling, thorough, validate
+from calogan.validation import metrics, resampling, spreads, thorough, tree_classifier, validate
 from calogan.validation.gates import Gate, judge, load_gates
 from calogan.validation.metrics import Estimate
 from calogan.validation.parts import divide, merge, observe_part
@@ -33,8 +33,8 @@ def events() -> Events:
 @pytest.fixture(scope="module")
 def report(events: Events) -> ValidationReport:
     lines: list[str] = []
-    candidate = events[300:]
-    result = validate.validate(events[:300], candidate, float32=candidate, progress=lines.append)
+    candidate = events[1::2]
+    result = validate.validate(events[::2], candidate, float32=candidate, progress=lines.append)
     assert lines == [
         "observing the reference: shower 0 of 300",
         "observing the candidate: shower 0 of 300",
@@ -54,7 +54,7 @@ def test_a_bin_of_energy_with_empty_showers_only_has_no_resolution(events: Event
     # As int8 makes them of the lowest energies if one range of activations serves all.
     low = (events.energy < 25)[:, None, None, None]
     empty = Events(np.where(low, np.float32(0), events.showers), events.energy)
-    curves = validate.validate(events, empty, floor=False).curves
+    curves = validate.validate(events, empty, floor=False, trees=False).curves
     assert np.isnan(curves["resolution"].candidate[:2]).all()
     assert np.isfinite(curves["resolution"].candidate[2:]).all()
     np.testing.assert_array_equal(curves["sampling_fraction"].candidate[:2], 0)
@@ -62,8 +62,11 @@ def test_a_bin_of_energy_with_empty_showers_only_has_no_resolution(events: Event
 
 def test_metrics_are_those_announced(report: ValidationReport) -> None:
     names = set(METRICS) - {f"physics/{name}" for name in thorough.METRICS}  # those are not asked for
-    assert set(report.metrics) == names
-    assert set(report.floor) == {name for name in names if "pixelwise" not in name and "2_50gev" not in name}
+    in_bins = {f"physics/{name}_2_500gev" for name in spreads.METRICS}  # 300 showers are too few for several bins
+    assert set(report.metrics) == names | in_bins
+    assert set(report.floor) == {
+        name for name in names | in_bins if "pixelwise" not in name and "_shift_2_50gev" not in name
+    }
     assert report.metrics["physics/pixelwise_mean"] == Estimate(0.0, 0.0)
     assert report.showers["reference"] == report.showers["candidate"] == 300
 
@@ -209,7 +212,9 @@ def test_the_seed_is_that_of_sums_replicas_and_classifier(events: Events) -> Non
         planes[0].mean.sum(axis=-1), np.tile(replica_means(r, lambda s: s.sampling_fraction[:, None]), 3)
     )
     assert report.metrics["physics/composite_mse"] == metrics.composite_mse(*planes)
-    assert report.metrics["physics/auc_high_level"] == metrics.auc_high_level(r, c, seed=3)
+    trees, showers = tree_classifier.compare(r, c, seed=3)
+    assert report.metrics["physics/auc_high_level"] == trees["physics/auc_high_level"]
+    assert report.showers["classifier_each"] == showers == 50
     assert report.metrics["physics/hits_shift"] == metrics.hits_shift(r, c)
 
 
@@ -217,7 +222,7 @@ def test_files_are_validated_without_being_read_whole(events: Events, tmp_path: 
     for name, some in (("a", events[:150]), ("b", events[150:300])):
         write_events(tmp_path / f"{name}.h5", some, header={})
     files = open_events(tmp_path)
-    result, expected = (validate.validate(s, events[300:], floor=False) for s in (files, events[:300]))
+    result, expected = (validate.validate(s, events[300:], floor=False, trees=False) for s in (files, events[:300]))
     assert json.dumps(report_to_dict(result)) == json.dumps(report_to_dict(expected))
 
 
@@ -255,6 +260,12 @@ def test_bad_gates_are_refused(text: str, message: str, tmp_path: Path) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         load_gates(path)
+
+
+def test_a_gate_may_name_one_bin_of_energy(tmp_path: Path) -> None:
+    path = tmp_path / "gates.toml"
+    path.write_text('"physics/spread_x_mean_100_250gev" = { limit = 0.1 }', encoding="utf-8")
+    assert load_gates(path) == {"physics/spread_x_mean_100_250gev": Gate(0.1)}
 
 
 def test_missing_gates_file(tmp_path: Path) -> None:
