@@ -45,6 +45,13 @@ securityContext:
   value: "true"
 {{- end }}
 
+{{- define "calogan.authOptions" -}}
+mode: token
+{{- with .Values.ray.tokenSecret }}
+secretName: {{ . }}
+{{- end }}
+{{- end }}
+
 {{/* CPU and memory of a pod that Ray counts, from (dict "cpus" "cpuRequest" "memory"). */}}
 {{- define "calogan.wholeCores" -}}
 requests: {cpu: {{ .cpuRequest | default .cpus | quote }}, memory: {{ .memory }}}
@@ -101,8 +108,7 @@ spec:
           value: calogan.serving.edge:middlewares
         - name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
           value: {{ $values.ray.drainSeconds | quote }}
-        - name: MLFLOW_TRACKING_URI
-          value: {{ include "calogan.mlflowUri" .root }}
+        {{- include "calogan.mlflowClient" .root | nindent 8 }}
         {{- if eq .component "ray" }}
         - name: CALOGAN_API_KEY
           valueFrom:
