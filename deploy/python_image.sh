@@ -20,6 +20,6 @@ tar -C "$python/lib/python3.11" --exclude=./site-packages --exclude=./test --exc
     --exclude='*.a' -cf - . | tar -C "$root/usr/local/lib/python3.11" -xf -
 find "$root/usr/local" \( -name 'libpython*.so*' -o -name '*.cpython-311-*.so' -o -name python3.11 \) -type f -exec strip --strip-unneeded {} +
 chroot "$root" sh -c 'ldconfig && python3.11 -m ensurepip >/dev/null 2>&1 && ln -sf pip3 /usr/local/bin/pip && apt-get clean'
-rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/debconf/*-old "$root"/usr/share/{doc,man,locale}/*
+rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/var/cache/debconf/*-old "$root"/usr/share/{doc,man,locale}/*
 buildah config --env PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin --env LANG=C.UTF-8 --cmd python3 "$container"
 buildah commit --quiet "$container" "$name"

@@ -13,6 +13,7 @@ SCRIPTS = {
     "scaling": "measure_scaling.py",
     "files": "measure_files.py",
     "serving-speed": "measure_serving.py",  # needs wrk
+    "sizing": "measure_sizing.py",
     "training-log": "log_training.py",  # SHOWERS=... if not the packaged ones
     "picture": "draw_picture.py",
     "rooms": "list_rooms.py",

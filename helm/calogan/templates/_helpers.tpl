@@ -56,7 +56,7 @@ app.kubernetes.io/part-of: {{ .Chart.Name }}
 {{- end }}
 
 {{/* Labels of the pods of one component, from (list $ "ray"): ray, jobs, job-cluster, mlflow, redis,
-register or test. */}}
+register, remove or test. */}}
 {{- define "calogan.podLabels" -}}
 {{ include "calogan.partOf" (first .) }}
 app.kubernetes.io/component: {{ last . }}

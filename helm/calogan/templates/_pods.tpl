@@ -74,7 +74,8 @@ metadata:
   {{- end }}
 spec:
   {{- include "calogan.podDefaults" (dict "root" .root "account" .account) | nindent 2 }}
-  terminationGracePeriodSeconds: {{ add $values.ray.drainSeconds 30 }}
+  # The head runs no replicas, so there is nothing to wait for; KubeRay clears Redis when it is gone.
+  terminationGracePeriodSeconds: {{ ternary 30 (add $values.ray.drainSeconds 30) (eq .name "ray-head") }}
   {{- with .group.nodeSelector }}
   nodeSelector:
     {{- toYaml . | nindent 4 }}
