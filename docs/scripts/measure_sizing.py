@@ -34,16 +34,15 @@ def measure(limit: str, folder: Path) -> Json:
     out = folder / "benchmark.json"
     environment = os.environ | ({"ONEDNN_MAX_CPU_ISA": limit} if limit else {})
     command = [
-        Path(sys.executable).parent / "calogan",
+        str(Path(sys.executable).parent / "calogan"),
         "benchmark",
         "--model",
         "lean",
         "--precision",
         ",".join(PRECISIONS),
     ]
-    subprocess.run(
-        [*command, "--rounds", "2", "--json", str(out)], env=environment, check=True, stdout=subprocess.DEVNULL
-    )  # noqa: S603 - our own
+    command += ["--rounds", "2", "--json", str(out)]
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own
     report: Json = json.loads(out.read_text(encoding="utf-8"))
     return report
 
