@@ -62,6 +62,16 @@ def test_every_worker_tells_its_processor_and_its_models(e2e: Any) -> None:
     assert all("AVX" in replica.isa for replica in now.replicas)
 
 
+def test_the_secrets_of_an_installation_are_checked(e2e: Any) -> None:
+    (secrets,) = [finding for finding in checks.check(e2e.namespace) if finding.what == "Secrets"]
+    assert secrets.fine is True
+    assert "demo-calogan-api-key" in secrets.found
+    with e2e.without_secret("demo-calogan-mlflow-login"):
+        (secrets,) = [finding for finding in checks.check(e2e.namespace) if finding.what == "Secrets"]
+    assert secrets.fine is False
+    assert "missing: demo-calogan-mlflow-login (key password)" in secrets.found
+
+
 def test_showers_record_the_commit_of_the_image(e2e: Any) -> None:
     pod, key = e2e.workers()[0].metadata.name, connection.api_key(e2e.service)
     with state.asking(e2e.service, pod, key) as http:
@@ -341,7 +351,9 @@ def test_a_production_survives_the_death_of_a_worker(e2e: Any) -> None:
 def test_what_was_installed_is_uninstalled_and_data_kept(e2e: Any) -> None:
     begun = time.monotonic()
     e2e.remove()
-    e2e.results.add("`helm uninstall`", f"all pods gone after {time.monotonic() - begun:.0f} s; claims and Secrets kept")
+    e2e.results.add(
+        "`helm uninstall`", f"all pods gone after {time.monotonic() - begun:.0f} s; claims and Secrets kept"
+    )
     core = client.CoreV1Api()
     claims = {claim.metadata.name for claim in core.list_namespaced_persistent_volume_claim(e2e.namespace).items}
     assert "demo-calogan-mlflow" in claims
