@@ -23,7 +23,7 @@ KINDS = {
 }
 NODES = (4, 16, 64, 128)  # cores
 PRODUCTIONS = (10**7, 10**9)  # showers
-ROUNDS = 4  # in which all kinds take turns
+ROUNDS = 3  # in which all kinds take turns
 HOUR_S = 3600
 
 Json = dict[str, Any]

@@ -50,6 +50,7 @@ class Results:
 
     begun: float = field(default_factory=time.monotonic)
     minutes: list[float] = field(default_factory=list)
+    loads: list[float] = field(default_factory=list)
     rows: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, what: str, result: str) -> None:
@@ -58,12 +59,14 @@ class Results:
     def load(self) -> None:
         if AGAIN and KEPT.exists():
             kept = json.loads(KEPT.read_text(encoding="utf-8"))
-            self.minutes, self.rows = kept["minutes"], [(what, result) for what, result in kept["rows"]]
+            self.minutes, self.loads = kept["minutes"], kept["loads"]
+            self.rows = [(what, result) for what, result in kept["rows"]]
 
     def save(self) -> None:
         self.minutes.append((time.monotonic() - self.begun) / 60)
+        self.loads.append(os.getloadavg()[2])
         KEPT.parent.mkdir(exist_ok=True)
-        KEPT.write_text(json.dumps({"minutes": self.minutes, "rows": self.rows}), encoding="utf-8")
+        KEPT.write_text(json.dumps({"minutes": self.minutes, "loads": self.loads, "rows": self.rows}), encoding="utf-8")
 
     def add_load(self, what: str, load: Json, more: str = "") -> None:
         failed, retried = load["failed at first"], load["failed after retries"]
@@ -320,6 +323,9 @@ def write_page(found: Results) -> None:
         "|---|---|",
         *(f"| {what} | {result} |" for what, result in found.rows),
         "",
-        f"Everything took {sum(found.minutes):.0f} minutes, in {len(found.minutes)} {sessions}.",
+        (
+            f"Everything took {sum(found.minutes):.0f} minutes, in {len(found.minutes)} {sessions}. The load of the machine over the "
+            f"last quarter of an hour was then {', '.join(f'{load:.0f}' for load in found.loads)}."
+        ),
     ]
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
