@@ -133,7 +133,7 @@ def scale(ctx: click.Context, replicas: int, most: int | None, timeout: float) -
 @click.option("--no-wait", is_flag=True, help="Print the id of the job and leave.")
 @click.pass_context
 def submit(ctx: click.Context, entrypoint: tuple[str, ...], no_wait: bool) -> None:
-    """Run a command as a Ray job on the cluster of the service, which starts workers for it."""
+    """Run a command as a Ray job on the cluster for jobs, or else that of the service; workers are started for it."""
     from calogan.cluster import jobs  # noqa: PLC0415
 
     service = _found(ctx)

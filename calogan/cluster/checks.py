@@ -7,7 +7,7 @@ from typing import Any
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from calogan.cluster.connection import answering
+from calogan.cluster.connection import PART_OF, answering
 
 _ISA_LABELS = ("AMXINT8", "AVX512VNNI", "AVXVNNI")
 _NFD = "feature.node.kubernetes.io/cpu-cpuid."
@@ -59,6 +59,7 @@ def check(namespace: str) -> list[Finding]:
         ("int8 processors", _processors),
     ):
         findings.append(_one(what, look))
+    findings.append(_one("Secrets", lambda: _secrets(namespace)))
     return [*findings, *_permissions(namespace)]
 
 
@@ -127,6 +128,35 @@ def _processors() -> tuple[bool | None, str, str]:
     if any(counts.values()):
         return True, ", ".join(f"{count} of {len(nodes)} nodes with {label}" for label, count in counts.items()), ""
     return None, "no node has labels of Node Feature Discovery", "helm install nfd nfd/node-feature-discovery"
+
+
+def _secrets(namespace: str) -> tuple[bool | None, str, str]:
+    core = client.CoreV1Api()
+    containers = [
+        container
+        for pod in core.list_namespaced_pod(namespace, label_selector=PART_OF).items
+        for container in pod.spec.containers
+    ]
+    sources = [
+        variable.value_from for container in containers for variable in container.env or () if variable.value_from
+    ]
+    wanted = {(source.secret_key_ref.name, source.secret_key_ref.key) for source in sources if source.secret_key_ref}
+    if not wanted:
+        return None, f"nothing in namespace {namespace} asks for one yet", ""
+    missing = [f"{name} (key {key})" for name, key in sorted(wanted) if not _has(core, namespace, name, key)]
+    if missing:
+        example = missing[0].partition(" ")[0]
+        return False, f"missing: {', '.join(missing)}", f"kubectl -n {namespace} create secret generic {example} ..."
+    return True, ", ".join(sorted({name for name, _ in wanted})), ""
+
+
+def _has(core: client.CoreV1Api, namespace: str, name: str, key: str) -> bool:
+    try:
+        return key in (core.read_namespaced_secret(name, namespace).data or {})
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        return False
 
 
 def _permissions(namespace: str) -> Iterator[Finding]:

@@ -138,6 +138,15 @@ def pods(service: Service, selector: str = "") -> list[Any]:
     return [pod for pod in found if cluster and pod.metadata.deletion_timestamp is None]
 
 
+def job_head(service: Service) -> Any:
+    """The head of the Ray cluster for jobs of the same installation, or None if it has no such cluster."""
+    instance = read(service)["metadata"].get("labels", {}).get("app.kubernetes.io/instance", "")
+    labels = f"app.kubernetes.io/component=job-cluster,app.kubernetes.io/instance={instance},ray.io/node-type=head"
+    with answering("listing pods"):
+        found = client.CoreV1Api().list_namespaced_pod(service.namespace, label_selector=labels).items
+    return next((pod for pod in found if pod.metadata.deletion_timestamp is None), None)
+
+
 def is_ready(pod: Any) -> bool:
     """Whether a pod has passed its readiness probe."""
     return any(state.type == "Ready" and state.status == "True" for state in pod.status.conditions or ())
@@ -164,18 +173,24 @@ def secret(namespace: str, name: str, key: str) -> str:
     return base64.b64decode(data[key]).decode().strip()
 
 
-def api_key(service: Service) -> str:
-    """Read the key of the endpoint."""
-    reference = environment(service)["CALOGAN_API_KEY"]["valueFrom"]["secretKeyRef"]
+def variable(service: Service, name: str) -> str | None:
+    """Read an environment variable of the head, from its Secret if it is there; None if there is no such variable."""
+    entry = environment(service).get(name)
+    if entry is None or "value" in entry:
+        return entry and str(entry["value"])
+    reference = entry["valueFrom"]["secretKeyRef"]
     return secret(service.namespace, reference["name"], reference["key"])
 
 
-def ray_token(service: Service) -> str:
-    """Read the token of Ray."""
-    spec = read(service)
-    named = spec["spec"]["rayClusterConfig"]["authOptions"].get("secretName")
-    cluster = spec.get("status", {}).get("activeServiceStatus", {}).get("rayClusterName", "")
-    return secret(service.namespace, named or cluster, "auth_token")
+def api_key(service: Service) -> str:
+    """Read the key of the endpoint."""
+    return str(variable(service, "CALOGAN_API_KEY"))
+
+
+def ray_token(service: Service, head: Any) -> str:
+    """Read the token of Ray: all clusters of an installation share the one of its values, or each has its own."""
+    named = read(service)["spec"]["rayClusterConfig"]["authOptions"].get("secretName")
+    return secret(service.namespace, named or head.metadata.labels["ray.io/cluster"], "auth_token")
 
 
 def wait_until(what: str, seconds: float, done: Callable[[], str], say: Say) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import httpx
 
-from calogan.cluster.connection import Service, forwarded, is_ready, pods, ray_token
+from calogan.cluster.connection import Service, forwarded, is_ready, job_head, pods, ray_token
 from calogan.errors import RequestError, ServiceError
 
 _DASHBOARD = 8265
@@ -17,22 +17,27 @@ _POLL_S = 2.0
 
 
 @contextlib.contextmanager
-def dashboard(service: Service) -> Iterator[tuple[str, dict[str, str]]]:
+def dashboard(service: Service, *, of_jobs: bool = False) -> Iterator[tuple[str, dict[str, str]]]:
     """Forward Ray's dashboard; yields its address and the headers with its token.
+
+    Args:
+        service: the service.
+        of_jobs: whether that of the cluster for jobs is meant, if the installation has one.
 
     Raises:
         ServiceError: no head is ready.
     """
-    heads = [pod.metadata.name for pod in pods(service, "ray.io/node-type=head") if is_ready(pod)]
+    own = job_head(service) if of_jobs else None
+    heads = [pod for pod in ([own] if own else pods(service, "ray.io/node-type=head")) if is_ready(pod)]
     if not heads:
-        raise ServiceError(f"RayService {service.name} has no head that is ready; see calogan cluster status")
-    headers = {"Authorization": f"Bearer {ray_token(service)}"}
-    with forwarded(service.namespace, heads[0], _DASHBOARD) as url:
+        raise ServiceError(f"{service.name} has no head that is ready; see calogan cluster status")
+    headers = {"Authorization": f"Bearer {ray_token(service, heads[0])}"}
+    with forwarded(service.namespace, heads[0].metadata.name, _DASHBOARD) as url:
         yield url, headers
 
 
 def submit(service: Service, entrypoint: Sequence[str]) -> str:
-    """Submit a job to the cluster of the service, which starts workers for it; returns its id.
+    """Submit a job to the cluster for jobs, or else to that of the service; workers are started for it. Returns its id.
 
     Args:
         service: the service.
@@ -40,7 +45,7 @@ def submit(service: Service, entrypoint: Sequence[str]) -> str:
     """
     from ray.job_submission import JobSubmissionClient  # noqa: PLC0415 - takes seconds
 
-    with dashboard(service) as (url, headers):
+    with dashboard(service, of_jobs=True) as (url, headers):
         return str(JobSubmissionClient(url, headers=headers).submit_job(entrypoint=shlex.join(entrypoint)))
 
 
@@ -52,7 +57,10 @@ def follow(service: Service, job: str) -> Iterator[str]:
         ServiceError: the job failed, or Ray does not answer.
     """
     offset = 0
-    with dashboard(service) as (url, headers), httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S) as http:
+    with (
+        dashboard(service, of_jobs=True) as (url, headers),
+        httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S) as http,
+    ):
         while True:
             state = http.get(f"/api/jobs/{job}")
             if state.status_code == httpx.codes.NOT_FOUND:

@@ -1,6 +1,7 @@
 """Change a running service: roll out a version of a model, roll it back, scale."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from calogan.cluster.connection import (
     environment,
     forwarded,
     read,
+    variable,
     wait_until,
 )
 from calogan.cluster.state import Replica, application, applications, asking, replicas, serve_config
@@ -27,6 +29,7 @@ from calogan.errors import GateError, RequestError, ServiceError
 
 PREVIOUS = "calogan/previous-model"  # annotation of the RayService
 _FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
+_ACCOUNT = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 _MLFLOW = "app.kubernetes.io/component=mlflow"
 _GOLDEN = {"energies": [10.0, 100.0, 400.0], "seed": 1}
 
@@ -245,7 +248,23 @@ def registry_of(service: Service) -> Iterator[None]:
         previous = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(address)
         stack.callback(mlflow.set_tracking_uri, previous)
+        stack.enter_context(_account(service))
         yield
+
+
+@contextlib.contextmanager
+def _account(service: Service) -> Iterator[None]:
+    """Log in to MLflow as the pods do; it reads name and password from the environment."""
+    before = {name: os.environ.get(name) for name in _ACCOUNT}
+    given = {name: variable(service, name) for name in _ACCOUNT}
+    try:
+        os.environ.update({name: value for name, value in given.items() if value})
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _candidate(model: str, precisions: Sequence[str]) -> Candidate:

@@ -14,6 +14,7 @@ SCRIPTS = {
     "files": "measure_files.py",
     "serving-speed": "measure_serving.py",  # needs wrk
     "production-speed": "measure_production.py",
+    "sizing": "measure_sizing.py",
     "training-log": "log_training.py",  # SHOWERS=... if not the packaged ones
     "picture": "draw_picture.py",
     "rooms": "list_rooms.py",

@@ -26,8 +26,12 @@ NAMESPACE, RELEASE = "calogan-e2e", "demo"
 SERVICE = Service(NAMESPACE, "demo-calogan")
 LOAD = (Path(__file__).parent / "load.py").read_text(encoding="utf-8")
 READY_S = 900.0
-# Requests that fit two cores; all else is as a user gets it.
-SMALL: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "small.yaml").read_text(encoding="utf-8"))
+AGAIN = os.environ.get("CALOGAN_E2E") == "again"
+KEPT = ROOT / ".e2e" / "results.json"
+# Requests that fit two cores, Redis and a log-in; all else is as a user gets it.
+VALUES: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "values.yaml").read_text(encoding="utf-8"))
+if image := os.environ.get("CALOGAN_E2E_REDIS"):
+    VALUES["redis"]["image"] = image
 
 Json = dict[str, Any]
 
@@ -42,13 +46,27 @@ class Load:
 
 @dataclass
 class Results:
-    """Rows of the page: what was done, what came of it."""
+    """Rows of the page: what was done, what came of it. They are kept for a session that goes on with this one."""
 
     begun: float = field(default_factory=time.monotonic)
+    minutes: list[float] = field(default_factory=list)
+    loads: list[float] = field(default_factory=list)
     rows: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, what: str, result: str) -> None:
         self.rows.append((what, result))
+
+    def load(self) -> None:
+        if AGAIN and KEPT.exists():
+            kept = json.loads(KEPT.read_text(encoding="utf-8"))
+            self.minutes, self.loads = kept["minutes"], kept["loads"]
+            self.rows = [(what, result) for what, result in kept["rows"]]
+
+    def save(self) -> None:
+        self.minutes.append((time.monotonic() - self.begun) / 60)
+        self.loads.append(os.getloadavg()[2])
+        KEPT.parent.mkdir(exist_ok=True)
+        KEPT.write_text(json.dumps({"minutes": self.minutes, "loads": self.loads, "rows": self.rows}), encoding="utf-8")
 
     def add_load(self, what: str, load: Json, more: str = "") -> None:
         failed, retried = load["failed at first"], load["failed after retries"]
@@ -67,6 +85,9 @@ def cluster() -> Any:
     connection.connect()
     core = client.CoreV1Api()
     helm = helm_python.Config(kubeconfig_path=os.environ["KUBECONFIG"], namespace=NAMESPACE)
+    RESULTS.load()
+    if AGAIN and exists(NAMESPACE):
+        return helm
     if exists(NAMESPACE):
         uninstall(helm)
         core.delete_namespace(NAMESPACE)
@@ -97,14 +118,14 @@ def exists(namespace: str) -> bool:
     return namespace in {item.metadata.name for item in client.CoreV1Api().list_namespace().items}
 
 
-def with_small(values: Json) -> Json:
-    """Values with the small requests."""
+def with_values(values: Json) -> Json:
+    """Values on top of those of all tests."""
 
     def merged(first: Json, second: Json) -> Json:
         both = {key: merged(first[key], value) for key, value in second.items() if isinstance(first.get(key), dict)}
         return first | second | both
 
-    return merged(SMALL, values)
+    return merged(VALUES, values)
 
 
 class Installation:
@@ -115,11 +136,14 @@ class Installation:
     def __init__(self, helm: helm_python.Config, results: Results) -> None:
         self.helm, self.results = helm, results
         self._installed = False
+        with contextlib.suppress(helm_python.errors.HelmNotFoundError):
+            helm.status(RELEASE)
+            self._installed = True
 
     def upgrade(self, values: Json) -> None:
         """Install or upgrade the release with values."""
         change = self.helm.upgrade if self._installed else self.helm.install
-        change(str(CHART), RELEASE, with_small(values), namespace=NAMESPACE)
+        change(str(CHART), RELEASE, with_values(values), namespace=NAMESPACE)
         self._installed = True
 
     def remove(self) -> None:
@@ -143,6 +167,50 @@ class Installation:
     def cluster_name(self) -> str:
         """Name of the active Ray cluster."""
         return str(connection.read(SERVICE).get("status", {}).get("activeServiceStatus", {}).get("rayClusterName", ""))
+
+    def pending(self) -> list[str]:
+        """Names of workers for which there is no node."""
+        found = client.CoreV1Api().list_namespaced_pod(
+            NAMESPACE, label_selector="ray.io/node-type=worker", field_selector="status.phase=Pending"
+        )
+        return [pod.metadata.name for pod in found.items if pod.spec.node_name is None]
+
+    def job_workers(self) -> list[str]:
+        """Names of workers of the cluster for jobs."""
+        labels = "app.kubernetes.io/component=job-cluster,ray.io/node-type=worker"
+        return [
+            pod.metadata.name for pod in client.CoreV1Api().list_namespaced_pod(NAMESPACE, label_selector=labels).items
+        ]
+
+    def job_head_ready(self) -> bool:
+        """Whether the cluster for jobs takes jobs."""
+        head = connection.job_head(SERVICE)
+        return head is not None and connection.is_ready(head)
+
+    @contextlib.contextmanager
+    def labelled(self, label: str) -> Iterator[None]:
+        """Give all nodes a label, as Node Feature Discovery does, while the block runs."""
+        core = client.CoreV1Api()
+        nodes = [node.metadata.name for node in core.list_node().items]
+        try:
+            for node in nodes:
+                core.patch_node(node, {"metadata": {"labels": {label: "true"}}})
+            yield
+        finally:
+            for node in nodes:
+                core.patch_node(node, {"metadata": {"labels": {label: None}}})
+
+    @contextlib.contextmanager
+    def without_secret(self, name: str) -> Iterator[None]:
+        """Take a Secret away while the block runs."""
+        core = client.CoreV1Api()
+        kept = core.read_namespaced_secret(name, NAMESPACE)
+        core.delete_namespaced_secret(name, NAMESPACE)
+        try:
+            yield
+        finally:
+            kept.metadata.resource_version = kept.metadata.uid = None
+            core.create_namespaced_secret(NAMESPACE, kept)
 
     def wait_for_workers(self, number: int, seconds: float = READY_S) -> float:
         """Wait until exactly this many workers are ready; returns the seconds."""
@@ -203,8 +271,9 @@ def e2e(cluster: helm_python.Config) -> Installation:
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:
-    """Write the page if all tests were run; what failed is on it."""
-    if exitstatus in {0, 1} and RESULTS.rows and os.environ.get("CALOGAN_E2E") == "page":
+    """Write the page; what failed is on it, and a session that was stopped can be gone on with."""
+    if exitstatus in {0, 1, 2} and RESULTS.rows and os.environ.get("CALOGAN_E2E") in {"page", "again"}:
+        RESULTS.save()
         write_page(RESULTS)
 
 
@@ -236,6 +305,7 @@ def write_page(found: Results) -> None:
     )
     version = os.environ.get("CALOGAN_KUBERAY") or operator.items[0].spec.containers[0].image.rpartition(":")[2]
     node = client.CoreV1Api().list_node().items
+    sessions = "session" if len(found.minutes) == 1 else "sessions"
     lines = [
         "# Operation: results",
         "",
@@ -253,6 +323,9 @@ def write_page(found: Results) -> None:
         "|---|---|",
         *(f"| {what} | {result} |" for what, result in found.rows),
         "",
-        f"Everything took {(time.monotonic() - found.begun) / 60:.0f} minutes.",
+        (
+            f"Everything took {sum(found.minutes):.0f} minutes, in {len(found.minutes)} {sessions}. The load of the machine over the "
+            f"last quarter of an hour was then {', '.join(f'{load:.0f}' for load in found.loads)}."
+        ),
     ]
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")

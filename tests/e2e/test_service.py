@@ -1,6 +1,5 @@
 """One installation from its birth to its end. The tests build on each other, in this order."""
 
-import os
 import time
 from typing import Any
 
@@ -16,7 +15,6 @@ from calogan.errors import RequestError, ServiceError
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 MODEL = "models:/calogan-lean/1"
-REDIS = {"enabled": True} | ({"image": os.environ["CALOGAN_E2E_REDIS"]} if "CALOGAN_E2E_REDIS" in os.environ else {})
 
 
 def quiet(text: str) -> None:
@@ -30,7 +28,7 @@ def test_the_cluster_has_what_the_chart_needs(cluster: Any) -> None:
 
 def test_an_installation_serves_by_itself(e2e: Any) -> None:
     begun = time.monotonic()
-    e2e.upgrade({"redis": REDIS})
+    e2e.upgrade({})
     e2e.wait_until_ready()
     seconds = time.monotonic() - begun
     e2e.wait_for_workers(2)
@@ -51,7 +49,7 @@ def test_helm_test_passes(e2e: Any) -> None:
 
 def test_the_key_is_kept_by_upgrades(e2e: Any) -> None:
     before, cluster = connection.api_key(e2e.service), e2e.cluster_name()
-    e2e.upgrade({"redis": REDIS})
+    e2e.upgrade({})
     assert connection.api_key(e2e.service) == before
     assert e2e.cluster_name() == cluster
 
@@ -62,6 +60,16 @@ def test_every_worker_tells_its_processor_and_its_models(e2e: Any) -> None:
     assert len(now.replicas) == 2
     assert all(set(replica.models) == {"int8", "float32"} for replica in now.replicas)
     assert all("AVX" in replica.isa for replica in now.replicas)
+
+
+def test_the_secrets_of_an_installation_are_checked(e2e: Any) -> None:
+    (secrets,) = [finding for finding in checks.check(e2e.namespace) if finding.what == "Secrets"]
+    assert secrets.fine is True
+    assert "demo-calogan-api-key" in secrets.found
+    with e2e.without_secret("demo-calogan-mlflow-login"):
+        (secrets,) = [finding for finding in checks.check(e2e.namespace) if finding.what == "Secrets"]
+    assert secrets.fine is False
+    assert "missing: demo-calogan-mlflow-login (key password)" in secrets.found
 
 
 def test_showers_record_the_commit_of_the_image(e2e: Any) -> None:
@@ -145,7 +153,7 @@ def test_the_death_of_the_head_costs_no_answer(e2e: Any) -> None:
 def test_other_values_are_taken_over_in_place(e2e: Any) -> None:
     cluster = e2e.cluster_name()
     with e2e.load(60) as running:
-        e2e.upgrade({"redis": REDIS, "serve": {"maxShowers": 5000}})
+        e2e.upgrade({"serve": {"maxShowers": 5000}})
         key = connection.api_key(e2e.service)
 
         def missing() -> str:
@@ -185,7 +193,7 @@ def test_a_model_that_cannot_be_served_is_rolled_back_by_itself(e2e: Any) -> Non
 
 
 def test_replicas_scale_by_command_and_by_upgrade(e2e: Any) -> None:
-    e2e.upgrade({"redis": REDIS, "serve": {"minReplicas": 1, "maxReplicas": 1}})
+    e2e.upgrade({"serve": {"minReplicas": 1, "maxReplicas": 1}})
     e2e.wait_for_workers(1)
     cluster = e2e.cluster_name()
     with e2e.load(120) as running:
@@ -193,7 +201,7 @@ def test_replicas_scale_by_command_and_by_upgrade(e2e: Any) -> None:
         assert rollout.scale(e2e.service, 3, 3, seconds=600, say=quiet) == 3
         up = time.monotonic() - begun
         begun = time.monotonic()
-        e2e.upgrade({"redis": REDIS, "serve": {"minReplicas": 1, "maxReplicas": 1, "downscaleDelaySeconds": 5}})
+        e2e.upgrade({"serve": {"minReplicas": 1, "maxReplicas": 1, "downscaleDelaySeconds": 5}})
         e2e.wait_for_workers(1)
         down = time.monotonic() - begun
     assert e2e.cluster_name() == cluster
@@ -207,16 +215,26 @@ def test_replicas_scale_by_command_and_by_upgrade(e2e: Any) -> None:
         rollout.scale(e2e.service, 99, 99, seconds=1, say=quiet)
 
 
-def test_another_image_or_pod_is_a_new_cluster_that_takes_over(e2e: Any) -> None:
-    """An annotation of the pods has the effect of another image: KubeRay starts a second cluster."""
+def test_a_second_cluster_takes_over_once_nodes_have_the_instructions(e2e: Any) -> None:
+    """Like another image, `cpu.require` means another Ray cluster; the old one serves while its pods wait for a node."""
     before = e2e.cluster_name()
     with e2e.load(150) as running:
+        e2e.upgrade({"cpu": {"require": "amx"}})
+        wait_until("workers that wait", 300, lambda: "" if e2e.pending() else "there are none", quiet)
+        assert e2e.cluster_name() == before
         begun = time.monotonic()
-        e2e.upgrade({"redis": REDIS, "podAnnotations": {"calogan/e2e": "2"}})
-        wait_until("the new cluster", 900, lambda: "" if e2e.cluster_name() != before else "the old one serves", quiet)
-        seconds = time.monotonic() - begun
-    e2e.wait_for_workers(2)
-    e2e.results.add_load("pods changed: a second cluster takes over", running.result, f"after {seconds:.0f} s")
+        with e2e.labelled("feature.node.kubernetes.io/cpu-cpuid.AMXINT8"):
+            assert any("AMXINT8" in finding.found for finding in checks.check(e2e.namespace))
+            wait_until(
+                "the new cluster", 900, lambda: "" if e2e.cluster_name() != before else "the old one serves", quiet
+            )
+            seconds = time.monotonic() - begun
+            e2e.wait_for_workers(2)
+    e2e.results.add_load(
+        "`cpu.require=amx`: a second cluster, for which a node is labelled, takes over",
+        running.result,
+        f"{seconds:.0f} s after the label of Node Feature Discovery",
+    )
     assert running.result["failed after retries"] == 0
 
 
@@ -232,6 +250,34 @@ def test_a_job_is_submitted_and_its_output_shown(e2e: Any) -> None:
     assert all("ShowerService" in text for text in logs.values())
 
 
+# What a job that was submitted runs: a task that needs a core, and what the cluster has then.
+TASK = """
+import ray
+ray.init(logging_level="ERROR")
+where = ray.get(ray.remote(num_cpus=1)(lambda: ray.util.get_node_ip_address()).remote())
+print("the task ran on a worker:", where != ray.util.get_node_ip_address())
+"""
+
+
+def test_jobs_that_are_submitted_have_a_cluster_that_starts_workers_for_them(e2e: Any) -> None:
+    cluster = {"enabled": True, "cpus": 1, "cpuRequest": "150m", "memory": "2Gi", "idleSeconds": 10}
+    values = {"storage": {"enabled": True}, "serve": {"minReplicas": 1, "maxReplicas": 1}}
+    e2e.upgrade(values | {"jobCluster": cluster})
+    wait_until("its head", 600, lambda: "" if e2e.job_head_ready() else "it is not ready", quiet)
+    assert e2e.job_workers() == []
+    begun = time.monotonic()
+    output = "".join(jobs.follow(e2e.service, jobs.submit(e2e.service, ["python", "-c", TASK])))
+    seconds = time.monotonic() - begun
+    assert "the task ran on a worker: True" in output
+    assert len(e2e.job_workers()) == 1
+    begun = time.monotonic()
+    wait_until("no worker", 300, lambda: f"there is {found}" if (found := e2e.job_workers()) else "", quiet)
+    e2e.results.add(
+        "`calogan cluster submit` with `jobCluster.enabled`",
+        f"none -> 1 worker for the job, which ended after {seconds:.0f} s, -> none after {time.monotonic() - begun:.0f} s",
+    )
+
+
 def unfinished(e2e: Any, name: str) -> str:
     """State of a RayJob that has not succeeded yet."""
     found = client.CustomObjectsApi().get_namespaced_custom_object("ray.io", "v1", e2e.namespace, "rayjobs", name)
@@ -245,9 +291,7 @@ def test_a_pipeline_in_the_cluster_makes_a_champion_that_is_then_served(e2e: Any
     """Driver and tasks are in different pods, and share the volume."""
     arguments = ["--config", "tiny", "--storage", "/shared/models"]
     job = {"kind": "pipeline", "args": arguments, "cpus": 2, "cpuRequest": "150m", "memory": "4Gi"}
-    values = {"redis": REDIS, "storage": {"enabled": True}, "serve": {"minReplicas": 1, "maxReplicas": 1}}
-    e2e.upgrade(values)
-    e2e.wait_for_workers(1)
+    values = {"storage": {"enabled": True}, "serve": {"minReplicas": 1, "maxReplicas": 1}}
     begun = time.monotonic()
     e2e.upgrade(values | {"jobs": {"pipeline": job}})
     wait_until("the pipeline", 1200, lambda: unfinished(e2e, "demo-calogan-pipeline"), quiet)
@@ -276,7 +320,7 @@ def test_a_production_survives_the_death_of_a_worker(e2e: Any) -> None:
         "/shared/production",
     ]
     job = {"kind": "generate", "args": arguments, "workers": 2, "cpus": 1, "cpuRequest": "150m", "memory": "4Gi"}
-    values = {"redis": REDIS, "storage": {"enabled": True}, "serve": {"minReplicas": 1, "maxReplicas": 1}}
+    values = {"storage": {"enabled": True}, "serve": {"minReplicas": 1, "maxReplicas": 1}}
     begun = time.monotonic()
     e2e.upgrade(values | {"jobs": {"showers": job}})
     output = "import pathlib; print(pathlib.Path('/shared/logs/showers.log').read_text())"
@@ -305,7 +349,11 @@ def test_a_production_survives_the_death_of_a_worker(e2e: Any) -> None:
 
 
 def test_what_was_installed_is_uninstalled_and_data_kept(e2e: Any) -> None:
+    begun = time.monotonic()
     e2e.remove()
+    e2e.results.add(
+        "`helm uninstall`", f"all pods gone after {time.monotonic() - begun:.0f} s; claims and Secrets kept"
+    )
     core = client.CoreV1Api()
     claims = {claim.metadata.name for claim in core.list_namespaced_persistent_volume_claim(e2e.namespace).items}
     assert "demo-calogan-mlflow" in claims

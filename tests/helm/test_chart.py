@@ -77,6 +77,7 @@ def pod_templates(objects: dict[str, Json]) -> dict[str, Json]:
     clusters |= {
         f"{key} ": content["spec"]["rayClusterSpec"] for key, content in objects.items() if content["kind"] == "RayJob"
     }
+    clusters |= {f"{key} ": content["spec"] for key, content in objects.items() if content["kind"] == "RayCluster"}
     templates: dict[str, Json] = {}
     for prefix, cluster in clusters.items():
         templates[f"{prefix}head"] = cluster["headGroupSpec"]["template"]
@@ -212,6 +213,10 @@ def test_schema_knows_the_arguments_of_the_application() -> None:
         ("serve.applications", [{"name": "x", "import_path": "m:f", "route_prefix": "/"}], "'/serve/applications/0'"),
         ("mlflow.extraAllowedHosts", ["*"], "'/mlflow/extraAllowedHosts/0'"),
         ("mlflow.trackingUri", "mlflow", "'/mlflow/trackingUri'"),
+        ("mlflow.artifacts.uri", "gs://bucket", "'/mlflow/artifacts/uri'"),
+        ("mlflow.database.uri", "postgresql://me:secret@db/mlflow", "'/mlflow/database'"),
+        ("mlflow.login.password", "secret", "'/mlflow/login'"),
+        ("jobCluster.minWorkers", 1, "'/jobCluster'"),
         ("networkPolicy.endpointFrom", [{}], "'/networkPolicy/endpointFrom/0'"),
         ("networkPolicy.extraEgress", [{"ports": [{"port": 0}]}], "'/networkPolicy/extraEgress/0/ports/0/port'"),
     ],
@@ -235,6 +240,12 @@ def test_impossible_values_are_refused_by_place(path: str, value: object, place:
         ({"ingress": {"enabled": True}}, "ingress.host is empty"),
         ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
         ({"mlflow": {"trackingUri": "https://mlflow.example"}}, "mlflow.trackingUri is set, but so is mlflow.enabled"),
+        (nested("mlflow.database.existingSecret", "db"), "allow the way there in networkPolicy.mlflowEgress"),
+        (nested("mlflow.artifacts.existingSecret", "bucket"), "mlflow.artifacts.uri is empty"),
+        (
+            {"mlflow": OWN_MLFLOW["mlflow"] | {"login": {"enabled": True}}} | OPEN,
+            "mlflow.login.existingSecret is empty: name the Secret",
+        ),
         ({"mlflow": {"enabled": False}}, "mlflow.enabled is false and mlflow.trackingUri is empty"),
         (OWN_MLFLOW, "allow the way there in networkPolicy.extraEgress"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name is empty"),
@@ -258,6 +269,7 @@ def test_no_pod_has_rights(values: Json) -> None:
     assert not any(account["automountServiceAccountToken"] for account in accounts)
     for name, template in pod_templates(objects).items():
         pod = template["spec"]
+        may_call = name.endswith("-remove")
         assert pod["automountServiceAccountToken"] is False, name
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -270,7 +282,7 @@ def test_no_pod_has_rights(values: Json) -> None:
             }
             mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
             assert "emptyDir" in mounts["/tmp"]  # noqa: S108 - a mount
-            assert "token" not in {mount["name"] for mount in container["volumeMounts"]}, name
+            assert ("token" in {mount["name"] for mount in container["volumeMounts"]}) == may_call, name
             assert re.search(r":\d|@sha256:", container["image"]), "a pinned image"
             assert set(container["resources"]) == {"requests", "limits"}
             if container["name"] != "redis":
@@ -288,8 +300,8 @@ def test_ray_pods_have_what_ray_and_the_application_need(values: Json) -> None:
         assert variables["CALOGAN_API_KEY"] == {"secretKeyRef": reference}
         assert variables["RAY_USAGE_STATS_ENABLED"] == "0"
         assert variables[PROXY_VARIABLE] == PROXY_CALLBACK
-        drain = int(variables["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
-        assert templates[name]["spec"]["terminationGracePeriodSeconds"] > drain
+        drain = int(variables["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"]) if name == "worker" else 0
+        assert templates[name]["spec"]["terminationGracePeriodSeconds"] == drain + 30
         mounts = {mount["mountPath"] for mount in templates[name]["spec"]["containers"][0]["volumeMounts"]}
         assert "/tmp/ray" in mounts  # noqa: S108 - a mount
 
@@ -368,6 +380,20 @@ def test_the_state_of_the_head_survives_in_redis() -> None:
     assert "gcsFaultToleranceOptions" not in render()["RayService"]["spec"]["rayClusterConfig"]
 
 
+def test_ray_clusters_go_before_the_redis_that_they_clear() -> None:
+    objects = render({"redis": {"enabled": True}})
+    job, role = objects["Job demo-calogan-remove"], objects["Role"]
+    hooks = [content for content in objects.values() if content["metadata"]["name"] == "demo-calogan-remove"]
+    hooked = [content for content in hooks if content["kind"] != "NetworkPolicy"]
+    assert {content["metadata"]["annotations"]["helm.sh/hook"] for content in hooked} == {"pre-delete"}
+    command = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert command[-2:] == ["hep", objects["RayService"]["metadata"]["name"]]
+    compile(command[2], "remove_service.py", "exec")
+    assert [rule["verbs"] for rule in role["rules"]] == [["delete"], ["list"]]
+    assert role["rules"][0]["resourceNames"] == [objects["RayService"]["metadata"]["name"]]
+    assert "Role" not in render()
+
+
 # Values that change the pods of the registration Job, which cannot be changed in place.
 OTHER_JOBS: list[Json] = [
     {"image": {"tag": "0.2.1"}},
@@ -402,7 +428,8 @@ def test_jobs_run_on_clusters_of_their_own_and_share_a_volume() -> None:
     assert "tee -a /data/logs/training.log" in job["entrypoint"]
     group = job["rayClusterSpec"]["workerGroupSpecs"][0]
     assert (group["replicas"], group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"]) == (2, "4")
-    claim = objects["PersistentVolumeClaim showers-shared"]
+    claim = objects["PersistentVolumeClaim"]
+    assert claim["metadata"]["name"] == "showers-shared"
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     for name, template in pod_templates(objects).items():
         if name.endswith(("head", "worker")):
@@ -414,7 +441,88 @@ def test_jobs_run_on_clusters_of_their_own_and_share_a_volume() -> None:
 
 def test_without_an_endpoint_nothing_of_it_is_made() -> None:
     kinds = {content["kind"] for content in render(WAYS["jobs-only"]).values()}
-    assert kinds == {"Deployment", "NetworkPolicy", "PersistentVolumeClaim", "RayJob", "Service", "ServiceAccount"}
+    assert kinds == {
+        "Deployment",
+        "NetworkPolicy",
+        "PersistentVolumeClaim",
+        "RayCluster",
+        "RayJob",
+        "Service",
+        "ServiceAccount",
+    }
+
+
+def test_submitted_jobs_have_a_cluster_whose_workers_start_for_them() -> None:
+    objects = render(nested("jobCluster", {"enabled": True, "maxWorkers": 7, "cpus": 3, "idleSeconds": 90}))
+    cluster = objects["RayCluster"]["spec"]
+    (group,) = cluster["workerGroupSpecs"]
+    assert [group[name] for name in ("replicas", "minReplicas", "maxReplicas")] == [0, 0, 7]
+    assert group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"] == "3"
+    assert cluster["enableInTreeAutoscaling"] is True
+    assert cluster["autoscalerOptions"]["idleTimeoutSeconds"] == 90
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", "drivers only"
+    assert cluster["headGroupSpec"]["template"]["spec"]["serviceAccountName"] == "demo-calogan-head"
+    assert "RayCluster" not in render()
+    serving = render()["RayService"]
+    assert objects["RayService"] == serving, "not a new cluster for serving"
+
+
+def test_the_api_server_is_reached_by_heads_with_an_autoscaler_only() -> None:
+    objects = render(EVERYTHING)
+    allowed = [
+        content["spec"]["podSelector"]["matchLabels"].items()
+        for content in objects.values()
+        if content["kind"] == "NetworkPolicy" and content["spec"].get("egress", []) and peers(content, "egress", 6443)
+        if content["metadata"]["name"].endswith("autoscaler")
+    ]
+    labels = {
+        name: template["metadata"]["labels"] | {"ray.io/node-type": name.split()[-1]}
+        for name, template in pod_templates(objects).items()
+    }
+    found = {name for name, own in labels.items() for selector in allowed if selector <= own.items()}
+    assert found == {"head", "RayCluster head"}
+
+
+def secrets_of(template: Json) -> dict[str, tuple[str, str]]:
+    """Environment variables that come from Secrets: name and key of the Secret."""
+    references = {
+        name: value["secretKeyRef"] for name, value in environment(template).items() if isinstance(value, dict)
+    }
+    return {name: (reference["name"], reference["key"]) for name, reference in references.items()}
+
+
+def test_mlflow_keeps_runs_and_files_where_the_values_say() -> None:
+    objects = render(EVERYTHING)
+    server = pod_templates(objects)["Deployment showers-mlflow"]
+    variables, secrets = environment(server), secrets_of(server)
+    assert secrets["MLFLOW_BACKEND_STORE_URI"] == ("mlflow-database", "address")
+    assert secrets["AWS_SECRET_ACCESS_KEY"] == ("mlflow-bucket", "AWS_SECRET_ACCESS_KEY")
+    assert variables["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://calogan/mlflow"
+    assert [volume["name"] for volume in server["spec"]["volumes"]] == ["tmp"], "nothing is left for a volume"
+    policy = objects["NetworkPolicy showers-mlflow"]
+    databases = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "databases"}}}
+    assert databases in peers(policy, "egress", 5432)
+    assert render()["NetworkPolicy demo-calogan-mlflow"]["spec"]["egress"] == []
+    own = pod_templates(render())["Deployment"]
+    assert environment(own)["MLFLOW_BACKEND_STORE_URI"].startswith("sqlite:////mlflow/")
+    assert {"name": "data", "mountPath": "/mlflow"} in own["spec"]["containers"][0]["volumeMounts"]
+
+
+def test_everybody_who_uses_mlflow_logs_in() -> None:
+    templates = pod_templates(render(EVERYTHING))
+    for name, template in templates.items():
+        if name.startswith("Deployment") or name.endswith("-remove"):
+            continue
+        secrets = secrets_of(template)
+        assert secrets["MLFLOW_TRACKING_USERNAME"] == ("mlflow-login", "username"), name
+        assert secrets["MLFLOW_TRACKING_PASSWORD"] == ("mlflow-login", "password"), name
+    assert secrets_of(templates["Deployment showers-mlflow"])["MLFLOW_AUTH_ADMIN_PASSWORD"] == (
+        "mlflow-login",
+        "password",
+    )
+    made = render(nested("mlflow.login.enabled", value=True))["Secret demo-calogan-mlflow-login"]
+    assert set(made["data"]) == {"username", "password", "secretKey"}
+    assert made["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
 def test_panels_of_the_dashboard_are_of_metrics_that_the_replicas_have() -> None:
@@ -517,13 +625,15 @@ def test_policies_and_services_select_the_pods() -> None:
     labels = {name: template["metadata"]["labels"].items() for name, template in pod_templates(objects).items()}
     serving = ["head", "worker"]
     jobs = [f"RayJob showers-{job} {part}" for job in ("showers", "training") for part in serving]
-    job = next(name for name in labels if name.startswith("Job"))
+    job = next(name for name in labels if name.startswith("Job showers-register"))
     selected = {
         "ray": serving,
         "jobs": jobs,
+        "job-cluster": ["RayCluster head", "RayCluster worker"],
         "mlflow": ["Deployment showers-mlflow"],
         "redis": ["Deployment showers-redis"],
         "register": [job],
+        "remove": ["Job showers-remove"],
         "test": ["Pod"],
     }
     for policy, pods in selected.items():
@@ -646,6 +756,7 @@ def test_kuberay_accepts_the_jobs() -> None:
     assert len(jobs) == 2
     for job in jobs:
         assert complaints(schema, job) == []
+    assert complaints(kuberay_schema("rayclusters"), render(EVERYTHING)["RayCluster"]) == []
 
 
 def test_kuberay_schema_refuses_what_it_does_not_know(ray_service_schema: Json) -> None:

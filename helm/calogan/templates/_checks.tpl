@@ -30,6 +30,17 @@
 {{- fail "the network policy keeps Ray from redis.address: allow the way there in networkPolicy.extraEgress" -}}
 {{- end -}}
 {{- end -}}
+{{- with $values.mlflow -}}
+{{- if and .enabled $values.networkPolicy.enabled (or .database.existingSecret .artifacts.uri) (not $values.networkPolicy.mlflowEgress) -}}
+{{- fail "the network policy keeps MLflow from its database or artifacts: allow the way there in networkPolicy.mlflowEgress" -}}
+{{- end -}}
+{{- if and (not .artifacts.uri) (or .artifacts.endpoint .artifacts.existingSecret) -}}
+{{- fail "mlflow.artifacts.uri is empty: give the bucket, for example s3://calogan/mlflow" -}}
+{{- end -}}
+{{- if and (not .enabled) .login.enabled (not .login.existingSecret) -}}
+{{- fail "mlflow.login.existingSecret is empty: name the Secret with username and password of your MLflow server" -}}
+{{- end -}}
+{{- end -}}
 {{- if and $values.redis.enabled $values.redis.address -}}
 {{- fail "redis.address is set, but so is redis.enabled: either leave the address empty, or set redis.enabled=false" -}}
 {{- end -}}

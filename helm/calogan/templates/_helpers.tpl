@@ -55,7 +55,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/part-of: {{ .Chart.Name }}
 {{- end }}
 
-{{/* Labels of the pods of one component, from (list $ "ray"): ray, jobs, mlflow, redis, register or test. */}}
+{{/* Labels of the pods of one component, from (list $ "ray"): ray, jobs, job-cluster, mlflow, redis,
+register, remove or test. */}}
 {{- define "calogan.podLabels" -}}
 {{ include "calogan.partOf" (first .) }}
 app.kubernetes.io/component: {{ last . }}

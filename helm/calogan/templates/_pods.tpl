@@ -45,6 +45,13 @@ securityContext:
   value: "true"
 {{- end }}
 
+{{- define "calogan.authOptions" -}}
+mode: token
+{{- with .Values.ray.tokenSecret }}
+secretName: {{ . }}
+{{- end }}
+{{- end }}
+
 {{/* CPU and memory of a pod that Ray counts, from (dict "cpus" "cpuRequest" "memory"). */}}
 {{- define "calogan.wholeCores" -}}
 requests: {cpu: {{ .cpuRequest | default .cpus | quote }}, memory: {{ .memory }}}
@@ -67,7 +74,8 @@ metadata:
   {{- end }}
 spec:
   {{- include "calogan.podDefaults" (dict "root" .root "account" .account) | nindent 2 }}
-  terminationGracePeriodSeconds: {{ add $values.ray.drainSeconds 30 }}
+  # The head runs no replicas, so there is nothing to wait for; KubeRay clears Redis when it is gone.
+  terminationGracePeriodSeconds: {{ ternary 30 (add $values.ray.drainSeconds 30) (eq .name "ray-head") }}
   {{- with .group.nodeSelector }}
   nodeSelector:
     {{- toYaml . | nindent 4 }}
@@ -101,8 +109,7 @@ spec:
           value: calogan.serving.edge:middlewares
         - name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
           value: {{ $values.ray.drainSeconds | quote }}
-        - name: MLFLOW_TRACKING_URI
-          value: {{ include "calogan.mlflowUri" .root }}
+        {{- include "calogan.mlflowClient" .root | nindent 8 }}
         {{- if eq .component "ray" }}
         - name: CALOGAN_API_KEY
           valueFrom:

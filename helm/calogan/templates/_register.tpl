@@ -25,8 +25,7 @@ template:
         workingDir: /tmp
         env:
           {{- include "calogan.envDefaults" . | nindent 10 }}
-          - name: MLFLOW_TRACKING_URI
-            value: {{ include "calogan.mlflowUri" . }}
+          {{- include "calogan.mlflowClient" . | nindent 10 }}
         resources:
           {{- toYaml .Values.registration.resources | nindent 10 }}
         volumeMounts:

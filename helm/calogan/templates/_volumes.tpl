@@ -49,13 +49,14 @@
           items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]
 {{- end }}
 
+{{/* Ray's autoscaler, from (dict "root" $ "idleSeconds" 60). */}}
 {{- define "calogan.autoscaler" -}}
 enableInTreeAutoscaling: true
 autoscalerOptions:
   version: v2
-  idleTimeoutSeconds: 60
+  idleTimeoutSeconds: {{ .idleSeconds }}
   resources:
-    {{- toYaml .Values.ray.autoscaler.resources | nindent 4 }}
+    {{- toYaml .root.Values.ray.autoscaler.resources | nindent 4 }}
   securityContext:
     allowPrivilegeEscalation: false
     readOnlyRootFilesystem: true
