@@ -100,6 +100,7 @@ ROOMS: dict[str, list[str]] = {
         "model_folder",
         "random_numbers",
         "graphs",
+        "compiled",
         "cell_tables",
         "cell_sampling",
         "freezing",

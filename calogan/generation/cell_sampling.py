@@ -11,11 +11,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from calogan.generation.cell_tables import LAYERS, ROW, TAIL_BITS, TAIL_OCTAVES, CellTables, Floats, constants
+from calogan.generation.compiled import compiled, exp
 from calogan.geometry import CELLS, CLIC
 from calogan.networks import compound_poisson as law
 from calogan.networks import lean
@@ -50,13 +50,11 @@ _QUARTER = np.int64(2**_QUARTER_BITS - 1)
 _SHARED = _f(4 * lean.SHARED * 2**_QUARTER_BITS)
 _FINE, _DIRECTION, _DEPOSIT = lean.FINE, lean.DIRECTION, lean.DEPOSIT
 _THRESHOLD = _f(CLIC.threshold_gev)
-_PER_LN2, _LN2_HIGH, _LN2_LOW = _f(1 / math.log(2)), _f(0.693359375), _f(math.log(2) - 0.693359375)
 
-# A cell is hit only if its random number is below its rate, P(hit) = 1 - exp(-rate) < rate. The rates may still rise.
-_MAY_BE_HIT = _f(_UNIT * lean.FACTOR_MAX)
+# A cell is hit if its random number is below 1 - exp(-rate) < rate / (1 + rate / 2). The rate may still rise.
+_MAY_BE_HIT, _HALF_AS_MUCH = _f(lean.FACTOR_MAX), _f(lean.FACTOR_MAX / 2)
 
 # Table of the normal deviates of small probabilities, evenly spaced in the bits of a float.
-_TAIL_LAST = np.int32(2**TAIL_BITS * (TAIL_OCTAVES - 1) - 1)
 _TAIL_FIRST = np.int32(np.float32(2.0**-TAIL_OCTAVES).view(np.int32))
 _TAIL_LEAST = _f(2.0**-TAIL_OCTAVES)
 _TAIL_SHIFT = np.int32(23 - TAIL_BITS)
@@ -94,32 +92,11 @@ def _apart() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="cells")
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    # Without infinities and NaN, minima and maxima are single instructions.
-    exact = {"nnan", "ninf", "nsz", "contract"}
-    compiler = functools.partial(numba.njit, nogil=True, error_model="numpy", fastmath=exact)
-    try:
-        return compiler(function, cache=True)
-    except RuntimeError:  # no folder to cache compiled code in can be written to
-        return compiler(function)
-
-
-@_compiled
-def _exp(x: Any) -> Any:
-    """exp(x) to float32 rounding: 2^n times the Taylor series of the remainder, which is within +-log(2)/2."""
-    n = np.floor(x * _PER_LN2 + _f(0.5))
-    r = (x - n * _LN2_HIGH) - n * _LN2_LOW
-    series = _f(1 / 720)
-    for factor in (_f(1 / 120), _f(1 / 24), _f(1 / 6), _f(0.5), _f(1), _f(1)):
-        series = series * r + factor
-    return series * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-
-
-@_compiled
+@compiled
 def _weigh(logits: Any, step: Any, weight_of: Any, quantum: Any, weights: Any, sums: Any, stripe: Any) -> None:
     """Write exp(logit + template) / quantum of the cells, shape (15625,), and the sum of exp(logit + template) in each layer."""
     for i in range(_CELLS):
-        weights[i] = _exp(max(min(_f(logits[i]) * step, _LOGIT_MAX), -_LOGIT_MAX)) * weight_of[i]
+        weights[i] = exp(max(min(_f(logits[i]) * step, _LOGIT_MAX), -_LOGIT_MAX)) * weight_of[i]
     stripe[:] = 0
     for base in range(0, _CELLS, _STRIPE):
         for j in range(min(_STRIPE, _CELLS - base)):
@@ -130,7 +107,7 @@ def _weigh(logits: Any, step: Any, weight_of: Any, quantum: Any, weights: Any, s
             sums[layer] += stripe[j + layer]
 
 
-@_compiled
+@compiled
 def _flag(rates: Any, factors: Any, bits: Any, stripe: Any, flags: Any) -> None:
     """Multiply the weights of each layer by its factor, which gives the rates, and flag the cells that may be hit."""
     for j in range(0, _STRIPE, _LAYERS):
@@ -140,10 +117,10 @@ def _flag(rates: Any, factors: Any, bits: Any, stripe: Any, flags: Any) -> None:
         for j in range(min(_STRIPE, _CELLS - base)):
             rates[base + j] = rates[base + j] * stripe[j] + _RATE_MIN
     for i in range(_CELLS):
-        flags[i] = _f(bits[i]) < rates[i] * _MAY_BE_HIT
+        flags[i] = _f(bits[i]) * _PER_UNIT * (_f(1) + rates[i] * _HALF_AS_MUCH) < rates[i] * _MAY_BE_HIT
 
 
-@_compiled
+@compiled
 def _list(flags: Any, listed: Any) -> int:
     """List the flagged cells in order; returns their number."""
     count = 0
@@ -156,7 +133,7 @@ def _list(flags: Any, listed: Any) -> int:
     return count
 
 
-@_compiled
+@compiled
 def _find_rows(listed: Any, starts: Any) -> None:
     """Write where the cells of each row of a block, `_ROW` consecutive ones, start in the list."""
     starts[0] = 0
@@ -171,13 +148,13 @@ def _find_rows(listed: Any, starts: Any) -> None:
         starts[row] = low
 
 
-@_compiled
+@compiled
 def _wrap(i: Any) -> Any:
     """The place of a random number, counted on from the first after the last."""
     return i - _CELLS if i >= _CELLS else i
 
 
-@_compiled
+@compiled
 def _deviates(tails: Any, table: Any, small: Any, normals: Any) -> None:
     """Write the normal deviates with these upper tails, between 0 and 1."""
     for j in range(len(tails)):
@@ -185,12 +162,12 @@ def _deviates(tails: Any, table: Any, small: Any, normals: Any) -> None:
     binary = small.view(np.int32)
     for j in range(len(tails)):
         place = binary[j] - _TAIL_FIRST
-        k, rest = min(place >> _TAIL_SHIFT, _TAIL_LAST), _f(place & _TAIL_MASK) * _TAIL_STEP
+        k, rest = place >> _TAIL_SHIFT, _f(place & _TAIL_MASK) * _TAIL_STEP
         normal = table[k] + (table[k + 1] - table[k]) * rest
         normals[j] = normal if tails[j] < _f(0.5) else -normal
 
 
-@_compiled
+@compiled
 def _collect(
     listed: Any, bits: Any, rates: Any, quantum: Any, layer_of: Any, tails: Any, rate: Any, unit: Any, layers: Any
 ) -> None:
@@ -202,7 +179,7 @@ def _collect(
         rate[j], unit[j] = rates[i], quantum[i]
 
 
-@_compiled
+@compiled
 def _locate(rate: Any, normals: Any, corners: Any, v: Any, w: Any) -> None:
     """Write the places of rates and normal deviates in the table of quantiles: corners of its cells, and fractions."""
     binary = rate.view(np.int32)
@@ -214,7 +191,7 @@ def _locate(rate: Any, normals: Any, corners: Any, v: Any, w: Any) -> None:
         v[j], w[j], corners[j] = row - _f(r), column - _f(c), r * _WIDTH + c
 
 
-@_compiled
+@compiled
 def _fluctuate(rate: Any, unit: Any, corners: Any, v: Any, w: Any, quantiles: Any, value: Any, slope: Any) -> None:
     """Draw the energies of the listed cells.
 
@@ -230,7 +207,7 @@ def _fluctuate(rate: Any, unit: Any, corners: Any, v: Any, w: Any, quantiles: An
         slope[j] = (high - low) * scale * _PER_ROW + here * rate[j] * unit[j]
 
 
-@_compiled
+@compiled
 def _share(
     listed: Any, layers: Any, value: Any, rate: Any, unit: Any, bits: Any, neighbours: Any,
     energy: Any, flags: Any, shared: Any,
@@ -239,17 +216,17 @@ def _share(
     shared[:] = 0
     for j in range(len(listed)):
         draw = bits[_wrap(listed[j] + _DIRECTION)]
-        if _f(draw & _QUARTER) * unit[j] < value[j] * _SHARED:
+        track = value[j] / (_f(1) + rate[j])  # GeV
+        if _f(draw & _QUARTER) * unit[j] < track * _SHARED:
             layer = layers[j]
             i = neighbours[draw >> _QUARTER_BITS, (listed[j] - layer) // _LAYERS] + layer
-            part = (_f(bits[_wrap(i + _DEPOSIT)]) + _f(0.5)) * _PER_UNIT
-            deposit = part * value[j] / (_f(1) + rate[j])
+            deposit = track * (_f(bits[_wrap(i + _DEPOSIT)]) + _f(0.5)) * _PER_UNIT
             energy[i] += deposit
             flags[i] = 1
             shared[layer] += deposit
 
 
-@_compiled
+@compiled
 def _correct(
     listed: Any, layers: Any, value: Any, slope: Any, target: Any, shared: Any, sums: Any, factors: Any, energy: Any
 ) -> None:
@@ -267,7 +244,7 @@ def _correct(
         sums[layers[j]] += moved
 
 
-@_compiled
+@compiled
 def _finish(
     listed: Any, starts: Any, rows: Any, layer_of: Any, cell_of: Any, energy: Any, target: Any, sums: Any, factors: Any,
     cell: Any, cell_energy: Any,
@@ -296,7 +273,7 @@ def _finish(
     return count
 
 
-@_compiled
+@compiled
 def _longer(array: Any, filled: int) -> Any:
     """A copy of the filled part of an array, with as much room again, and for one more shower."""
     longer = np.empty(2 * filled + _SPACE, array.dtype)
@@ -304,7 +281,7 @@ def _longer(array: Any, filled: int) -> Any:
     return longer
 
 
-@_compiled
+@compiled
 def fill(offsets: Any, cell: Any, cell_energy: Any, showers: Any) -> None:
     """Write the cells of showers, shape (n, 15625), from their hits."""
     for s in range(len(showers)):
@@ -314,7 +291,7 @@ def fill(offsets: Any, cell: Any, cell_energy: Any, showers: Any) -> None:
             shower[cell[j]] = cell_energy[j]
 
 
-@_compiled
+@compiled
 def _draw_shower(
     target: Any, bits: Any, rates: Any, sums: Any, workspace: Any,
     quantum: Any, layer_of: Any, cell_of: Any, rows: Any, neighbours: Any, quantiles: Any, deviates: Any,
@@ -343,7 +320,7 @@ def _draw_shower(
     return _finish(listed[:n], starts, rows, layer_of, cell_of, energy, target, sums, factors, cell, cell_energy)
 
 
-@_compiled
+@compiled
 def _workspace() -> Any:
     """Arrays that are used again for each shower: flags, energies, lists, ..., in the order of `_draw_shower`."""
     flags, energy = np.zeros(-(-_CELLS // _GROUP) * _GROUP, np.uint8), np.zeros(_CELLS, np.float32)
@@ -354,7 +331,7 @@ def _workspace() -> Any:
     return flags, energy, listed, layers, starts, floats, corners, stripe, factors, shared
 
 
-@_compiled
+@compiled
 def _draw(
     logits: Any, step: Any, layer_energies: Any, bits: Any, first: int,
     weight_of: Any, quantum: Any, layer_of: Any, cell_of: Any, rows: Any, neighbours: Any, quantiles: Any, deviates: Any,

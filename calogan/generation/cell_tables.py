@@ -70,9 +70,9 @@ def read(path: Path) -> CellTables:
 
 
 def deviates() -> Floats:
-    """The normal deviates with upper tails of 2^-20 to 1/2, 64 in each octave, and the last one."""
+    """The normal deviates with upper tails of 2^-20 to 1/2, 64 in each octave, and one more to interpolate with."""
     steps = 2**TAIL_BITS
-    octave, step = np.divmod(np.arange(steps * (TAIL_OCTAVES - 1) + 1), steps)
+    octave, step = np.divmod(np.arange(steps * (TAIL_OCTAVES - 1) + 2), steps)
     tail = np.asarray(2.0 ** (octave - TAIL_OCTAVES) * (1 + step / steps))
     return np.asarray(-special.ndtri(tail), np.float32)
 

@@ -30,7 +30,6 @@ _DEPOSIT_GEV = 3.5e-4
 # Chance that a track that deposits a mean energy in a cell crosses a given one of its four neighbours too; it grows with the
 # energy, as oblique and curling tracks deposit most.
 SHARED = 1 / 32
-SHARING_MAX = 16.0  # crossings; a cell with more shares a track always, and no more
 NEIGHBOURS = (1, -1, CLIC.shape[1], -CLIC.shape[1])  # columns from a cell's column to those of its neighbours
 # A cell borrows the random numbers of cells far away: for digits beyond its own 16 bits, for the direction in which a track
 # is shared, and for what it deposits there. Where one of two such cells is often hit, the other hardly ever is.
@@ -168,8 +167,8 @@ class Lean(GeneratorNetwork):
 
     def with_shared(self, rate: Tensor) -> Tensor:
         """Expected numbers of crossings, shape (n, 25, 25, 25), with those of tracks that hit a neighbour first."""
-        sharing = _columns(ops.minimum(rate, SHARING_MAX))
-        return rate + SHARED * _cells(sum(_roll(sharing, shift) for shift in NEIGHBOURS))
+        leaving = _columns(SHARED * rate / (1.0 + rate))
+        return rate + _cells(sum(_roll(leaving, shift) for shift in NEIGHBOURS))
 
     def shared(self, energy: Tensor, quantum: Tensor, rate: Tensor, noise: Tensor) -> Tensor:
         """Energies that cells get from tracks that hit a neighbour first, shape (n, 25, 25, 25), GeV.
@@ -185,9 +184,9 @@ class Lean(GeneratorNetwork):
         """
         uniform = 4.0 * _columns(_upper_tail(_borrow(noise, DIRECTION)))
         direction = ops.floor(uniform)
-        leaves = uniform - direction < 4.0 * SHARED * _columns(energy)
-        track = ops.where(leaves, _columns(energy * quantum / (1.0 + rate)), 0.0)
-        arriving = sum(_roll(ops.where(direction == k, track, 0.0), shift) for k, shift in enumerate(NEIGHBOURS))
+        track = _columns(energy / (1.0 + rate))  # quanta
+        leaving = ops.where(uniform - direction < 4.0 * SHARED * track, track * _columns(quantum[None]), 0.0)
+        arriving = sum(_roll(ops.where(direction == k, leaving, 0.0), shift) for k, shift in enumerate(NEIGHBOURS))
         return _upper_tail(_borrow(noise, DEPOSIT)) * _cells(arriving)
 
     def finish(self, logits: Tensor, layer_energies: Tensor, noise: Tensor) -> Tensor:
@@ -211,7 +210,8 @@ class Lean(GeneratorNetwork):
         excess = total / ops.maximum(target, 1e-9) - 1.0
         factor = ops.clip(1.0 - BY_CROSSINGS * excess, FACTOR_MIN, FACTOR_MAX)
         # To first order, which is no good where a cell is far from being hit.
-        may_be_hit = _upper_tail(noise) < FACTOR_MAX * rate
+        risen = FACTOR_MAX * rate
+        may_be_hit = _upper_tail(noise) * (1.0 + 0.5 * risen) < risen
         cells = ops.where(may_be_hit, ops.relu(energy + slope * (factor - 1.0)), 0.0) * quantum + shared
         total = ops.sum(cells, axis=(1, 2), keepdims=True)
         # If no cell of a layer is hit, the central cell gets its energy.

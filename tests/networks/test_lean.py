@@ -90,9 +90,9 @@ def test_shared_tracks_are_expected_next_to_cells_that_are_hit(model: lean.Lean)
     rate = np.zeros((1, *CLIC.shape), np.float32)
     rate[0, 12, 12, 3] = 2.0
     added = np.asarray(model.with_shared(rate))[0] - rate[0]
-    assert added.sum() == pytest.approx(8 * lean.SHARED, rel=1e-3)
+    assert added.sum() == pytest.approx(4 * lean.SHARED * 2 / 3, rel=1e-3)
     around = [added[11, 12, 3], added[13, 12, 3], added[12, 11, 3], added[12, 13, 3]]
-    np.testing.assert_allclose(around, 2 * lean.SHARED, rtol=1e-3)
+    np.testing.assert_allclose(around, lean.SHARED * 2 / 3, rtol=1e-3)
 
 
 def test_correcting_the_energy_of_a_layer_narrows_the_spread_of_hits(

@@ -3,7 +3,7 @@ import pytest
 from calogan.config import Training
 from calogan.networks.base import GeneratorNetwork
 from calogan.networks.families import FAMILIES
-from calogan.networks.stages import ADVERSARIAL, DISTANCE, FLOW, PRIOR, SHAPE, WARMUP, StagePlan
+from calogan.networks.stages import ADVERSARIAL, DISTANCE, FLOW, SHAPE, SHAPE_FLOW, WARMUP, StagePlan
 
 
 @pytest.mark.parametrize(
@@ -12,7 +12,7 @@ from calogan.networks.stages import ADVERSARIAL, DISTANCE, FLOW, PRIOR, SHAPE, W
         (FLOW, 1, []),
         (WARMUP, 1, []),
         (SHAPE, 2, [1, 3, 4]),
-        (PRIOR, 0, [4]),
+        (SHAPE_FLOW, 0, [4]),
         (DISTANCE, 5, [4]),
         (ADVERSARIAL, 1, [0, 1, 2, 3, 4]),
     ],

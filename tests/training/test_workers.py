@@ -118,9 +118,9 @@ from calogan.config import Network, Training
 from calogan.errors import TrainingError
 from calogan.events import packaged_sample, read_events
 from calogan.networks.families import build_generator
-from calogan.networks.stages import ADVERSARIAL, FLOW, PRIOR, SHAPE, WARMUP
+from calogan.networks.stages import ADVERSARIAL, FLOW, SHAPE, SHAPE_FLOW, WARMUP
 from calogan.training.adversarial import AdversarialStage
-from calogan.training.likelihood import PriorStage, ShapeStage, flow_stage
+from calogan.training.likelihood import shape_flow_stage, ShapeStage, flow_stage
 from calogan.training.run import start_run
 
 keras.utils.set_random_seed(1 if me.chief else 2)
@@ -135,7 +135,7 @@ run.networks["discriminator"] = discriminator
 stages = [
     flow_stage(FLOW, run),
     ShapeStage(SHAPE, run),
-    PriorStage(PRIOR, run),
+    shape_flow_stage(SHAPE_FLOW, run),
     AdversarialStage(WARMUP, run),
     AdversarialStage(ADVERSARIAL, run),
 ]
