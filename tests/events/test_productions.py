@@ -9,7 +9,7 @@ import pytest
 
 from calogan import provenance
 from calogan.errors import EventsError, OutputError
-from calogan.events import EnergyList, EnergyRange, Events, open_events, productions, read_events
+from calogan.events import EnergyGaussian, EnergyList, EnergyRange, Events, open_events, productions, read_events
 from calogan.events.productions import MANIFEST, PLAN, Production, Shard
 from calogan.geometry import CLIC
 
@@ -202,3 +202,38 @@ def test_a_full_disk_leaves_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(OutputError, match=r"cannot be written .No space left on device"):
         productions.write_shard(tmp_path, PLAN_OF_TEN, shard, events_of(shard))
     assert [path.name for path in tmp_path.iterdir()] == [PLAN]
+
+
+@pytest.mark.parametrize(
+    "energy", [EnergyRange(2.0, 500.0), EnergyRange(2.0, 500.0, log=True), EnergyGaussian(100.0, 5.0, 2.0, 500.0)]
+)
+def test_a_description_can_be_read_back(energy: EnergyRange | EnergyGaussian) -> None:
+    plan = dataclasses.replace(PLAN_OF_TEN, energy=energy)
+    assert productions.described(plan.text) == plan
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"energy": [1, "a"]}', '{"energy": {"law": "list"}}'])
+def test_what_describes_no_production_is_refused(text: str) -> None:
+    with pytest.raises(EventsError, match=r"describes no spectrum|is no description of a production"):
+        productions.described(text)
+
+
+def test_records_are_those_of_finished_shards_before_and_after_the_manifest(tmp_path: Path) -> None:
+    first, *others = productions.begin(tmp_path, PLAN_OF_TEN)
+    productions.write_shard(tmp_path, PLAN_OF_TEN, first, events_of(first))
+    before = list(productions.read_records(tmp_path, PLAN_OF_TEN.shards))
+    assert [record["file"] for record in before] == [first.file]
+    for shard in others:
+        productions.write_shard(tmp_path, PLAN_OF_TEN, shard, events_of(shard))
+    productions.finish(tmp_path, PLAN_OF_TEN)
+    after = list(productions.read_records(tmp_path, PLAN_OF_TEN.shards))
+    assert [record["file"] for record in after] == [shard.file for shard in PLAN_OF_TEN.shards]
+    assert after[0] == before[0]
+
+
+def test_a_gaussian_spectrum_does_not_depend_on_how_it_is_divided() -> None:
+    energy = EnergyGaussian(100.0, 10.0, 2.0, 500.0)
+    whole = energy.draw(1000, 7)
+    np.testing.assert_array_equal(np.concatenate([energy.draw(333, 7), energy.draw(667, 7, first=333)]), whole)
+    assert whole.mean() == pytest.approx(100, abs=1.5)
+    assert whole.std() == pytest.approx(10, abs=1)

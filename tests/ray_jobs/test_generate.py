@@ -70,7 +70,7 @@ def test_sigterm_leaves_nothing_half_written(tmp_path: Path, start: Callable[...
     ("arguments", "line"),
     [
         (["--model", "nothing"], "error: no model 'nothing'"),
-        (["--energy", "1:500"], "error: energy 1:500 GeV is outside the range this model was trained for"),
+        (["--energy", "1:500"], "error: energy 1:500 GeV is outside the range of this model; ask for 2 to 500 GeV"),
         (["--out", "{folder}/a.h5"], "error: {folder}/a.h5 is the name of a file; name a folder for the shards"),
         (["--out", "nowhere://bucket/folder"], "error: nowhere://bucket/folder: cannot be accessed"),
     ],
