@@ -57,7 +57,8 @@
 
 {{/*
 The command of the server. MLflow reads the address of the database of its accounts from a file only, so one is written.
-It is the database of the runs, in which the accounts have tables of their own.
+It is the database of the runs, in which the accounts have tables of their own. A password is looked up once a minute: that takes
+longer than most requests.
 */}}
 {{- define "calogan.mlflowCommand" -}}
 {{- $login := .Values.mlflow.login.enabled -}}
@@ -65,7 +66,7 @@ It is the database of the runs, in which the accounts have tables of their own.
 - bash
 - -ec
 - |
-  printf '[mlflow]\ndefault_permission = READ\ndatabase_uri = %s\n' "${MLFLOW_BACKEND_STORE_URI//%/%%}" > "$MLFLOW_AUTH_CONFIG_PATH"
+  printf '[mlflow]\ndefault_permission = READ\nauth_cache_ttl_seconds = 60\ndatabase_uri = %s\n' "${MLFLOW_BACKEND_STORE_URI//%/%%}" > "$MLFLOW_AUTH_CONFIG_PATH"
   exec "$@"
 - bash
 {{- end }}
