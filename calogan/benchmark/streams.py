@@ -1,25 +1,19 @@
 """Throughput of several generators at once, each with several threads: figure 4 of arXiv 2103.10142.
 
-A stream is a process with its own generator, pinned to as many cores as it has threads.
+A stream is a process with its own generator, pinned to as many cores as it has threads. Contenders are timed in turn, and in
+each arrangement all streams of one start at the same moment.
 """
 
-import concurrent.futures
-import multiprocessing
+import contextlib
 import os
-import threading
-import time
-from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.synchronize import Barrier
-from pathlib import Path
 
-from calogan.errors import ServiceError
-from calogan.generation import generator
+from calogan.benchmark.contenders import Contender
+from calogan.benchmark.speed import Measured, Settings, calls_within, started, together
+from calogan.errors import GateError
 
-_SEED = 1
-_PATIENCE_S = 300.0  # for all streams to load their model
-_barrier: Barrier  # of the streams, in the process of one
+_CHECKED = 32  # showers whose cells are compared
 
 
 @dataclass(frozen=True)
@@ -27,78 +21,77 @@ class StreamRate:
     """Throughput of one arrangement.
 
     Attributes:
+        name: name of the contender.
         streams: number of generators that run at once.
         threads: number of threads of each.
+        batch: showers of a call.
         showers_per_s: showers per second of all streams together.
     """
 
+    name: str
     streams: int
     threads: int
-    showers_per_s: float
+    batch: int
+    showers_per_s: Measured
 
 
 def arrangements(cores: int) -> list[tuple[int, int]]:
-    """Numbers of streams and threads, powers of two whose product is at most the number of cores."""
+    """Numbers of streams and threads: powers of two with a product of at most the number of cores, and its divisors."""
     powers = [2**power for power in range(cores.bit_length())]
-    return [(streams, threads) for streams in powers for threads in powers if streams * threads <= cores]
+    fitting = {(streams, threads) for streams in powers for threads in powers if streams * threads <= cores}
+    return sorted(fitting | {(n, cores // n) for n in range(1, cores + 1) if cores % n == 0})
 
 
 def stream_rates(
-    model: Path,
-    precision: str,
+    contenders: Sequence[Contender],
+    settings: Settings,
     *,
-    showers: int = generator.BATCH,
-    rounds: int = 3,
-    settings: Sequence[tuple[int, int]] | None = None,
+    chosen: Sequence[tuple[int, int]] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> list[StreamRate]:
-    """Measure the throughput of a precision of a model for each arrangement of streams and threads.
+    """Measure the throughput of precisions of a model for each arrangement of streams and threads and each batch.
 
     Args:
-        model: folder of the model.
-        precision: a precision of it.
-        showers: showers of one call, flat in Ep.
-        rounds: calls of each stream that are timed; one more warms up.
-        settings: pairs of streams and threads; by default `arrangements` of the cores of this process.
+        contenders: precisions of a model.
+        settings: number of rounds and so on.
+        chosen: pairs of streams and threads; by default `arrangements` of the cores of this process.
+        progress: called with a line before each step.
 
     Raises:
         ServiceError: a stream ended early.
+        GateError: streams or arrangements of a contender give different showers.
     """
-    chosen = arrangements(len(os.sched_getaffinity(0))) if settings is None else settings
-    return [_measure(model, precision, *setting, showers, rounds) for setting in chosen]
-
-
-def _measure(model: Path, precision: str, streams: int, threads: int, showers: int, rounds: int) -> StreamRate:
-    context = multiprocessing.get_context("spawn")
     cores = sorted(os.sched_getaffinity(0))
-    barrier = context.Barrier(streams)
-    try:
-        with concurrent.futures.ProcessPoolExecutor(streams, context, _start, (barrier,)) as pool:
-            tasks = [
-                pool.submit(_run, model, precision, cores[n * threads : (n + 1) * threads], showers, rounds)
-                for n in range(streams)
-            ]
-            spans = [task.result() for task in tasks]
-    except (BrokenProcessPool, threading.BrokenBarrierError) as error:
-        raise ServiceError(
-            f"one of {streams} streams ended early or did not start within {_PATIENCE_S:.0f} s; is there enough memory?"
-        ) from error
-    elapsed = max(end for _, end in spans) - min(start for start, _ in spans)
-    return StreamRate(streams, threads, streams * showers * rounds / elapsed)
+    digests: dict[str, str] = {}
+    rates = []
+    for streams, threads in arrangements(len(cores)) if chosen is None else chosen:
+        progress(f"{streams} streams of {threads} threads")
+        places = [cores[n * threads : (n + 1) * threads] for n in range(streams)]
+        with contextlib.ExitStack() as stack:
+            running = {
+                each.name: stack.enter_context(started([(each, place) for place in places])) for each in contenders
+            }
+            for name, group in running.items():
+                for stream in group:
+                    found = stream.ask("digest", showers=_CHECKED, batch=_CHECKED)
+                    if digests.setdefault(name, found) != found:
+                        raise GateError(f"{name} gives other showers with {streams} streams of {threads} threads")
+            for batch in settings.batches:
+                calls = {name: calls_within(group[0], batch, settings.slot_s) for name, group in running.items()}
+                measured: dict[str, list[float]] = {name: [] for name in running}
+                for _ in range(settings.rounds + 1):
+                    for name, group in running.items():
+                        measured[name].append(together(group, batch=batch, calls=calls[name]))
+                rates += [
+                    StreamRate(name, streams, threads, batch, Measured.of(values[1:]))
+                    for name, values in measured.items()
+                ]
+    return rates
 
 
-def _start(barrier: Barrier) -> None:
-    global _barrier  # noqa: PLW0603 - a barrier reaches a process only while that starts
-    _barrier = barrier
-
-
-def _run(model: Path, precision: str, cores: list[int], showers: int, rounds: int) -> tuple[float, float]:
-    """Generate in this process when all streams are ready; returns start and end, seconds of the machine's clock."""
-    os.sched_setaffinity(0, cores)
-    sampler = generator.load(model, precision=precision, threads=len(cores))
-    energy = sampler.energy_range.draw(showers, _SEED)
-    sampler.sample(energy, seed=_SEED)
-    _barrier.wait(_PATIENCE_S)
-    started = time.monotonic()
-    for number in range(rounds):
-        sampler.sample(energy, seed=_SEED + 1 + number)
-    return started, time.monotonic()
+def best(rates: Sequence[StreamRate]) -> StreamRate:
+    """The arrangement with the highest throughput; of equal ones within their spread, the one with the fewest streams."""
+    highest = max(rates, key=lambda rate: rate.showers_per_s.median)
+    enough = highest.showers_per_s.median - highest.showers_per_s.spread
+    alike = [rate for rate in rates if rate.showers_per_s.median >= enough]
+    return min(alike, key=lambda rate: (rate.streams, rate.threads, rate.batch))

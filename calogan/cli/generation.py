@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from calogan import provenance
+from calogan import machine, provenance
 from calogan.cli import options, production
 from calogan.cli.loading import api_key, load_generator, names
 from calogan.cli.screen import bar, examples, screen, write_showers
@@ -104,7 +104,13 @@ def generate(
 )
 @click.option("--productions", type=options.FOLDER, help="Make productions (POST /v1/productions) in this folder.")
 @click.option("--log", type=click.Choice(["json", "off"]), default="off", show_default=True, help="Log of requests.")
-@options.threads
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=lambda: machine.best_threads(alone=True),
+    show_default="the best found by calogan benchmark, or 1",
+    help="Cores to use.",
+)
 def serve(
     model: str,
     precision: str,

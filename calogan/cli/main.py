@@ -7,7 +7,7 @@ from typing import NoReturn
 import click
 
 from calogan import __version__
-from calogan.cli import generation, models, showers
+from calogan.cli import generation, models, showers, speeds
 from calogan.cli.cluster import cluster
 from calogan.cli.program import run
 
@@ -40,7 +40,7 @@ for command in (
     models.train,
     models.quantize,
     models.validate,
-    models.benchmark,
+    speeds.benchmark,
     models.compare,
     models.register,
     models.export,

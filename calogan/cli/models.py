@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from calogan import quiet
-from calogan.atomic_files import write_json, write_text
+from calogan.atomic_files import write_json
 from calogan.cli import comparisons, options
 from calogan.cli.comparisons import Paths
 from calogan.cli.loading import names
-from calogan.cli.screen import bar, examples, progress_bars, screen
+from calogan.cli.screen import examples, progress_bars, screen
 from calogan.errors import GateError, RequestError
 from calogan.events import open_events, packaged_sample
 from calogan.events.files import find_files
@@ -113,26 +113,6 @@ def validate(**arguments: Any) -> None:
             )
 
     comparisons.run(comparison, compare)
-
-
-@click.command(epilog=examples("calogan benchmark --model lean --precision float32,int8 --json b.json"))
-@options.model
-@click.option("--precision", default="float32,int8", show_default=True, help="Precisions, separated by commas.")
-@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
-@options.json
-def benchmark(model: str, precision: str, rounds: int, json_file: Path | None) -> None:
-    """Time precisions of a model, interleaved in one run on one core."""
-    quiet.load_tensorflow()
-    from calogan.benchmark.precisions import benchmark as run  # noqa: PLC0415
-    from calogan.config import Benchmark  # noqa: PLC0415
-
-    precisions = names(precision)
-    folder = locate(model, precisions[0])
-    with bar("rounds", rounds + 1) as advance:
-        report = run(folder, precisions, Benchmark(repetitions=rounds), progress=lambda: advance(1))
-    if json_file:
-        write_text(json_file, report.to_json())
-    terminal.show(terminal.benchmark_table(report))
 
 
 @click.command(

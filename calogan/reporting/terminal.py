@@ -8,7 +8,6 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from calogan.benchmark.precisions import BenchmarkReport
     from calogan.events.inspection import Inspection
     from calogan.validation.report import ValidationReport
 
@@ -62,28 +61,6 @@ def spread_table(report: "ValidationReport", candidate: str = "candidate") -> Ta
         verdict = row.gate.verdict
         gate = f"[{_COLOURS[verdict]}]{verdict}[/]" if verdict else ""
         table.add_row(escape(row.title), *row.cells, row.gate.text, gate)
-    return table
-
-
-def benchmark_table(report: "BenchmarkReport") -> Table:
-    """Precisions of a model side by side."""
-    table = Table(
-        title=f"{escape(report.model)} on one core, {report.header['cpu_model']} ({report.header['cpu_isa']})"
-    )
-    for column in ("precision", "ms/shower", "showers/s", "ratio", "net ms", "ratio", "MB", "int8 conv", "float"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, timing in report.timings.items():
-        table.add_row(
-            name,
-            f"{timing.ms_per_shower:.3f} ± {timing.ms_per_shower_error:.3f}",
-            f"{timing.showers_per_s:.0f}",
-            f"{timing.speedup:.2f}x",
-            f"{timing.network_ms_per_shower:.3f}",
-            f"{timing.network_speedup:.2f}x",
-            f"{timing.size_mb:.2f}",
-            str(timing.operations.integer_convolutions),
-            str(timing.operations.float_arithmetic),
-        )
     return table
 
 

@@ -14,7 +14,7 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.schema import LoggingConfig
 from ray.util import metrics
 
-from calogan import provenance
+from calogan import machine, provenance
 from calogan.errors import ModelError, ServiceError
 from calogan.generation.model_folder import Precision
 from calogan.serving.api import build_api
@@ -39,7 +39,11 @@ class AppArguments(BaseModel):
 
     model: str = Field("lean", description="Packaged model, folder, or models:/NAME of the MLflow registry.")
     precisions: Annotated[list[Precision], Field(min_length=1)] = ["int8", "float32"]
-    threads: int = Field(1, ge=1, description="CPU cores of a replica, and threads of its generators.")
+    threads: int = Field(
+        default_factory=machine.best_threads,
+        ge=1,
+        description="CPU cores of a replica, and threads of its generators; by default the best found by calogan benchmark.",
+    )
     max_showers: int = Field(1_000_000, ge=1, description="Largest number of showers in one request.")
     max_requests: int = Field(64, ge=1, description="Requests that a replica draws or sends at once.")
     read_timeout_s: float = Field(10.0, gt=0, description="Seconds in which the body of a request must arrive.")

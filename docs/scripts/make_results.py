@@ -6,7 +6,6 @@ The Geant4 showers are those of the package and of --showers, which none of the 
 
 import json
 import tempfile
-import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -22,10 +21,11 @@ from pages import physics_table, provenance_section, row, say
 from published import ONE_RANGE, TITLES, Measured
 
 from calogan import provenance
-from calogan.benchmark import arithmetic, comparison
+from calogan.benchmark import arithmetic, comparison, contenders, geant4_speed
 from calogan.benchmark.cores import elapsed_ms, one_core
 from calogan.benchmark.peers import loading
 from calogan.benchmark.profiling import network_profiles
+from calogan.benchmark.speed import Settings
 from calogan.benchmark.streams import stream_rates
 from calogan.cli.program import run
 from calogan.config import Quantization, Validation
@@ -37,7 +37,7 @@ from calogan.networks import rewrites
 from calogan.quantization.neural_compressor import compress
 from calogan.quantization.operations import count_weight_bits
 from calogan.reporting import pictures, plots
-from calogan.simulation import geant4, parametric
+from calogan.simulation import parametric
 from calogan.validation import validate
 from calogan.validation.metrics import ENERGY_BINS_GEV, Estimate
 from calogan.validation.report import ValidationReport
@@ -156,11 +156,13 @@ def _measure(name: str, reference: Events, paths: tuple[Path, ...], validation: 
     separable = validate.validate(*two, floor=False).metrics["physics/auc_high_level"]
     say(f"{name}: timing operations")
     profiles = network_profiles(folder)
-    streams: dict[str, Mapping[tuple[int, int], float]] = {}
-    for precision in ("float32", "int8"):
-        say(f"{name}: streams and threads in {precision}")
-        rates = stream_rates(folder, precision, rounds=min(rounds, 3))
-        streams[precision] = {(rate.streams, rate.threads): rate.showers_per_s for rate in rates}
+    say(f"{name}: streams and threads")
+    settings = Settings(rounds=min(rounds, 3), batches=(generator.BATCH,))
+    both = [each for each in contenders.of_model(folder, ("int8",)) if each.precision in ("float32", "int8")]
+    streams: dict[str, dict[tuple[int, int], float]] = {each.precision: {} for each in both}
+    for rate in stream_rates(both, settings):
+        precision = rate.name.rpartition(" ")[2]
+        streams[precision][rate.streams, rate.threads] = rate.showers_per_s.median
     return Measured(compared, profiles, streams, separable)
 
 
@@ -207,13 +209,9 @@ def _arithmetic() -> dict[str, int]:
 
 
 def _geant4_seconds(showers: int) -> float:
-    """Seconds of one core for a Geant4 shower, flat in Ep, without the start of Geant4."""
+    """CPU seconds of a Geant4 shower on one core, flat in Ep, without the start of Geant4."""
     say(f"timing {showers} Geant4 showers")
-    energy = EnergyRange(2.0, 500.0).draw(showers + 1, SEED)
-    ends: list[float] = []
-    geant4.simulate(energy, seed=SEED, progress=lambda _: ends.append(time.monotonic()))
-    per_gev = (ends[-1] - ends[0]) / float(energy[1:].sum())
-    return per_gev * (2.0 + 500.0) / 2
+    return geant4_speed.measure(showers).cpu_s
 
 
 def _times_the_parametrised(rounds: int) -> float:

@@ -354,16 +354,18 @@ def test_a_failed_gate_exits_with_3_and_is_named(run: Run, files: Path, geant4: 
     )
 
 
-def test_benchmark_counts_and_times_both_precisions(run: Run, tiny_model: Path, tmp_path: Path) -> None:
-    result = run(
-        "benchmark", "--model", tiny_model, "--precision", "float32, int8", "--rounds", 2, "--json", tmp_path / "b"
-    )
+@pytest.mark.slow
+def test_benchmark_times_precisions_and_stores_the_best_setting(
+    run: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALOGAN_MACHINE", str(tmp_path / "machine.json"))
+    options = ["--quick", "--rounds", 1, "--beside", "nothing", "--json", tmp_path / "b", "--figures", tmp_path / "f"]
+    result = run("benchmark", "--model", tiny_model, "--precision", "int8", *options)
     assert result.code == 0, result.err
-    timings = json.loads((tmp_path / "b").read_text())["timings"]
-    assert list(timings) == ["float32", "int8"]
-    assert timings["int8"]["operations"]["integer_convolutions"] > 0
-    assert timings["float32"]["operations"]["integer_convolutions"] == 0
-    assert all(f"{timing['size_mb']:.2f}" in result.out for timing in timings.values())
+    report = json.loads((tmp_path / "b").read_text())
+    assert [row["name"] for row in report["rows"]] == ["tiny float32", "tiny int8"]
+    assert json.loads((tmp_path / "machine.json").read_text())["streams"] == report["best"]["streams"]
+    assert {path.name for path in (tmp_path / "f").iterdir()} == {"streams.png", "roofline.png"}
     assert "…" not in result.out
 
 

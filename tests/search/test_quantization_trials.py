@@ -18,7 +18,7 @@ from calogan.search.records import Failure
 from calogan.validation.gates import load_gates
 from calogan.validation.validate import validate
 
-WIDE, NARROW = 1e6, 0.51  # limits that everything and nothing passes
+WIDE, NARROW = 10.0, 1e-9
 CHOSEN = Quantization(calibration_showers=16, granularity="per_tensor", keep_float32=("convolution 3",))
 
 
@@ -52,7 +52,7 @@ def model(tiny_model: Path, tmp_path: Path) -> Path:
 
 def judged_by(limit: float, config: Config, folder: Path) -> Config:
     gates = folder / "gates.toml"
-    gates.write_text(f'"physics/auc_high_level" = {{ limit = {limit}, best = 0.5 }}')
+    gates.write_text(f'"physics/separation_cell_energy" = {{ limit = {limit} }}')
     return config.model_copy(
         update={"validation": Validation(gates=str(gates), draws=1, thorough=False, cell_trainings=0)}
     )
@@ -197,7 +197,7 @@ def test_when_none_passes_the_model_is_left_as_it_was(
     strict = judged_by(NARROW, config, tmp_path).model_copy(update={"tuning": Tuning(attempts=1)})
     with pytest.raises(
         GateError,
-        match=r"per_tensor .* convolution 3 in float32 fails physics/auc_high_level; the model is unchanged",
+        match=r"per_tensor .* convolution 3 in float32 fails physics/separation_cell_energy; the model is unchanged",
     ):
         quantization_trials.adopt(strict, model, [trial, trial])
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
