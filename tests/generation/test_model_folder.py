@@ -201,16 +201,27 @@ def test_a_link_out_of_the_folder_is_refused(copied: Path, tmp_path: Path) -> No
     model_folder.check_files(tmp_path / "link", model_folder.read(tmp_path / "link"), "int8")
 
 
-def test_models_of_version_0_1_0_are_read() -> None:
-    path = data_file("models", "lean")
-    description = model_folder.read(path)
-    assert description.header["calogan_version"] == "0.1.0"
+def test_folders_written_by_version_0_1_0_are_read(copied: Path) -> None:
+    """Their files had no hashes in their names, and `model.json` did not name all of them."""
+    entries = json.loads((copied / model_folder.DESCRIPTION).read_text())
+
+    def old(name: str) -> str:
+        first, *_, last = name.split(".")
+        kind = f"{first}.{name.split('.')[1]}" if first == "network" else first
+        return f"{kind}.weights.h5" if name.endswith(".weights.h5") else f"{kind}.{last}"
+
+    for name in entries["sha256"]:
+        (copied / name).rename(copied / old(name))
+    entries["sha256"] = {old(name): hash_ for name, hash_ in entries["sha256"].items()}
+    entries["network_files"] = {precision: old(name) for precision, name in entries["network_files"].items()}
+    for key in ("prepare", "weights", "cells", "weight_bits", "energy_bands"):
+        entries.pop(key, None)
+    (copied / model_folder.DESCRIPTION).write_text(json.dumps(entries))
+    description = model_folder.read(copied)
     assert description.weight_bits is None
-    assert json.loads((path / model_folder.DESCRIPTION).read_text()) == description.model_dump(
-        mode="json", exclude_unset=True
-    )
+    assert entries == description.model_dump(mode="json", exclude_unset=True)
     for precision in description.network_files:
-        model_folder.check_files(path, description, precision)
+        model_folder.check_files(copied, description, precision)
 
 
 @pytest.mark.parametrize("role", ["prepare", "bfloat16", "weights", "cells"])
