@@ -103,7 +103,7 @@ def uninstall(helm: helm_python.Config) -> None:
     KubeRay clears Redis with a Job, which it could not make in a namespace that is being deleted.
     """
     with contextlib.suppress(helm_python.errors.HelmNotFoundError):
-        helm.uninstall(RELEASE)
+        helm.uninstall(RELEASE, timeout=300)
 
     def missing() -> str:
         found = client.CustomObjectsApi().list_namespaced_custom_object("ray.io", "v1", NAMESPACE, "rayclusters")[
