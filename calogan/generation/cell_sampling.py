@@ -296,7 +296,7 @@ def _draw_shower(
     target: Any, bits: Any, rates: Any, sums: Any, workspace: Any,
     quantum: Any, layer_of: Any, cell_of: Any, rows: Any, neighbours: Any, quantiles: Any, deviates: Any,
     cell: Any, cell_energy: Any,
-) -> int:  # fmt: skip
+) -> Any:  # fmt: skip
     """Draw the hits of one shower from what `_weigh` wrote, and write them; returns their number.
 
     `workspace` comes from `_workspace`; the energies in `target` are those of the layers, and the tables are those of

@@ -68,7 +68,7 @@ def _draw(
     """Shower-shape variables of showers drawn with this input of the network, shape (n, 10)."""
     condition, sticks = model.scaled_sticks(survey.layer_energies, survey.energy)
 
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]
     def showers(condition: Any, sticks: Any, shape: Any, layers: Any, noise: Any) -> Any:
         return model.finish(model.network(model.features(condition, sticks, shape)), layers, noise)
 

@@ -86,12 +86,9 @@ def main(
 ) -> None:
     """Measure and write the page."""
     if only_disturbed:
-        text = (
-            page.read_text(encoding="utf-8")
-            if page.exists()
-            else "\n".join([*_TITLE, *provenance_section(provenance.header())])
-        )
-        before, _, after = text.partition("## Provenance")
+        empty = "\n".join([*_TITLE, *provenance_section(provenance.header())])
+        present = page.read_text(encoding="utf-8") if page.exists() else empty
+        before, _, after = present.partition("## Provenance")
         section = "\n".join(_disturbed(disturbed, page))
         page.write_text(f"{before.partition(_DISTURBED)[0]}{section}\n## Provenance{after}", encoding="utf-8")
         return
