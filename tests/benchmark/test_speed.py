@@ -20,7 +20,7 @@ SHORT = Settings(rounds=1, slot_s=0.001, batches=(1, 16), geant4_showers=1, grow
 
 
 @pytest.fixture(scope="module")
-def geant4() -> Events:
+def sample() -> Events:
     return read_events(packaged_sample())
 
 
@@ -53,10 +53,10 @@ class FakeStream:
         return "same" if self.stable else f"{batch} {sparse}"
 
 
-def like_geant4(geant4: Events, showers: int = 64) -> np.ndarray:
+def like_geant4(sample: Events, showers: int = 64) -> np.ndarray:
     """Geant4 showers, scaled to the energies of a benchmark."""
-    factor = energies(showers) / geant4.energy[:showers]
-    return np.asarray(geant4.showers[:showers] * factor[:, None, None, None], np.float32)
+    factor = energies(showers) / sample.energy[:showers]
+    return np.asarray(sample.showers[:showers] * factor[:, None, None, None], np.float32)
 
 
 @pytest.mark.parametrize(
@@ -68,24 +68,24 @@ def like_geant4(geant4: Events, showers: int = 64) -> np.ndarray:
         (lambda showers: showers * np.float32(1.2), "deposits 1.2. times the energy of Geant4"),
     ],
 )
-def test_wrong_showers_are_an_error(geant4: Events, damage: object, message: str) -> None:
-    right = like_geant4(geant4)
+def test_wrong_showers_are_an_error(sample: Events, damage: object, message: str) -> None:
+    right = like_geant4(sample)
     streams = {
         name: FakeStream(Contender(f"m {name}", "model", Path(), name), showers)
         for name, showers in (("float32", right), ("int8", damage(right)))  # type: ignore[operator]
     }
-    outputs.check({"float32": streams["float32"]}, geant4, showers=64)  # type: ignore[dict-item]
+    outputs.check({"float32": streams["float32"]}, sample, showers=64)  # type: ignore[dict-item]
     with pytest.raises(GateError, match=f"int8 .*{message}"):
-        outputs.check(streams, geant4, showers=64)  # type: ignore[arg-type]
+        outputs.check(streams, sample, showers=64)  # type: ignore[arg-type]
 
 
-def test_showers_that_depend_on_the_call_are_an_error(geant4: Events) -> None:
-    unstable = FakeStream(Contender("m int8", "model", Path(), "int8"), like_geant4(geant4), stable=False)
+def test_showers_that_depend_on_the_call_are_an_error(sample: Events) -> None:
+    unstable = FakeStream(Contender("m int8", "model", Path(), "int8"), like_geant4(sample), stable=False)
     with pytest.raises(GateError, match="int8 gives other showers in smaller calls"):
-        outputs.check({"int8": unstable}, geant4, showers=64)  # type: ignore[dict-item]
+        outputs.check({"int8": unstable}, sample, showers=64)  # type: ignore[dict-item]
 
 
-def test_growth_is_in_proportion(geant4: Events) -> None:
+def test_growth_is_in_proportion(sample: Events) -> None:
     (one,) = growth.measure(Contender("parametric", "parametric"), 1_000)
     assert one.showers == 1_000
     assert one.ms_per_shower > 0
