@@ -289,7 +289,9 @@ def test_what_is_generated_can_be_validated(run: Run, tiny_model: Path, files: P
         "width.png",
     }
     for name in written["metrics"]:
-        assert name in result.out
+        # What is compared in bins of Ep has a table of its own, without these names.
+        in_bins = name.startswith(("physics/spread_", "physics/shift_")) and name.endswith("gev")
+        assert in_bins or name in result.out
     assert "…" not in result.out
 
 

@@ -202,21 +202,7 @@ def test_a_link_out_of_the_folder_is_refused(copied: Path, tmp_path: Path) -> No
 
 
 def test_folders_written_by_version_0_1_0_are_read(copied: Path) -> None:
-    """Their files had no hashes in their names, and `model.json` did not name all of them."""
-    entries = json.loads((copied / model_folder.DESCRIPTION).read_text())
-
-    def old(name: str) -> str:
-        first, *_, last = name.split(".")
-        kind = f"{first}.{name.split('.')[1]}" if first == "network" else first
-        return f"{kind}.weights.h5" if name.endswith(".weights.h5") else f"{kind}.{last}"
-
-    for name in entries["sha256"]:
-        (copied / name).rename(copied / old(name))
-    entries["sha256"] = {old(name): hash_ for name, hash_ in entries["sha256"].items()}
-    entries["network_files"] = {precision: old(name) for precision, name in entries["network_files"].items()}
-    for key in ("prepare", "weights", "cells", "weight_bits", "energy_bands"):
-        entries.pop(key, None)
-    (copied / model_folder.DESCRIPTION).write_text(json.dumps(entries))
+    entries = make_old(copied)
     description = model_folder.read(copied)
     assert description.weight_bits is None
     assert entries == description.model_dump(mode="json", exclude_unset=True)
@@ -315,16 +301,37 @@ def test_other_files_in_the_folder_stay(copied: Path, another_model: Path) -> No
     assert [path.read_text() for path in own] == ["own"] * len(own)
 
 
-def test_a_copy_of_a_0_1_0_model_gets_hashed_file_names(tmp_path: Path) -> None:
-    source = data_file("models", "lean")
-    copied = model_folder.copy(source, tmp_path / "copy")
-    description = model_folder.read(source)
-    assert not set(copied.sha256) & set(description.sha256)
-    assert set(copied.sha256.values()) == set(description.sha256.values())
-    assert all(name.split(".")[-2 - name.endswith(".h5")] == hash_[:12] for name, hash_ in copied.sha256.items())
-    assert [copied.version(name) for name in copied.network_files] == [
-        description.version(name) for name in description.network_files
-    ]
+def test_a_copy_of_a_0_1_0_model_gets_hashed_file_names(copied: Path, tmp_path: Path) -> None:
+    make_old(copied)
+    old = model_folder.read(copied)
+    new = model_folder.copy(copied, tmp_path / "again")
+    assert not set(new.sha256) & set(old.sha256)
+    assert set(new.sha256.values()) == set(old.sha256.values())
+    assert all(name.split(".")[-2 - name.endswith(".h5")] == hash_[:12] for name, hash_ in new.sha256.items())
+    assert [new.version(name) for name in new.network_files] == [old.version(name) for name in old.network_files]
+
+
+def make_old(folder: Path) -> dict[str, Any]:
+    """Turn a folder into one of version 0.1.0: no hashes in the names, and `model.json` does not name all files.
+
+    Returns:
+        What is then in `model.json`.
+    """
+    entries = json.loads((folder / model_folder.DESCRIPTION).read_text())
+
+    def old(name: str) -> str:
+        parts = name.split(".")
+        del parts[-3 if name.endswith(".weights.h5") else -2]
+        return ".".join(parts)
+
+    for name in entries["sha256"]:
+        (folder / name).rename(folder / old(name))
+    entries["sha256"] = {old(name): hash_ for name, hash_ in entries["sha256"].items()}
+    entries["network_files"] = {precision: old(name) for precision, name in entries["network_files"].items()}
+    for key in ("prepare", "weights", "cells", "weight_bits", "energy_bands"):
+        entries.pop(key, None)
+    (folder / model_folder.DESCRIPTION).write_text(json.dumps(entries))
+    return dict(entries)
 
 
 def file(folder: Path, role: str) -> Path:

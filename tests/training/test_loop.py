@@ -69,7 +69,7 @@ def test_a_run_reports_every_epoch(undisturbed: TrainingResult) -> None:
     assert [epoch.score for epoch in undisturbed.history] == [None, None, 1.0, 1.0]
     assert undisturbed.best == undisturbed.history[2]
     assert undisturbed.history[0].losses.keys() == {"flow_loss"}
-    assert undisturbed.history[2].losses.keys() == {"cell_loss", "divergence"}
+    assert undisturbed.history[2].losses.keys() == {"cell_loss"}
     assert undisturbed.history[0].metrics == {}
     assert undisturbed.history[2].metrics == {"physics/hits_shift": 0.25}
     assert not undisturbed.stop_reason
