@@ -179,12 +179,7 @@ class Drawing:
                 arrived.clear()
                 while parts:
                     part = parts.popleft()
-                    if isinstance(part, Exception):
-                        raise part
-                    with self._changed:
-                        job.taken += len(part)
-                        self._changed.notify()
-                    yield part
+                    yield self._take(job, part)
         finally:
             self.cancel(job)
 
@@ -208,14 +203,18 @@ class Drawing:
                     if self._closed:
                         raise ServiceError("the server stops") from None
                     continue
-                if isinstance(part, Exception):
-                    raise part
-                with self._changed:
-                    job.taken += len(part)
-                    self._changed.notify()
-                yield part
+                yield self._take(job, part)
         finally:
             self.cancel(job)
+
+    def _take(self, job: Job, part: Hits | Exception) -> Hits:
+        """Count the showers of a part as taken, so that more are drawn; raises what the sampler raised."""
+        if isinstance(part, Exception):
+            raise part
+        with self._changed:
+            job.taken += len(part)
+            self._changed.notify()
+        return part
 
     def _run(self) -> None:
         while True:
